@@ -1,0 +1,102 @@
+// Commands that the daemons carry out: this process becomes the daemon's.
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "common/cli/client/commands.hpp"
+#include "common/cli/client/context.hpp"
+
+namespace pgvigil::client {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* monitor_program = "pgvigil-monitor";
+constexpr const char* keeper_program = "pgvigil-keeper";
+
+// /proc/self/exe is the real file, also when we were called through a symlink.
+fs::path beside_us(const std::string& program) {
+  std::error_code error;
+  const fs::path self = fs::read_symlink("/proc/self/exe", error);
+  return error ? fs::path() : self.parent_path() / program;
+}
+
+// The value of --pgdata among arguments that are the daemon's to check.
+std::optional<std::string> pgdata_among(const std::vector<std::string>& args) {
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    if (args[i].starts_with("--pgdata=")) return args[i].substr(9);
+    if ((args[i] == "--pgdata" || args[i] == "-D") && i + 1 < args.size()) return args[i + 1];
+  }
+  return std::nullopt;
+}
+
+bool asks_for_help(const std::vector<std::string>& args) {
+  for (const std::string& arg : args) {
+    if (arg == "--help" || arg == "-h") return true;
+  }
+  return false;
+}
+
+Args node_args(const std::vector<std::string>& raw) {
+  std::vector<std::string> known;
+  if (const auto pgdata = pgdata_among(raw)) known = {"--pgdata", *pgdata};
+  return cli::parse_options({pgdata_option()}, known);
+}
+
+int run(const Args& args) {
+  if (asks_for_help(args.raw)) {
+    print(
+        "Usage: pgvigil run [--pgdata DIR] [OPTIONS]\n\nRuns the daemon of the node, in the foreground: pgvigil-monitor for a monitor, "
+        "pgvigil-keeper for a data node.\n`pgvigil-monitor run --help` and `pgvigil-keeper run --help` show the options.\n");
+    return 0;
+  }
+  const config::Config config = load_config(node_args(args.raw));
+  exec_daemon(config.role == config::Role::monitor ? monitor_program : keeper_program, "run", args.raw);
+}
+
+Command handed_over(const std::string& path, const std::string& summary, const std::string& program, const std::string& word) {
+  Command command;
+  command.path = path;
+  command.summary = summary;
+  command.pass_through = true;
+  command.run = [program, word](const Args& args) -> int { exec_daemon(program, word, args.raw); };
+  return command;
+}
+
+}  // namespace
+
+void exec_daemon(const std::string& program, const std::string& command, const std::vector<std::string>& args) {
+  std::vector<std::string> words{program, command};
+  words.insert(words.end(), args.begin(), args.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  const fs::path neighbour = beside_us(program);
+  int reason = ENOENT;
+  if (!neighbour.empty()) {
+    ::execv(neighbour.c_str(), argv.data());
+    reason = errno;
+  }
+  if (reason == ENOENT) {
+    ::execvp(program.c_str(), argv.data());
+    reason = errno;
+  }
+  throw UserError(ExitCode::internal, "cannot start " + program + ": " + std::strerror(reason),
+                  "install it beside " + neighbour.parent_path().string() + "/pgvigil, or in a directory of PATH");
+}
+
+std::vector<Command> daemon_commands() {
+  Command run_command;
+  run_command.path = "run";
+  run_command.summary = "run the daemon of a node in the foreground";
+  run_command.pass_through = true;
+  run_command.run = run;
+  return {handed_over("create monitor", "make a monitor and its database", monitor_program, "create"),
+          handed_over("create postgres", "make a data node and register it with a monitor", keeper_program, "create"),
+          run_command, handed_over("drop monitor", "remove the monitor of this machine", monitor_program, "drop")};
+}
+
+}  // namespace pgvigil::client

@@ -1,0 +1,174 @@
+// Finding and asking the monitor.
+#include <boost/json.hpp>
+
+#include "common/cli/client/context.hpp"
+#include "common/os/file.hpp"
+#include "common/pg/conninfo.hpp"
+
+namespace pgvigil::client {
+
+namespace {
+
+constexpr const char* monitor_database = "pgvigil";
+constexpr const char* node_role = "pgvigil_node";
+
+pg::ConninfoMap parsed(const std::string& text, const std::string& source) {
+  try {
+    return pg::parse_conninfo(text);
+  } catch (const UserError&) {
+    throw;
+  } catch (const Error& error) {
+    throw UserError(ExitCode::bad_arguments, source + " is " + error.what(), "for example postgres://pgvigil_node@monitor.example:5432/pgvigil");
+  }
+}
+
+// How a program on the monitor's own host gets in: over its socket, as its superuser.
+pg::ConninfoMap local_monitor(const config::Config& config) {
+  if (!config.database_uri.empty()) return parsed(config.database_uri, "monitor database URI in " + config.file.string());
+  pg::ConninfoMap values{{"host", config.socket_directory.empty() ? config.state_directory : config.socket_directory},
+                         {"port", std::to_string(config.port)},
+                         {"dbname", monitor_database}};
+  if (!config.superuser.empty()) values["user"] = config.superuser;
+  return values;
+}
+
+pg::ConninfoMap keepers_monitor(const config::Config& config) {
+  if (config.monitor_uri.empty()) {
+    throw UserError(ExitCode::bad_config, config.file.string() + " names no monitor", "give --monitor URI");
+  }
+  pg::ConninfoMap values = parsed(config.monitor_uri, "monitor.uri in " + config.file.string());
+  if (!config.monitor_password_file.empty()) values["password"] = os::read_secret_file(config.monitor_password_file);
+  return values;
+}
+
+UserError no_monitor(const Args& args) {
+  if (args.has("pgdata")) {
+    const std::string pgdata = args.get("pgdata");
+    return UserError(ExitCode::bad_config,
+                     "the monitor is not known: there is no configuration for " + pgdata + " (" +
+                         config::config_path_for(pgdata).string() + ")",
+                     "give --monitor URI, or run this as the user who owns the node");
+  }
+  return UserError(ExitCode::bad_arguments, "the monitor is not known",
+                   "give --monitor URI, or --pgdata of a node on this machine; PGVIGIL_MONITOR and PGDATA do the same");
+}
+
+UserError translated(const pg::ConnectionError& error, const std::string& where) {
+  using Kind = pg::ConnectionError::Kind;
+  std::string hint;
+  switch (error.kind) {
+    case Kind::refused:
+      hint = "is the monitor running? `pgvigil status` on its host tells; data nodes go on serving meanwhile";
+      break;
+    case Kind::rejected:
+      hint = "PGPASSWORD, PGPASSFILE or --monitor-password-file gives a password; the monitor's pg_hba.conf says who may come in";
+      break;
+    case Kind::timeout:
+      hint = "is its host up, and does a firewall drop the packets?";
+      break;
+    case Kind::lost:
+    case Kind::other:
+      break;
+  }
+  return UserError(ExitCode::monitor, "cannot talk to the monitor (" + where + "): " + error.what(), hint);
+}
+
+// Undefined function, table or schema, insufficient privilege: it is not a monitor's database, or not one of our version.
+UserError translated(const pg::SqlError& error) {
+  const std::string& state = error.sqlstate;
+  if (state == "42501") {
+    return UserError(ExitCode::monitor, std::string("the monitor does not allow this: ") + error.what(),
+                     "connect as pgvigil_node or as the owner of the monitor's database");
+  }
+  if (state == "42883" || state == "42P01" || state == "3F000" || state == "42703") {
+    return UserError(ExitCode::monitor, std::string("the monitor does not offer this: ") + error.what(),
+                     "is it pgvigil's database, and of the same version as this program (`pgvigil version`)?");
+  }
+  // Ours begin with PV; class 22 and 23 are bad values.
+  const bool refused = state.starts_with("PV") || state.starts_with("22") || state.starts_with("23");
+  return UserError(refused ? ExitCode::bad_arguments : ExitCode::monitor,
+                   (refused ? "" : "the monitor answered with an error: ") + std::string(error.what()), error.hint);
+}
+
+}  // namespace
+
+std::string monitor_conninfo(const Args& args) {
+  pg::ConninfoMap values;
+  // What is written on the command line wins, then --pgdata there, then the environment's URI.
+  const bool explicit_pgdata = args.given("pgdata") && !args.given("monitor");
+  const auto config = explicit_pgdata || !args.has("monitor") ? find_config(args) : std::nullopt;
+  if (config) {
+    values = config->role == config::Role::monitor ? local_monitor(*config) : keepers_monitor(*config);
+  } else if (args.has("monitor")) {
+    values = parsed(args.get("monitor"), args.given("monitor") ? "--monitor" : "the monitor's URI in the environment");
+  } else {
+    throw no_monitor(args);
+  }
+  if (const auto file = args.maybe("monitor-password-file")) values["password"] = os::read_secret_file(*file);
+  values.try_emplace("application_name", "pgvigil");
+  return pg::to_conninfo(values);
+}
+
+std::string monitor_uri(const Args& args) {
+  const auto config = args.given("monitor") ? std::nullopt : find_config(args);
+  if (config && config->role == config::Role::monitor && config->database_uri.empty()) {
+    return pg::to_uri({{"host", config->hostname},
+                       {"port", std::to_string(config->port)},
+                       {"dbname", monitor_database},
+                       {"user", node_role}});
+  }
+  pg::ConninfoMap values = pg::parse_conninfo(monitor_conninfo(args));
+  values.erase("password");
+  values.erase("application_name");
+  return pg::to_uri(values);
+}
+
+Monitor::Monitor(const Args& args) {
+  const std::string conninfo = monitor_conninfo(args);
+  const pg::ConninfoMap values = pg::parse_conninfo(conninfo);
+  const auto value = [&](const char* key, const std::string& fallback) {
+    const auto found = values.find(key);
+    return found == values.end() || found->second.empty() ? fallback : found->second;
+  };
+  where_ = value("host", "local socket") + ":" + value("port", "5432");
+  if (args.has("verbose")) note(args, "asking the monitor at " + where_);
+  try {
+    connection_ = std::make_unique<pg::BlockingConnection>(conninfo);
+  } catch (const pg::ConnectionError& error) {
+    throw translated(error, where_);
+  }
+}
+
+pg::Result Monitor::query(const std::string& sql, const std::vector<pg::Param>& params) {
+  try {
+    return connection_->query(sql, params);
+  } catch (const pg::ConnectionError& error) {
+    throw translated(error, where_);
+  } catch (const pg::SqlError& error) {
+    throw translated(error);
+  }
+}
+
+json::array Monitor::rows(const std::string& from, const std::vector<pg::Param>& params) {
+  const auto result = query("select coalesce(json_agg(row_to_json(r)), '[]') as rows from " + from + " as r", params);
+  return json::parse(result.text(0, "rows")).as_array();
+}
+
+json::array Monitor::current_state(const std::string& formation, std::optional<int> group) {
+  return rows("pgvigil.current_state($1::text, $2::int)", {formation, group_param(group)});
+}
+
+void Monitor::listen() { query("listen pgvigil_events"); }
+
+bool Monitor::wait_event(pg::Millis timeout) {
+  try {
+    bool any = false;
+    // What has piled up counts as one.
+    while (connection_->wait_notification(any ? pg::Millis{1} : timeout)) any = true;
+    return any;
+  } catch (const pg::ConnectionError& error) {
+    throw translated(error, where_);
+  }
+}
+
+}  // namespace pgvigil::client

@@ -1,0 +1,302 @@
+#include "common/config/config.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <sstream>
+#include <toml++/toml.h>
+
+#include "common/os/file.hpp"
+
+namespace pgvigil::config {
+
+namespace {
+
+[[noreturn]] void bad(const std::string& why, const std::string& hint = {}) { throw UserError(ExitCode::bad_config, why, hint); }
+
+// One key: how it is called, shown, read and checked. The table below is the whole format.
+struct Key {
+  std::string section;
+  std::string name;
+  std::function<std::string(const Config&)> get;
+  std::function<void(Config&, const std::string&)> set;  // throws UserError(bad_config) without the key's name
+  enum class Type { text, integer, boolean } type;
+  std::string full() const { return section + "." + name; }
+};
+
+void no_control_characters(const std::string& value) {
+  if (std::any_of(value.begin(), value.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 127; })) {
+    bad("must not contain control characters");
+  }
+}
+
+Key text(std::string section, std::string name, std::string Config::*field, std::function<void(const std::string&)> check = {}) {
+  return {std::move(section), std::move(name), [field](const Config& config) { return config.*field; },
+          [field, check](Config& config, const std::string& value) {
+            no_control_characters(value);
+            if (check) check(value);
+            config.*field = value;
+          },
+          Key::Type::text};
+}
+
+Key integer(std::string section, std::string name, int Config::*field, int low, int high) {
+  return {std::move(section), std::move(name), [field](const Config& config) { return std::to_string(config.*field); },
+          [field, low, high](Config& config, const std::string& value) {
+            int number = 0;
+            std::size_t used = 0;
+            try {
+              number = std::stoi(value, &used);
+            } catch (const std::exception&) {
+              used = 0;
+            }
+            if (used == 0 || used != value.size()) bad("must be an integer, not \"" + value + "\"");
+            if (number < low || number > high) {
+              bad("must be between " + std::to_string(low) + " and " + std::to_string(high) + ", not " + value);
+            }
+            config.*field = number;
+          },
+          Key::Type::integer};
+}
+
+Key boolean(std::string section, std::string name, bool Config::*field) {
+  return {std::move(section), std::move(name), [field](const Config& config) { return std::string(config.*field ? "true" : "false"); },
+          [field](Config& config, const std::string& value) {
+            if (value != "true" && value != "false") bad("must be true or false, not \"" + value + "\"");
+            config.*field = value == "true";
+          },
+          Key::Type::boolean};
+}
+
+std::function<void(const std::string&)> one_of(std::vector<std::string> words) {
+  return [words](const std::string& value) {
+    if (std::find(words.begin(), words.end(), value) != words.end()) return;
+    std::string list;
+    for (const std::string& word : words) list += (list.empty() ? "" : ", ") + word;
+    bad("must be one of " + list + ", not \"" + value + "\"");
+  };
+}
+
+void host_name(const std::string& value) {
+  const bool wrong = value.empty() || std::any_of(value.begin(), value.end(), [](char c) {
+    return static_cast<unsigned char>(c) <= ' ' || c == '\'' || c == '"' || c == ',' || c == '/' || c == '\\' || c == '#';
+  });
+  if (wrong) bad("must be a host name or address, not \"" + value + "\"");
+}
+
+void not_empty(const std::string& value) {
+  if (value.empty()) bad("must not be empty");
+}
+
+const std::vector<Key>& table() {
+  static const std::vector<Key> keys_of_file = [] {
+    Key role{"node", "role", [](const Config& config) { return std::string(config.role == Role::monitor ? "monitor" : "keeper"); },
+             [](Config& config, const std::string& value) {
+               one_of({"monitor", "keeper"})(value);
+               config.role = value == "monitor" ? Role::monitor : Role::keeper;
+             },
+             Key::Type::text};
+    return std::vector<Key>{
+        role,
+        text("node", "name", &Config::name),
+        text("node", "hostname", &Config::hostname, host_name),
+        text("node", "formation", &Config::formation, not_empty),
+        integer("node", "group", &Config::group, 0, 1'000'000),
+        text("node", "state_directory", &Config::state_directory, not_empty),
+        text("monitor", "uri", &Config::monitor_uri),
+        text("monitor", "password_file", &Config::monitor_password_file),
+        text("monitor", "database_uri", &Config::database_uri),
+        text("postgresql", "pgdata", &Config::pgdata, not_empty),
+        text("postgresql", "bindir", &Config::bindir),
+        integer("postgresql", "port", &Config::port, 1, 65535),
+        text("postgresql", "listen_addresses", &Config::listen_addresses),
+        text("postgresql", "superuser", &Config::superuser),
+        text("postgresql", "dbname", &Config::dbname, not_empty),
+        text("postgresql", "auth", &Config::auth, one_of({"trust", "scram-sha-256"})),
+        boolean("postgresql", "manage_hba", &Config::manage_hba),
+        text("postgresql", "socket_directory", &Config::socket_directory),
+        text("replication", "maximum_backup_rate", &Config::maximum_backup_rate, not_empty),
+        integer("replication", "candidate_priority", &Config::candidate_priority, 0, 100),
+        boolean("replication", "replication_quorum", &Config::replication_quorum),
+        integer("timeouts", "start", &Config::start, 1, 86400),
+        integer("timeouts", "stop", &Config::stop, 1, 86400),
+        integer("timeouts", "heartbeat_ms", &Config::heartbeat_ms, 50, 10000),
+        text("log", "level", &Config::log_level, one_of({"trace", "debug", "info", "warn", "error"})),
+        text("log", "format", &Config::log_format, one_of({"text", "json"})),
+    };
+  }();
+  return keys_of_file;
+}
+
+std::string quoted(const std::string& value) {
+  std::ostringstream out;
+  out << toml::value<std::string>(value);
+  return out.str();
+}
+
+std::string where(const fs::path& file, const toml::source_region& region) {
+  return file.string() + ":" + std::to_string(region.begin.line) + ":" + std::to_string(region.begin.column) + ": ";
+}
+
+std::string as_text(const Key& key, const toml::node& node, const std::string& place) {
+  switch (key.type) {
+    case Key::Type::text:
+      if (const auto* value = node.as_string()) return value->get();
+      bad(place + key.full() + " must be a string");
+    case Key::Type::integer:
+      if (const auto* value = node.as_integer()) return std::to_string(value->get());
+      bad(place + key.full() + " must be an integer");
+    case Key::Type::boolean:
+      if (const auto* value = node.as_boolean()) return value->get() ? "true" : "false";
+      bad(place + key.full() + " must be true or false");
+  }
+  bad(place + key.full() + " has an unknown type");
+}
+
+const Key* find_key(const std::string& section, const std::string& name) {
+  const auto found = std::find_if(table().begin(), table().end(),
+                                  [&](const Key& key) { return key.section == section && key.name == name; });
+  return found == table().end() ? nullptr : &*found;
+}
+
+const Key& key_named(const std::string& full) {
+  const auto dot = full.find('.');
+  const Key* key = dot == std::string::npos ? nullptr : find_key(full.substr(0, dot), full.substr(dot + 1));
+  if (key == nullptr) throw UserError(ExitCode::bad_arguments, "there is no setting " + full, "`pgvigil config get` lists all of them");
+  return *key;
+}
+
+std::string short_name(const fs::path& pgdata) {
+  const std::string absolute = fs::absolute(pgdata).lexically_normal().string();
+  std::string name;
+  for (const char c : absolute) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_';
+    if (plain) {
+      name += c;
+    } else if (!name.empty() && name.back() != '-') {
+      name += '-';
+    }
+  }
+  // FNV-1a: two paths that look alike after the clean-up keep different names.
+  std::uint32_t hash = 2166136261u;
+  for (const char c : absolute) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
+  char digits[9];
+  std::snprintf(digits, sizeof digits, "%08x", hash);
+  return name.substr(name.size() > 60 ? name.size() - 60 : 0) + "-" + digits;
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+fs::path home() {
+  const std::string directory = environment("HOME");
+  return directory.empty() ? fs::path("/") : fs::path(directory);
+}
+
+}  // namespace
+
+fs::path config_path_for(const fs::path& pgdata) {
+  fs::path directory;
+  if (const std::string given = environment("PGVIGIL_CONFIG_DIR"); !given.empty()) {
+    directory = given;
+  } else if (const std::string xdg = environment("XDG_CONFIG_HOME"); !xdg.empty()) {
+    directory = fs::path(xdg) / "pgvigil";
+  } else {
+    directory = home() / ".config" / "pgvigil";
+  }
+  return directory / (short_name(pgdata) + ".toml");
+}
+
+std::string default_state_directory(const fs::path& pgdata) {
+  const std::string xdg = environment("XDG_STATE_HOME");
+  const fs::path base = xdg.empty() ? home() / ".local" / "state" : fs::path(xdg);
+  return (base / "pgvigil" / short_name(pgdata)).string();
+}
+
+Config parse(const std::string& content, const fs::path& file) {
+  toml::table document;
+  try {
+    document = toml::parse(content, file.string());
+  } catch (const toml::parse_error& error) {
+    bad(where(file, error.source()) + std::string(error.description()));
+  }
+  Config config;
+  config.file = file;
+  for (const auto& [section, node] : document) {
+    const auto* entries = node.as_table();
+    const bool known = std::any_of(table().begin(), table().end(), [&](const Key& key) { return key.section == section.str(); });
+    if (!known || entries == nullptr) bad(where(file, section.source()) + "unknown section [" + std::string(section.str()) + "]");
+    for (const auto& [name, value] : *entries) {
+      const std::string place = where(file, name.source());
+      const Key* key = find_key(std::string(section.str()), std::string(name.str()));
+      if (key == nullptr) bad(place + "unknown setting " + std::string(section.str()) + "." + std::string(name.str()));
+      const std::string plain = as_text(*key, value, where(file, value.source()));
+      try {
+        key->set(config, plain);
+      } catch (const UserError& error) {
+        bad(where(file, value.source()) + key->full() + " " + error.what());
+      }
+    }
+  }
+  if (config.pgdata.empty() && config.database_uri.empty()) bad(file.string() + ":1:1: postgresql.pgdata is missing");
+  if (config.state_directory.empty()) bad(file.string() + ":1:1: node.state_directory is missing");
+  if (config.role == Role::keeper && config.monitor_uri.empty()) bad(file.string() + ":1:1: monitor.uri is missing");
+  return config;
+}
+
+Config load(const fs::path& file) {
+  const auto content = os::read_file(file);
+  if (!content) {
+    bad("there is no configuration " + file.string(),
+        "make the node with `pgvigil create`, or name the right --pgdata (and the PGVIGIL_CONFIG_DIR it was made with)");
+  }
+  return parse(*content, file);
+}
+
+std::string to_toml(const Config& config) {
+  static const std::vector<std::pair<std::string, std::string>> sections{
+      {"node", "What this node is called, where the others reach it, and where its state is kept."},
+      {"monitor", "The monitor's database; passwords are in files of mode 0600, never here."},
+      {"postgresql", "The local PostgreSQL."},
+      {"replication", "How this node takes part in the formation when it registers; later: pgvigil set node."},
+      {"timeouts", "Seconds, but for the heartbeat."},
+      {"log", "level: trace, debug, info, warn, error. format: text, json."},
+  };
+  std::string content = "# Written by pgvigil create; read again on reload (SIGHUP).\n";
+  for (const auto& [section, comment] : sections) {
+    content += "\n# " + comment + "\n[" + section + "]\n";
+    for (const Key& key : table()) {
+      if (key.section != section) continue;
+      const std::string value = key.get(config);
+      content += key.name + " = " + (key.type == Key::Type::text ? quoted(value) : value) + "\n";
+    }
+  }
+  return content;
+}
+
+void save(const Config& config) {
+  os::make_directories(config.file.parent_path());
+  os::write_file_atomic(config.file, to_toml(config), 0600);
+}
+
+std::vector<std::string> keys() {
+  std::vector<std::string> names;
+  for (const Key& key : table()) names.push_back(key.full());
+  return names;
+}
+
+std::string get(const Config& config, const std::string& key) { return key_named(key).get(config); }
+
+void set(Config& config, const std::string& key, const std::string& value) {
+  const Key& entry = key_named(key);
+  try {
+    entry.set(config, value);
+  } catch (const UserError& error) {
+    bad(key + " " + error.what());
+  }
+  parse(to_toml(config), config.file);  // the whole must stay readable
+}
+
+}  // namespace pgvigil::config

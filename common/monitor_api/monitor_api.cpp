@@ -1,0 +1,119 @@
+#include "common/monitor_api/monitor_api.hpp"
+
+#include <boost/json.hpp>
+
+namespace pgvigil::monitor_api {
+
+namespace asio = boost::asio;
+namespace json = boost::json;
+
+namespace {
+
+constexpr Millis patience{5000};
+
+std::string text(bool value) { return value ? "true" : "false"; }
+
+}  // namespace
+
+Goal parse_goal(const std::string& document) {
+  try {
+    const json::value value = json::parse(document);
+    const json::object& object = value.as_object();
+    Goal goal;
+    const auto state = parse_node_state(json::value_to<std::string>(object.at("state")));
+    if (!state) throw Error("unknown state");
+    goal.state = *state;
+    goal.term.value = object.at("term").to_number<std::int64_t>();
+    goal.seq = object.at("seq").to_number<std::int64_t>();
+    const json::object& names = object.at("names").as_object();
+    goal.names.required = names.at("required").to_number<int>();
+    for (const json::value& member : names.at("members").as_array()) {
+      goal.names.members.push_back(NodeId{member.to_number<std::int64_t>()});
+    }
+    goal.names = normalized(std::move(goal.names));
+    goal.names_version = object.at("names_version").to_number<std::int64_t>();
+    goal.peers_version = object.at("peers_version").to_number<std::int64_t>();
+    if (const json::value& upstream = object.at("upstream"); !upstream.is_null()) {
+      goal.upstream = NodeId{upstream.to_number<std::int64_t>()};
+    }
+    goal.lease_seconds = object.at("lease_seconds").to_number<int>();
+    if (goal.term.value < 0 || goal.seq < 0 || goal.names.required < 0 || goal.lease_seconds < 1) throw Error("a number is out of range");
+    return goal;
+  } catch (const std::exception& error) {
+    throw Error(std::string("not a goal: ") + error.what());
+  }
+}
+
+asio::awaitable<Registered> register_node(pg::Connection& monitor, Registration registration) {
+  std::vector<pg::Param> params;
+  params.emplace_back(registration.formation);
+  params.emplace_back(std::to_string(registration.group));
+  params.emplace_back(registration.name);
+  params.emplace_back(registration.host);
+  params.emplace_back(std::to_string(registration.port));
+  params.emplace_back(registration.dbname);
+  params.emplace_back(registration.system_identifier);
+  params.emplace_back(std::to_string(registration.candidate_priority));
+  params.emplace_back(text(registration.replication_quorum));
+  if (registration.known_id) {
+    params.emplace_back(std::to_string(registration.known_id->value));
+  } else {
+    params.emplace_back(std::nullopt);
+  }
+  const pg::Result row =
+      co_await monitor.query("SELECT * FROM pgvigil.register_node($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", params, patience);
+  Registered registered;
+  registered.id.value = row.integer(0, "node_id");
+  registered.name = row.text(0, "name");
+  registered.group = static_cast<int>(row.integer(0, "group_id"));
+  registered.goal = parse_goal(row.text(0, "goal"));
+  registered.replication_password = row.text(0, "replication_password");
+  registered.probe_password = row.text(0, "probe_password");
+  co_return registered;
+}
+
+asio::awaitable<Goal> report(pg::Connection& monitor, const Report& report, Millis timeout) {
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(report.node.value));
+  params.emplace_back(std::string(to_string(report.state)));
+  params.emplace_back(std::to_string(report.term.value));
+  params.emplace_back(std::to_string(report.goal_seq));
+  params.emplace_back(text(report.pg_running));
+  params.emplace_back(text(report.pg_responding));
+  params.emplace_back(std::to_string(report.timeline.value));
+  params.emplace_back(to_string(report.lsn));
+  params.emplace_back(std::to_string(report.names_version));
+  params.emplace_back(std::string(to_string(report.upstream)));
+  params.emplace_back(text(report.streaming));
+  params.emplace_back(report.reason);
+  params.emplace_back(report.system_identifier);
+  const pg::Result row = co_await monitor.query(
+      "SELECT pgvigil.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS goal", params, timeout);
+  co_return parse_goal(row.text(0, "goal"));
+}
+
+asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self) {
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(self.value));
+  const pg::Result rows = co_await monitor.query("SELECT * FROM pgvigil.get_peers($1)", params, patience);
+  std::vector<Peer> peers;
+  for (int row = 0; row < rows.rows(); ++row) {
+    Peer peer;
+    peer.id.value = rows.integer(row, "id");
+    peer.name = rows.text(row, "name");
+    peer.host = rows.text(row, "host");
+    peer.port = static_cast<int>(rows.integer(row, "port"));
+    peer.is_primary = rows.boolean(row, "is_primary");
+    peers.push_back(peer);
+  }
+  co_return peers;
+}
+
+asio::awaitable<void> open_session(pg::Connection& monitor, NodeId self) {
+  // Shared: a keeper that comes back must not wait for the end of its old backend.
+  const std::string id = std::to_string(self.value);
+  co_await monitor.query("SELECT pg_advisory_lock_shared(" + std::to_string(session_lock_class) + ", " + id + "::integer); LISTEN pgvigil_node_" + id,
+                         {}, patience);
+}
+
+}  // namespace pgvigil::monitor_api

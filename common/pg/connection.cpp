@@ -1,0 +1,183 @@
+#include "common/pg/connection.hpp"
+
+#include <boost/asio.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
+
+#include "common/pg/pq.hpp"
+
+namespace pgvigil::pg {
+
+namespace asio = boost::asio;
+using namespace asio::experimental::awaitable_operators;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+enum class Ready { io, timeout };
+
+}  // namespace
+
+struct Connection::Impl {
+  explicit Impl(const asio::any_io_executor& executor) : socket(executor), timer(executor) {}
+  ~Impl() { close(); }
+
+  void close() {
+    // The descriptor is libpq's: Asio must forget it before libpq closes it.
+    if (socket.is_open()) socket.release();
+    if (connection != nullptr) PQfinish(connection);
+    connection = nullptr;
+  }
+
+  // libpq may change its socket between two polls (several hosts, a second address).
+  void follow_socket() {
+    const int fd = PQsocket(connection);
+    if (fd < 0) throw detail::connect_error(connection);
+    if (socket.is_open() && socket.native_handle() == fd && !reassign) return;
+    if (socket.is_open()) socket.release();
+    socket.assign(fd);
+    reassign = false;
+  }
+
+  asio::awaitable<Ready> wait(asio::posix::stream_descriptor::wait_type direction, Clock::time_point deadline) {
+    timer.expires_at(deadline);
+    const auto outcome = co_await (socket.async_wait(direction, asio::use_awaitable) || timer.async_wait(asio::use_awaitable));
+    co_return outcome.index() == 0 ? Ready::io : Ready::timeout;
+  }
+
+  [[noreturn]] void lose(const std::string& fallback) {
+    std::string message = detail::message_of(connection);
+    if (message.empty()) message = fallback;
+    close();
+    throw ConnectionError(ConnectionError::Kind::lost, message);
+  }
+
+  asio::awaitable<void> flush(Clock::time_point deadline);
+  asio::awaitable<PGresult*> next_result(Clock::time_point deadline);
+
+  PGconn* connection{nullptr};
+  asio::posix::stream_descriptor socket;
+  asio::steady_timer timer;
+  bool reassign{false};
+};
+
+Connection::Connection(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Connection::Connection(Connection&&) noexcept = default;
+Connection& Connection::operator=(Connection&&) noexcept = default;
+Connection::~Connection() = default;
+
+asio::awaitable<Connection> Connection::connect(std::string conninfo, Millis timeout) {
+  const auto deadline = Clock::now() + timeout;
+  const auto executor = co_await asio::this_coro::executor;
+  auto impl = std::make_unique<Impl>(executor);
+  const detail::ConnectParams params(conninfo);
+  impl->connection = PQconnectStartParams(params.keywords(), params.values(), 0);
+  if (impl->connection == nullptr) throw ConnectionError(ConnectionError::Kind::other, "out of memory");
+  // Notices are for psql's users; ours are in the results.
+  PQsetNoticeProcessor(impl->connection, [](void*, const char*) {}, nullptr);
+  if (PQstatus(impl->connection) == CONNECTION_BAD) throw detail::connect_error(impl->connection);
+  auto direction = asio::posix::stream_descriptor::wait_write;
+  for (;;) {
+    impl->follow_socket();
+    const Ready ready = co_await impl->wait(direction, deadline);
+    if (ready == Ready::timeout) {
+      throw ConnectionError(ConnectionError::Kind::timeout, "no answer within " + std::to_string(timeout.count()) + " ms");
+    }
+    const int old_socket = PQsocket(impl->connection);
+    const PostgresPollingStatusType status = PQconnectPoll(impl->connection);
+    if (status == PGRES_POLLING_OK) break;
+    if (status == PGRES_POLLING_FAILED) throw detail::connect_error(impl->connection);
+    direction = status == PGRES_POLLING_READING ? asio::posix::stream_descriptor::wait_read : asio::posix::stream_descriptor::wait_write;
+    // A closed and re-opened socket may get the same number: Asio must register it again all the same.
+    impl->reassign = PQsocket(impl->connection) != old_socket || PQstatus(impl->connection) == CONNECTION_STARTED;
+  }
+  impl->follow_socket();
+  PQsetnonblocking(impl->connection, 1);
+  co_return Connection(std::move(impl));
+}
+
+asio::awaitable<void> Connection::Impl::flush(Clock::time_point deadline) {
+  for (;;) {
+    const int pending = PQflush(connection);
+    if (pending == 0) co_return;
+    if (pending < 0) lose("the connection was lost");
+    const Ready ready = co_await wait(asio::posix::stream_descriptor::wait_write, deadline);
+    if (ready == Ready::timeout) throw ConnectionError(ConnectionError::Kind::timeout, "the server takes no more data");
+    if (PQconsumeInput(connection) == 0) lose("the connection was lost");
+  }
+}
+
+// nullptr when the statement has no more results. The caller owns the result.
+asio::awaitable<PGresult*> Connection::Impl::next_result(Clock::time_point deadline) {
+  while (PQisBusy(connection) != 0) {
+    const Ready ready = co_await wait(asio::posix::stream_descriptor::wait_read, deadline);
+    if (ready == Ready::timeout) throw ConnectionError(ConnectionError::Kind::timeout, "no answer to a query in time");
+    if (PQconsumeInput(connection) == 0) lose("the connection was lost");
+  }
+  co_return PQgetResult(connection);
+}
+
+asio::awaitable<Result> Connection::query(std::string sql, std::vector<Param> params, Millis timeout) {
+  if (!is_open()) throw ConnectionError(ConnectionError::Kind::lost, "the connection is closed");
+  Impl& impl = *impl_;
+  // Whatever ends this early leaves an answer under way: the connection can't be used again.
+  struct CloseUnlessDone {
+    Impl* impl;
+    bool done{false};
+    ~CloseUnlessDone() {
+      if (!done) impl->close();
+    }
+  } guard{&impl};
+  const auto deadline = Clock::now() + timeout;
+  const std::vector<const char*> values = detail::param_values(params);
+  const int sent = params.empty() ? PQsendQuery(impl.connection, sql.c_str())
+                                  : PQsendQueryParams(impl.connection, sql.c_str(), static_cast<int>(params.size()), nullptr,
+                                                      values.data(), nullptr, nullptr, 0);
+  if (sent == 0) impl.lose("the query could not be sent");
+  co_await impl.flush(deadline);
+  std::optional<Result> last;
+  std::optional<SqlError> failure;
+  for (;;) {
+    PGresult* raw = co_await impl.next_result(deadline);
+    if (raw == nullptr) break;
+    Result result(raw);
+    if (PQstatus(impl.connection) == CONNECTION_BAD) impl.lose("the connection was lost");
+    try {
+      detail::check(raw);
+      last = result;
+    } catch (const SqlError& error) {
+      if (!failure) failure = error;
+    }
+  }
+  if (PQstatus(impl.connection) == CONNECTION_BAD) impl.lose("the connection was lost");
+  guard.done = true;
+  if (failure) throw SqlError(*failure);
+  if (!last) throw Error("the server sent no result");
+  co_return *last;
+}
+
+asio::awaitable<std::optional<Notification>> Connection::wait_notification(Millis timeout) {
+  if (!is_open()) throw ConnectionError(ConnectionError::Kind::lost, "the connection is closed");
+  Impl& impl = *impl_;
+  const auto deadline = Clock::now() + timeout;
+  for (;;) {
+    if (PQconsumeInput(impl.connection) == 0) impl.lose("the server closed the session");
+    if (PGnotify* raw = PQnotifies(impl.connection)) {
+      Notification notification{raw->relname, raw->extra};
+      PQfreemem(raw);
+      co_return notification;
+    }
+    if (Clock::now() >= deadline) co_return std::nullopt;
+    const Ready ready = co_await impl.wait(asio::posix::stream_descriptor::wait_read, deadline);
+    if (ready == Ready::timeout) co_return std::nullopt;
+  }
+}
+
+bool Connection::is_open() const { return impl_ != nullptr && impl_->connection != nullptr; }
+void Connection::close() {
+  if (impl_ != nullptr) impl_->close();
+}
+int Connection::server_version() const { return is_open() ? PQserverVersion(impl_->connection) : 0; }
+std::string Connection::host() const { return is_open() && PQhost(impl_->connection) != nullptr ? PQhost(impl_->connection) : ""; }
+std::string Connection::port() const { return is_open() && PQport(impl_->connection) != nullptr ? PQport(impl_->connection) : ""; }
+
+}  // namespace pgvigil::pg

@@ -1,0 +1,109 @@
+// libpq on Asio: a connection whose every wait is a coroutine with a time limit.
+// One coroutine at a time may use a Connection. Any wait can be cancelled (Asio per-operation cancellation); a query that is
+// cancelled or runs out of time closes the connection, because its answer could arrive later.
+#pragma once
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/model/types.hpp"
+
+namespace pgvigil::pg {
+
+using Millis = std::chrono::milliseconds;
+
+// The server answered a statement with an error.
+class SqlError : public Error {
+ public:
+  SqlError(std::string state, const std::string& message, std::string hint_text = {})
+      : Error(message), sqlstate(std::move(state)), hint(std::move(hint_text)) {}
+  std::string sqlstate;  // five characters
+  std::string hint;
+};
+
+// The connection could not be made, or was lost, or an answer did not come in time.
+class ConnectionError : public Error {
+ public:
+  enum class Kind {
+    refused,   // an answer: nothing listens there (ECONNREFUSED, or no such Unix socket)
+    rejected,  // the server answered, but refused the session (password, HBA, too many clients, starting up)
+    timeout,   // silence
+    lost,      // it was there and was closed
+    other,     // name not resolved, network unreachable, ...
+  };
+  ConnectionError(Kind k, const std::string& message) : Error(message), kind(k) {}
+  Kind kind;
+};
+
+// Rows in text form. Owns its PGresult.
+class Result {
+ public:
+  explicit Result(void* pg_result);
+  int rows() const;
+  int columns() const;
+  // Throw pgvigil::Error when there is no such column or the value is not of the type.
+  std::optional<std::string> maybe(int row, std::string_view column) const;  // nullopt: NULL
+  std::string text(int row, std::string_view column) const;                  // NULL: ""
+  std::int64_t integer(int row, std::string_view column) const;
+  bool boolean(int row, std::string_view column) const;
+  std::string column_name(int column) const;
+
+ private:
+  std::shared_ptr<void> result_;
+};
+
+struct Notification {
+  std::string channel;
+  std::string payload;
+};
+
+using Param = std::optional<std::string>;
+
+class Connection {
+ public:
+  // `conninfo`: a keyword/value string or a postgres:// URI, of one or several hosts. Never logged.
+  static boost::asio::awaitable<Connection> connect(std::string conninfo, Millis timeout);
+
+  Connection(Connection&&) noexcept;
+  Connection& operator=(Connection&&) noexcept;
+  ~Connection();
+
+  // One statement with parameters $1..; or, without parameters, several statements (the last result is returned).
+  boost::asio::awaitable<Result> query(std::string sql, std::vector<Param> params = {}, Millis timeout = Millis{5000});
+
+  // The next notification, or nullopt after `timeout`. Throws ConnectionError(lost) as soon as the server closes the session.
+  // Cancelling it leaves the connection usable.
+  boost::asio::awaitable<std::optional<Notification>> wait_notification(Millis timeout);
+
+  bool is_open() const;
+  void close();
+  int server_version() const;  // 150018
+  std::string host() const;    // of the server that was chosen
+  std::string port() const;
+
+ private:
+  struct Impl;
+  explicit Connection(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// For programs without a loop of their own (the command line): connects, runs, and waits, in the calling thread.
+class BlockingConnection {
+ public:
+  explicit BlockingConnection(const std::string& conninfo, Millis timeout = Millis{5000});
+  ~BlockingConnection();
+  Result query(const std::string& sql, const std::vector<Param>& params = {}, Millis timeout = Millis{10000});
+  std::optional<Notification> wait_notification(Millis timeout);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pgvigil::pg

@@ -1,0 +1,133 @@
+#include "common/pg/conninfo.hpp"
+
+#include <libpq-fe.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "common/model/types.hpp"
+
+namespace pgvigil::pg {
+
+namespace {
+
+std::string percent_encoded(const std::string& text) {
+  static const char digits[] = "0123456789ABCDEF";
+  std::string encoded;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool plain = (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+                       c == '-' || c == '_' || c == '.' || c == '~';
+    if (plain) {
+      encoded += c;
+    } else {
+      encoded += {'%', digits[byte >> 4], digits[byte & 15]};
+    }
+  }
+  return encoded;
+}
+
+// An address may hold ':' only in brackets; a directory (Unix socket) is percent-encoded.
+std::string uri_host(const std::string& host) {
+  return host.find(':') != std::string::npos ? "[" + host + "]" : percent_encoded(host);
+}
+
+}  // namespace
+
+ConninfoMap parse_conninfo(const std::string& text) {
+  char* message = nullptr;
+  const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> options(PQconninfoParse(text.c_str(), &message), PQconninfoFree);
+  if (!options) {
+    std::string why = message == nullptr ? "out of memory" : message;
+    PQfreemem(message);
+    while (!why.empty() && why.back() == '\n') why.pop_back();
+    throw Error("not a connection string: " + why);
+  }
+  ConninfoMap values;
+  for (const PQconninfoOption* option = options.get(); option->keyword != nullptr; ++option) {
+    if (option->val != nullptr) values.emplace(option->keyword, option->val);
+  }
+  return values;
+}
+
+std::string to_conninfo(const ConninfoMap& values) {
+  std::string text;
+  for (const auto& [keyword, value] : values) {
+    if (!text.empty()) text += ' ';
+    text += keyword + "='";
+    for (const char c : value) {
+      if (c == '\'' || c == '\\') text += '\\';
+      text += c;
+    }
+    text += '\'';
+  }
+  return text;
+}
+
+std::string to_uri(const ConninfoMap& values) {
+  const auto get = [&](const char* key) {
+    const auto found = values.find(key);
+    return found == values.end() ? std::string() : found->second;
+  };
+  std::string uri = "postgres://";
+  if (!get("user").empty()) uri += percent_encoded(get("user")) + "@";
+  uri += uri_host(get("host"));
+  if (!get("port").empty()) uri += ":" + get("port");
+  uri += "/" + percent_encoded(get("dbname"));
+  char separator = '?';
+  for (const auto& [keyword, value] : values) {
+    const bool placed = keyword == "user" || keyword == "host" || keyword == "port" || keyword == "dbname" || keyword == "password";
+    if (placed) continue;
+    uri += separator + percent_encoded(keyword) + "=" + percent_encoded(value);
+    separator = '&';
+  }
+  return uri;
+}
+
+std::string without_password(const std::string& text) {
+  ConninfoMap values = parse_conninfo(text);
+  values.erase("password");
+  return text.find("://") != std::string::npos ? to_uri(values) : to_conninfo(values);
+}
+
+std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode) {
+  std::string list;
+  for (const HostPort& host : hosts) {
+    if (!list.empty()) list += ',';
+    list += uri_host(host.host) + ":" + std::to_string(host.port);
+  }
+  return "postgres://" + list + "/" + percent_encoded(dbname) + "?target_session_attrs=read-write&sslmode=" + percent_encoded(sslmode);
+}
+
+std::string quote_literal(const std::string& text) {
+  // E'' only where a backslash needs it: standard_conforming_strings may be off for the session.
+  const bool escape = text.find('\\') != std::string::npos;
+  std::string quoted = escape ? " E'" : "'";
+  for (const char c : text) {
+    if (c == '\'' || c == '\\') quoted += c;
+    quoted += c;
+  }
+  return quoted + "'";
+}
+
+std::string quote_identifier(const std::string& text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"') quoted += c;
+    quoted += c;
+  }
+  return quoted + "\"";
+}
+
+void check_host(const std::string& host) {
+  const bool bad = host.empty() || host.size() > 255 || std::any_of(host.begin(), host.end(), [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return byte <= ' ' || byte == 127 || c == '\'' || c == '"' || c == ',' || c == '/' || c == '\\' || c == '#';
+  });
+  if (bad) {
+    throw UserError(ExitCode::bad_arguments, "\"" + host + "\" is not a host name or address",
+                    "give the name or address by which the other nodes reach this one");
+  }
+}
+
+}  // namespace pgvigil::pg

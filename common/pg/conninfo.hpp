@@ -1,0 +1,35 @@
+// Connection strings: parsing by libpq itself (PQconninfoParse), quoting, and the URIs that applications use.
+#pragma once
+#include <map>
+#include <string>
+#include <vector>
+
+namespace pgvigil::pg {
+
+using ConninfoMap = std::map<std::string, std::string>;
+
+// Throws pgvigil::Error with libpq's words when `text` is neither a URI nor a keyword/value string. Only what is given; no defaults.
+ConninfoMap parse_conninfo(const std::string& text);
+// "host='a' port='5432'", each value quoted and escaped.
+std::string to_conninfo(const ConninfoMap& values);
+// The same as a postgres:// URI with percent-encoding. Never contains a password.
+std::string to_uri(const ConninfoMap& values);
+// `text` with the password left out, for logs and messages.
+std::string without_password(const std::string& text);
+
+struct HostPort {
+  std::string host;
+  int port{5432};
+};
+// "postgres://h1:p1,h2:p2/db?target_session_attrs=read-write&sslmode=prefer"; IPv6 hosts in brackets.
+std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode);
+
+// 'a''b' and "a""b".
+std::string quote_literal(const std::string& text);
+std::string quote_identifier(const std::string& text);
+
+// Validates a host name or address as it may appear in HBA lines and connection strings: not empty, no whitespace, quotes,
+// commas, slashes, backslashes or control characters, at most 255 bytes. Throws UserError(bad_arguments).
+void check_host(const std::string& host);
+
+}  // namespace pgvigil::pg

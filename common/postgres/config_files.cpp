@@ -1,0 +1,158 @@
+#include "common/postgres/config_files.hpp"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "common/os/file.hpp"
+
+namespace pgvigil::postgres {
+
+namespace {
+
+constexpr const char* settings_file = "postgresql-pgvigil.conf";
+constexpr const char* include_line = "include 'postgresql-pgvigil.conf'  # pgvigil: keep this the last line";
+constexpr const char* hba_begin = "# BEGIN pgvigil: written by the keeper, changes here are lost";
+constexpr const char* hba_end = "# END pgvigil";
+
+void no_line_breaks(const std::string& value) {
+  if (value.find_first_of(std::string("\n\r\0", 3)) != std::string::npos) throw Error("a value must not contain line breaks");
+}
+
+bool write_if_changed(const fs::path& path, const std::string& content) {
+  if (os::read_file(path) == content) return false;
+  os::write_file_atomic(path, content, 0600);
+  return true;
+}
+
+// The file with our include line as its last one; nullopt when it is so already.
+std::optional<std::string> with_include(const std::string& content) {
+  std::string kept;
+  bool last = false;
+  std::size_t at = 0;
+  while (at < content.size()) {
+    const auto end = std::min(content.find('\n', at), content.size() - 1);
+    const std::string line = content.substr(at, end + 1 - at);
+    const bool ours = line.starts_with("include 'postgresql-pgvigil.conf'");
+    if (!ours) kept += line;
+    last = ours;
+    at = end + 1;
+  }
+  if (last) return std::nullopt;
+  if (!kept.empty() && kept.back() != '\n') kept += '\n';
+  return kept + include_line + "\n";
+}
+
+std::string hba_word(const std::string& word) {
+  no_line_breaks(word);
+  // Keywords stay bare: quoting "all" or "replication" would make them names.
+  const bool bare = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+  });
+  if (bare) return word;
+  if (word.find('"') != std::string::npos) throw Error("an HBA entry must not contain quotes: " + word);
+  return "\"" + word + "\"";
+}
+
+std::string hba_address(const std::string& address) {
+  unsigned char buffer[sizeof(in6_addr)];
+  if (::inet_pton(AF_INET, address.c_str(), buffer) == 1) return address + "/32";
+  if (::inet_pton(AF_INET6, address.c_str(), buffer) == 1) return address + "/128";
+  const bool plain = !address.empty() && std::all_of(address.begin(), address.end(), [](char c) {
+    return static_cast<unsigned char>(c) > ' ' && c != '"' && c != ',' && c != '#' && c != '\'' && c != '\\';
+  });
+  if (!plain) throw Error("not a host name or address for an HBA entry: " + address);
+  return address;
+}
+
+}  // namespace
+
+std::string settings_text(const Settings& settings) {
+  std::string content = "# Written by pgvigil's keeper; changes here are lost. Your own settings belong in postgresql.conf.\n";
+  for (const auto& [name, value] : settings) {
+    no_line_breaks(value);
+    content += name + " = '";
+    for (const char c : value) {
+      if (c == '\'' || c == '\\') content += c;
+      content += c;
+    }
+    content += "'\n";
+  }
+  return content;
+}
+
+bool write_settings(const fs::path& pgdata, const fs::path& postgresql_conf, const Settings& settings) {
+  bool changed = write_if_changed(pgdata / settings_file, settings_text(settings));
+  const auto main_file = os::read_file(postgresql_conf);
+  if (!main_file) throw Error("there is no " + postgresql_conf.string());
+  if (const auto content = with_include(*main_file)) {
+    os::write_file_atomic(postgresql_conf, *content, 0600);
+    changed = true;
+  }
+  return changed;
+}
+
+Settings read_settings(const fs::path& pgdata) {
+  Settings settings;
+  const std::string content = os::read_file(pgdata / settings_file).value_or(std::string());
+  std::size_t at = 0;
+  while (at < content.size()) {
+    const auto end = std::min(content.find('\n', at), content.size());
+    const std::string line = content.substr(at, end - at);
+    at = end + 1;
+    const auto equals = line.find(" = '");
+    if (line.empty() || line[0] == '#' || equals == std::string::npos || line.back() != '\'') continue;
+    std::string value;
+    for (std::size_t i = equals + 4; i + 1 < line.size(); ++i) {
+      if (line[i] == '\'' || line[i] == '\\') ++i;  // doubled by settings_text()
+      value += line[i];
+    }
+    settings[line.substr(0, equals)] = value;
+  }
+  return settings;
+}
+
+bool set_standby_signal(const fs::path& pgdata, bool standby) {
+  const fs::path signal = pgdata / "standby.signal";
+  if (fs::exists(signal) == standby) return false;
+  if (standby) {
+    os::write_file_atomic(signal, "", 0600);
+    return true;
+  }
+  fs::remove(signal);
+  const int fd = ::open(pgdata.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool synced = fd >= 0 && ::fsync(fd) == 0;
+  if (fd >= 0) ::close(fd);
+  if (!synced) throw Error("cannot fsync " + pgdata.string());
+  return true;
+}
+
+bool has_standby_signal(const fs::path& pgdata) { return fs::exists(pgdata / "standby.signal"); }
+
+std::string hba_line(const HbaEntry& entry) {
+  std::string line = entry.type + " " + hba_word(entry.database) + " " + hba_word(entry.user);
+  if (entry.type != "local") line += " " + hba_address(entry.address);
+  return line + " " + entry.method;
+}
+
+bool write_hba(const fs::path& hba_file, const std::vector<HbaEntry>& entries) {
+  const auto present = os::read_file(hba_file);
+  if (!present) throw Error("there is no " + hba_file.string());
+  std::string content = *present;
+  const auto begin = content.find(std::string(hba_begin) + "\n");
+  const auto end = content.find(std::string(hba_end) + "\n");
+  if ((begin == std::string::npos) != (end == std::string::npos) || (begin != std::string::npos && end < begin)) {
+    throw Error("the lines of pgvigil in " + hba_file.string() + " are damaged: remove what is left of them and reload");
+  }
+  if (begin != std::string::npos) content.erase(begin, end + std::string(hba_end).size() + 1 - begin);
+  std::string block;
+  for (const HbaEntry& entry : entries) block += hba_line(entry) + "\n";
+  if (!block.empty()) content = std::string(hba_begin) + "\n" + block + hba_end + "\n" + content;
+  if (content == *present) return false;
+  os::write_file_atomic(hba_file, content, 0600);
+  return true;
+}
+
+}  // namespace pgvigil::postgres

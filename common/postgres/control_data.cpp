@@ -1,0 +1,58 @@
+// pg_controldata's words, as a value.
+#include <charconv>
+#include <map>
+#include <sstream>
+
+#include "common/os/process.hpp"
+#include "common/postgres/instance.hpp"
+
+namespace pgvigil::postgres {
+
+namespace {
+
+std::map<std::string, std::string> fields_of(const std::string& output) {
+  std::map<std::string, std::string> fields;
+  std::istringstream lines(output);
+  for (std::string line; std::getline(lines, line);) {
+    const auto colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    const auto start = line.find_first_not_of(' ', colon + 1);
+    fields[line.substr(0, colon)] = start == std::string::npos ? "" : line.substr(start);
+  }
+  return fields;
+}
+
+}  // namespace
+
+boost::asio::awaitable<ControlData> Instance::control_data() const {
+  os::ProcessOptions options;
+  options.environment["LC_ALL"] = "C";
+  options.timeout = std::chrono::seconds{20};
+  std::vector<std::string> argv{(settings_.bindir / "pg_controldata").string(), settings_.pgdata.string()};
+  const os::ProcessResult result = co_await os::run(argv, options);
+  if (!result.ok()) throw UserError(ExitCode::postgres, "pg_controldata failed: " + result.output);
+  const auto fields = fields_of(result.output);
+  const auto get = [&](const char* name) {
+    const auto found = fields.find(name);
+    if (found == fields.end()) throw Error(std::string("pg_controldata shows no \"") + name + "\"");
+    return found->second;
+  };
+  const auto lsn = [&](const char* name) {
+    const auto value = parse_lsn(get(name));
+    if (!value) throw Error(std::string("pg_controldata shows no LSN for \"") + name + "\"");
+    return *value;
+  };
+  ControlData control;
+  control.system_identifier = get("Database system identifier");
+  const std::string timeline = get("Latest checkpoint's TimeLineID");
+  std::from_chars(timeline.data(), timeline.data() + timeline.size(), control.timeline.value);
+  control.checkpoint = lsn("Latest checkpoint location");
+  control.redo = lsn("Latest checkpoint's REDO location");
+  control.min_recovery_end = lsn("Minimum recovery ending location");
+  control.state = get("Database cluster state");
+  control.checksums = get("Data page checksum version") != "0";
+  control.wal_log_hints = get("wal_log_hints setting") == "on";
+  co_return control;
+}
+
+}  // namespace pgvigil::postgres

@@ -1,0 +1,219 @@
+#include "common/postgres/instance.hpp"
+
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "common/log/log.hpp"
+#include "common/os/event.hpp"
+#include "common/os/file.hpp"
+#include "common/pg/connection.hpp"
+#include "common/pg/conninfo.hpp"
+
+namespace pgvigil::postgres {
+
+namespace asio = boost::asio;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+std::optional<int> to_number(const std::string& text) {
+  int number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end == text.data()) return std::nullopt;
+  return number;
+}
+
+struct ProcessInfo {
+  char state{'?'};
+  pid_t parent{0};
+};
+
+// The third and fourth fields of /proc/<pid>/stat; the second, the name, may itself hold spaces and parentheses.
+std::optional<ProcessInfo> process_info(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  if (!std::getline(file, line)) return std::nullopt;
+  const auto close = line.rfind(')');
+  if (close == std::string::npos || close + 4 > line.size()) return std::nullopt;
+  std::istringstream rest(line.substr(close + 2));
+  ProcessInfo info;
+  rest >> info.state >> info.parent;
+  return info;
+}
+
+// Every PostgreSQL process changes its working directory to its data directory.
+bool runs_here(pid_t pid, const fs::path& pgdata) {
+  std::error_code error;
+  const std::string proc = "/proc/" + std::to_string(pid);
+  const fs::path cwd = fs::read_symlink(proc + "/cwd", error);
+  if (error || cwd != fs::canonical(pgdata, error)) return false;
+  const std::string exe = fs::read_symlink(proc + "/exe", error).filename().string();
+  return exe == "postgres" || exe.starts_with("postgres ");  // "postgres (deleted)" after an upgrade
+}
+
+std::vector<pid_t> processes_of(const fs::path& pgdata) {
+  std::vector<pid_t> pids;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/proc", error)) {
+    const auto pid = to_number(entry.path().filename().string());
+    if (pid && runs_here(*pid, pgdata)) pids.push_back(*pid);
+  }
+  return pids;
+}
+
+asio::awaitable<void> kill_all(const fs::path& pgdata) {
+  for (int round = 0; round < 500; ++round) {
+    const auto pids = processes_of(pgdata);
+    if (pids.empty()) co_return;
+    if (round % 50 == 0) {
+      for (const pid_t pid : pids) ::kill(pid, SIGKILL);
+    }
+    co_await os::sleep_for(Millis{10});
+  }
+  throw UserError(ExitCode::postgres, "processes of " + pgdata.string() + " survive SIGKILL", "look for a hung disk (state D in ps)");
+}
+
+std::string log_tail(const fs::path& log, std::uintmax_t from) {
+  std::ifstream file(log);
+  file.seekg(static_cast<std::streamoff>(from));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) {
+    lines.push_back(line);
+    if (lines.size() > 10) lines.erase(lines.begin());
+  }
+  std::string text;
+  for (const std::string& line : lines) text += "\n  " + line;
+  return text;
+}
+
+}  // namespace
+
+fs::path find_bindir(const std::optional<fs::path>& pg_ctl) {
+  const auto complete = [](const fs::path& directory) { return fs::exists(directory / "postgres") && fs::exists(directory / "initdb"); };
+  if (pg_ctl) {
+    const fs::path directory = fs::is_directory(*pg_ctl) ? *pg_ctl : pg_ctl->parent_path();
+    if (complete(directory)) return directory;
+    throw UserError(ExitCode::bad_arguments, "there are no postgres and initdb beside " + pg_ctl->string(), "name the pg_ctl of a PostgreSQL server");
+  }
+  const char* path = std::getenv("PATH");
+  std::istringstream directories(path == nullptr ? "" : path);
+  for (std::string directory; std::getline(directories, directory, ':');) {
+    if (!directory.empty() && complete(directory)) return directory;
+  }
+  int newest = 0;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/usr/lib/postgresql", error)) {
+    const auto version = to_number(entry.path().filename().string());
+    if (version && *version > newest && complete(entry.path() / "bin")) newest = *version;
+  }
+  if (newest > 0) return fs::path("/usr/lib/postgresql") / std::to_string(newest) / "bin";
+  throw UserError(ExitCode::bad_arguments, "no PostgreSQL server was found in PATH or /usr/lib/postgresql", "install one, or give --pgctl");
+}
+
+Instance::Instance(InstanceSettings settings) : settings_(std::move(settings)) {}
+
+bool Instance::has_cluster() const { return fs::exists(settings_.pgdata / "PG_VERSION"); }
+
+bool Instance::directory_is_empty() const {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(settings_.pgdata, error)) {
+    if (entry.path().filename() != "lost+found") return false;
+  }
+  return true;
+}
+
+int Instance::major_version() const {
+  return to_number(os::read_file(settings_.pgdata / "PG_VERSION").value_or("0")).value_or(0);
+}
+
+fs::path Instance::config_file() const { return settings_.pgdata / "postgresql.conf"; }
+fs::path Instance::hba_file() const { return settings_.pgdata / "pg_hba.conf"; }
+
+asio::awaitable<void> Instance::initdb(std::string auth) {
+  os::make_directories(settings_.pgdata, 0700);
+  // Local sessions prove themselves by their OS user; another superuser name has to rely on the socket directory's mode (0700).
+  const bool same_user = settings_.superuser.empty();
+  std::vector<std::string> argv{(settings_.bindir / "initdb").string(), "--pgdata=" + settings_.pgdata.string(), "--data-checksums",
+                                "--encoding=UTF8", "--locale=C.UTF-8", std::string("--auth-local=") + (same_user ? "peer" : "trust"),
+                                "--auth-host=" + auth};
+  if (!same_user) argv.push_back("--username=" + settings_.superuser);
+  const os::ProcessResult result = co_await os::run(argv);
+  if (!result.ok()) throw UserError(ExitCode::postgres, "initdb failed: " + result.output);
+}
+
+std::optional<os::PidFd> Instance::postmaster() const {
+  const auto file = os::read_file(settings_.pgdata / "postmaster.pid");
+  if (!file) return std::nullopt;
+  const auto pid = to_number(*file);
+  if (!pid || *pid <= 0 || !runs_here(*pid, settings_.pgdata)) return std::nullopt;
+  auto process = os::PidFd::open(*pid);
+  if (!process || !process->alive() || !runs_here(*pid, settings_.pgdata)) return std::nullopt;
+  return process;
+}
+
+asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
+  auto process = postmaster();
+  std::error_code error;
+  const auto log_size = fs::file_size(settings_.log, error);
+  const std::uintmax_t log_from = error ? 0 : log_size;
+  if (!process) {
+    // Backends may outlive a postmaster that was killed; they could still write.
+    co_await kill_all(settings_.pgdata);
+    const pid_t pid = os::spawn_detached({(settings_.bindir / "postgres").string(), "-D", settings_.pgdata.string()}, settings_.log);
+    process = os::PidFd::open(pid);
+  }
+  if (!wait_ready) co_return;
+  const auto deadline = Clock::now() + timeout;
+  std::string last;
+  for (;;) {
+    if (!process || !process->alive()) {
+      throw UserError(ExitCode::postgres, "PostgreSQL does not start:" + log_tail(settings_.log, log_from), "see " + settings_.log.string());
+    }
+    try {
+      pg::Connection probe = co_await pg::Connection::connect(local_conninfo(), Millis{1000});
+      co_return;
+    } catch (const pg::ConnectionError& failure) {
+      last = failure.what();
+    }
+    if (Clock::now() >= deadline) {
+      throw UserError(ExitCode::postgres, "PostgreSQL runs but accepts no session yet: " + last, "see " + settings_.log.string());
+    }
+    co_await process->wait_exit(Millis{10});
+  }
+}
+
+asio::awaitable<void> Instance::stop(StopMode mode, Millis timeout) {
+  std::vector<int> signals;
+  if (mode == StopMode::smart) signals.push_back(SIGTERM);
+  if (mode != StopMode::immediate) signals.push_back(SIGINT);
+  signals.push_back(SIGQUIT);
+  if (const auto process = postmaster()) {
+    for (const int number : signals) {
+      const auto info = process_info(process->pid());
+      if (info && (info->state == 'T' || info->state == 't')) break;  // stopped (SIGSTOP): takes no signal but SIGKILL
+      process->signal(number);
+      if (co_await process->wait_exit(timeout)) break;
+      log::warn("PostgreSQL did not stop on signal {} within {} ms", number, timeout.count());
+    }
+  }
+  co_await kill_all(settings_.pgdata);
+}
+
+void Instance::reload() const {
+  if (const auto process = postmaster()) process->signal(SIGHUP);
+}
+
+std::string Instance::local_conninfo(const std::string& dbname) const {
+  pg::ConninfoMap values{{"host", settings_.socket_directory.string()}, {"port", std::to_string(settings_.port)}, {"dbname", dbname}};
+  if (!settings_.superuser.empty()) values["user"] = settings_.superuser;
+  return pg::to_conninfo(values);
+}
+
+}  // namespace pgvigil::postgres

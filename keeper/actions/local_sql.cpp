@@ -1,0 +1,159 @@
+#include "keeper/actions/local_sql.hpp"
+
+#include <charconv>
+#include <fstream>
+#include <set>
+
+#include "common/os/event.hpp"
+#include "common/os/file.hpp"
+#include "common/pg/conninfo.hpp"
+
+namespace pgvigil::keeper {
+
+namespace {
+
+constexpr pg::Millis short_wait{5000};
+constexpr pg::Millis long_wait{std::chrono::minutes{30}};
+
+// On a primary the control file's timeline lags behind until the first checkpoint after a promotion: the name of the
+// WAL segment tells. On a standby the walreceiver knows best, then the control file.
+constexpr const char* observe_sql = R"(
+  SELECT r.in_recovery,
+         CASE WHEN r.in_recovery THEN GREATEST(COALESCE(pg_last_wal_receive_lsn(), '0/0'), COALESCE(pg_last_wal_replay_lsn(), '0/0'))
+              ELSE pg_current_wal_flush_lsn() END AS lsn,
+         CASE WHEN r.in_recovery
+              THEN GREATEST((SELECT received_tli FROM pg_stat_wal_receiver),
+                            (SELECT timeline_id FROM pg_control_checkpoint()),
+                            (SELECT min_recovery_end_timeline FROM pg_control_recovery()))
+              ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END AS timeline,
+         CASE WHEN r.in_recovery THEN EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')
+              ELSE EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming' AND application_name ~ '^pgvigil_standby_[0-9]+$') END AS streaming,
+         EXISTS (SELECT FROM pg_stat_wal_receiver) AS has_receiver,
+         (SELECT system_identifier FROM pg_control_system()) AS system_identifier,
+         current_setting('synchronous_standby_names') AS names
+  FROM (SELECT pg_is_in_recovery() AS in_recovery) AS r)";
+
+std::string password_of(const Node& node, const std::string& role) {
+  std::ifstream file(node.passfile());
+  for (std::string line; std::getline(file, line);) {
+    const std::string prefix = "*:*:*:" + role + ":";
+    if (line.starts_with(prefix)) return line.substr(prefix.size());
+  }
+  throw UserError(ExitCode::bad_state, node.passfile().string() + " has no password for " + role,
+                  "run `pgvigil create postgres` again: it asks the monitor for it");
+}
+
+Lsn lsn_of(const pg::Result& result, std::string_view column) {
+  const auto lsn = parse_lsn(result.text(0, column));
+  if (!lsn) throw Error("PostgreSQL answered no LSN but '" + result.text(0, column) + "'");
+  return *lsn;
+}
+
+}  // namespace
+
+asio::awaitable<pg::Connection> open_local(const postgres::Instance& instance, pg::Millis timeout) {
+  pg::Connection local = co_await pg::Connection::connect(instance.local_conninfo(), timeout);
+  // Our own statements must neither hang on a lost standby nor show a password in the server's log.
+  co_await local.query(
+      "SET synchronous_commit = local; SET log_statement = 'none'; SET log_min_duration_statement = -1; "
+      "SET log_min_error_statement = 'panic'; SET statement_timeout = 0; SET default_transaction_read_only = off",
+      {}, timeout);
+  co_return local;
+}
+
+asio::awaitable<LocalFacts> observe(pg::Connection& local, pg::Millis timeout) {
+  const pg::Result row = co_await local.query(observe_sql, {}, timeout);
+  LocalFacts facts;
+  facts.in_recovery = row.boolean(0, "in_recovery");
+  facts.streaming = row.boolean(0, "streaming");
+  facts.has_receiver = row.boolean(0, "has_receiver");
+  facts.timeline.value = static_cast<std::uint32_t>(row.integer(0, "timeline"));
+  facts.lsn = lsn_of(row, "lsn");
+  facts.system_identifier = row.text(0, "system_identifier");
+  facts.names_in_force = row.text(0, "names");
+  co_return facts;
+}
+
+asio::awaitable<void> create_roles(pg::Connection& local, const Node& node) {
+  const pg::Result existing = co_await local.query("SELECT rolname FROM pg_roles", {}, short_wait);
+  std::set<std::string> roles;
+  for (int row = 0; row < existing.rows(); ++row) roles.insert(existing.text(row, "rolname"));
+  if (!roles.contains(replication_role)) {
+    const std::string sql = std::string("CREATE ROLE ") + replication_role + " LOGIN REPLICATION PASSWORD " +
+                            pg::quote_literal(password_of(node, replication_role)) +
+                            // What pg_rewind reads of its source.
+                            "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean) TO " + replication_role +
+                            "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO " + replication_role +
+                            "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text) TO " + replication_role +
+                            "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO " +
+                            replication_role;
+    co_await local.query(sql, {}, short_wait);
+  }
+  if (!roles.contains(probe_role)) {
+    const std::string sql = std::string("CREATE ROLE ") + probe_role + " LOGIN CONNECTION LIMIT 20 PASSWORD " +
+                            pg::quote_literal(password_of(node, probe_role));
+    co_await local.query(sql, {}, short_wait);
+  }
+  std::vector<pg::Param> name;
+  name.emplace_back(node.config.dbname);
+  const pg::Result database = co_await local.query("SELECT FROM pg_database WHERE datname = $1", name, short_wait);
+  if (database.rows() == 0) {
+    const std::string sql = "CREATE DATABASE " + pg::quote_identifier(node.config.dbname);
+    co_await local.query(sql, {}, long_wait);
+  }
+}
+
+asio::awaitable<void> maintain_slots(pg::Connection& local, const std::vector<Peer>& peers) {
+  std::set<std::string> wanted;
+  for (const Peer& peer : peers) wanted.insert(standby_name(peer.id));
+  const pg::Result slots = co_await local.query(
+      "SELECT slot_name, active FROM pg_replication_slots WHERE slot_name ~ '^pgvigil_standby_[0-9]+$'", {}, short_wait);
+  for (int row = 0; row < slots.rows(); ++row) {
+    const std::string slot = slots.text(row, "slot_name");
+    if (wanted.erase(slot) > 0 || slots.boolean(row, "active")) continue;
+    std::vector<pg::Param> name;
+    name.emplace_back(slot);
+    co_await local.query("SELECT pg_drop_replication_slot($1)", name, short_wait);
+  }
+  for (const std::string& slot : wanted) {
+    std::vector<pg::Param> name;
+    name.emplace_back(slot);
+    // Reserved at once: the WAL from now on is kept for it.
+    co_await local.query("SELECT pg_create_physical_replication_slot($1, true)", name, short_wait);
+  }
+}
+
+asio::awaitable<void> promote(pg::Connection& local) {
+  bool asked = false;
+  for (;;) {
+    const pg::Result state = co_await local.query("SELECT pg_is_in_recovery() AS standby", {}, short_wait);
+    if (!state.boolean(0, "standby")) co_return;
+    if (!asked) {
+      co_await local.query("SELECT pg_promote(wait => false)", {}, short_wait);
+      asked = true;
+    }
+    co_await os::sleep_for(std::chrono::milliseconds{10});
+  }
+}
+
+asio::awaitable<void> checkpoint(pg::Connection& local) { co_await local.query("CHECKPOINT", {}, long_wait); }
+
+asio::awaitable<int> members_holding(pg::Connection& local, const SyncNames& names, Lsn lsn) {
+  std::vector<pg::Param> params;
+  std::string members = "{";
+  for (const NodeId member : names.members) members += (members.size() > 1 ? "," : "") + standby_name(member);
+  params.emplace_back(members + "}");
+  params.emplace_back(to_string(lsn));
+  const pg::Result count = co_await local.query(
+      "SELECT count(DISTINCT application_name) AS n FROM pg_stat_replication "
+      "WHERE application_name = ANY ($1::text[]) AND sync_state = 'quorum' AND flush_lsn >= $2::pg_lsn",
+      params, short_wait);
+  co_return static_cast<int>(count.integer(0, "n"));
+}
+
+asio::awaitable<Lsn> insert_position(pg::Connection& local) {
+  const pg::Result row = co_await local.query("SELECT pg_current_wal_insert_lsn() AS lsn", {}, short_wait);
+  co_return lsn_of(row, "lsn");
+}
+
+}  // namespace pgvigil::keeper

@@ -1,0 +1,108 @@
+#include "keeper/actions/node.hpp"
+
+#include <set>
+
+#include "common/os/file.hpp"
+#include "common/pg/conninfo.hpp"
+
+namespace pgvigil::keeper {
+
+postgres::InstanceSettings instance_settings(const config::Config& config) {
+  postgres::InstanceSettings settings;
+  settings.pgdata = config.pgdata;
+  settings.bindir = config.bindir;
+  settings.log = std::filesystem::path(config.state_directory) / "postgresql.log";
+  settings.socket_directory = config.socket_directory.empty() ? config.state_directory : config.socket_directory;
+  settings.listen_addresses = config.listen_addresses;
+  settings.port = config.port;
+  settings.superuser = config.superuser;
+  return settings;
+}
+
+std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, const std::string& dbname) {
+  pg::ConninfoMap values{{"host", peer.host},
+                         {"port", std::to_string(peer.port)},
+                         {"user", user},
+                         {"passfile", node.passfile().string()},
+                         {"application_name", standby_name(node.id)},
+                         {"connect_timeout", "2"},
+                         {"keepalives_idle", "5"},
+                         {"keepalives_interval", "2"},
+                         {"keepalives_count", "3"}};
+  if (!dbname.empty()) values["dbname"] = dbname;
+  return pg::to_conninfo(values);
+}
+
+namespace {
+
+// The same on both sides of a pair, so that a change of role is a reload and a promotion, never a restart.
+postgres::Settings common_settings(const Node& node) {
+  const auto instance = instance_settings(node.config);
+  return {
+      {"listen_addresses", node.config.listen_addresses},
+      {"port", std::to_string(node.config.port)},
+      {"unix_socket_directories", instance.socket_directory.string()},
+      {"wal_level", "replica"},
+      {"max_wal_senders", "16"},
+      {"max_replication_slots", "16"},
+      {"wal_log_hints", "on"},
+      {"hot_standby", "on"},
+      {"password_encryption", "scram-sha-256"},
+      // A standby that returns after a failover finds the WAL since the fork without a slot.
+      {"wal_keep_size", "512MB"},
+      // At its default of 5 s a standby that misses its upstream once sleeps through a failover.
+      {"wal_retrieve_retry_interval", "100ms"},
+      {"wal_receiver_status_interval", "1s"},
+      {"wal_receiver_timeout", "10s"},
+      {"wal_sender_timeout", "10s"},
+      {"recovery_target_timeline", "latest"},
+      {"primary_slot_name", standby_name(node.id)},
+  };
+}
+
+std::string monitor_host(const std::string& uri) {
+  const auto values = pg::parse_conninfo(uri);
+  const auto host = values.find("host");
+  return host == values.end() ? std::string() : host->second;
+}
+
+}  // namespace
+
+postgres::Settings primary_settings(const Node& node, const SyncNames& names) {
+  auto settings = common_settings(node);
+  settings["synchronous_standby_names"] = to_guc(names);
+  settings["primary_conninfo"] = "";
+  return settings;
+}
+
+postgres::Settings standby_settings(const Node& node, const Peer* upstream) {
+  auto settings = common_settings(node);
+  settings["synchronous_standby_names"] = "";
+  settings["primary_conninfo"] = upstream == nullptr ? "" : peer_conninfo(node, *upstream, replication_role, "");
+  return settings;
+}
+
+std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers) {
+  std::vector<postgres::HbaEntry> entries;
+  std::set<std::string> hosts;
+  for (const Peer& peer : peers) hosts.insert(peer.host);
+  const std::string& method = node.config.auth;
+  for (const std::string& host : hosts) {
+    entries.push_back({"host", "replication", replication_role, host, method});
+    entries.push_back({"host", "postgres", replication_role, host, method});  // pg_rewind
+    entries.push_back({"host", "postgres", probe_role, host, method});
+  }
+  if (const std::string host = monitor_host(node.config.monitor_uri); !host.empty() && !hosts.contains(host)) {
+    entries.push_back({"host", "postgres", probe_role, host, method});
+  }
+  return entries;
+}
+
+void write_passfile(const Node& node, const std::string& replication_password, const std::string& probe_password) {
+  // "*" for host, port and database: the peers' addresses change. The passwords are generated hexadecimal digits: nothing to escape.
+  const std::string text = std::string("*:*:*:") + replication_role + ":" + replication_password + "\n" + "*:*:*:" + probe_role +
+                           ":" + probe_password + "\n";
+  os::write_file_atomic(node.passfile(), text, 0600);
+}
+
+}  // namespace pgvigil::keeper

@@ -1,0 +1,40 @@
+// What every action needs to know of this node.
+#pragma once
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "common/config/config.hpp"
+#include "common/model/goal.hpp"
+#include "common/postgres/config_files.hpp"
+#include "common/postgres/instance.hpp"
+
+namespace pgvigil::keeper {
+
+inline constexpr const char* replication_role = "pgvigil_replicator";
+inline constexpr const char* probe_role = "pgvigil_probe";
+
+struct Node {
+  config::Config config;
+  NodeId id;
+
+  std::filesystem::path pgdata() const { return config.pgdata; }
+  std::filesystem::path file(const char* name) const { return std::filesystem::path(config.state_directory) / name; }
+  // libpq password files (0600): for the roles above, and for the monitor.
+  std::filesystem::path passfile() const { return file("pgpass"); }
+};
+
+postgres::InstanceSettings instance_settings(const config::Config& config);
+
+// The connection of this node's walreceiver, pg_basebackup and pg_rewind to a peer. No password: a passfile.
+std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, const std::string& dbname);
+
+// The whole of pgvigil's settings file for either role. `upstream` nullptr: no primary_conninfo.
+postgres::Settings primary_settings(const Node& node, const SyncNames& names);
+postgres::Settings standby_settings(const Node& node, const Peer* upstream);
+// One entry for each role and peer, and the monitor's probe.
+std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers);
+
+void write_passfile(const Node& node, const std::string& replication_password, const std::string& probe_password);
+
+}  // namespace pgvigil::keeper

@@ -1,0 +1,118 @@
+// Fences a primary that is cut off; looks at the upstream; confirms that the names are in force and satisfied.
+#include "common/log/log.hpp"
+#include "keeper/fsm/fence.hpp"
+#include "keeper/service/keeper.hpp"
+
+namespace pgvigil::keeper {
+
+namespace {
+
+std::chrono::milliseconds age(Clock::time_point since) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - since);
+}
+
+}  // namespace
+
+asio::awaitable<void> Keeper::fence() {
+  while (!finished_) {
+    co_await os::sleep_for(pg::Millis{200});
+    if (!pg_running_ || facts_.in_recovery) continue;
+    Contact contact;
+    contact.state = state_.reported;
+    contact.asynchronous = asynchronous();
+    contact.monitor_age = age(monitor_contact_.value_or(started_));
+    contact.standby_age = age(standby_contact_);
+    contact.lease = std::chrono::seconds{state_.goal.lease_seconds};
+    const auto why = must_fence(contact);
+    if (!why) continue;
+    log::error("PostgreSQL is stopped: {}", *why);
+    fenced_ = true;
+    say("fenced: " + std::string(*why));
+    std::string failure;
+    try {
+      // Its clients can't be served any more, and a fast stop would wait for standbys that are not there.
+      co_await instance_.stop(postgres::StopMode::immediate, std::chrono::seconds{5});
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    if (!failure.empty()) log::error("could not stop PostgreSQL, trying again: {}", failure);
+  }
+}
+
+asio::awaitable<void> Keeper::see_upstream() {
+  std::optional<pg::Connection> session;
+  std::optional<NodeId> session_with;
+  while (!finished_) {
+    UpstreamSight sight = UpstreamSight::unknown;
+    const Peer* peer = runs_as_standby(state_.reported) ? upstream() : nullptr;
+    if (peer == nullptr || session_with != peer->id) session.reset();
+    if (peer != nullptr) {
+      const std::string conninfo = peer_conninfo(node_, *peer, probe_role, "postgres");
+      session_with = peer->id;
+      const bool first = !session;
+      try {
+        if (!session) session.emplace(co_await pg::Connection::connect(conninfo, pg::Millis{1000}));
+        co_await session->query("SELECT 1", {}, pg::Millis{1000});
+        sight = UpstreamSight::ok;
+      } catch (const pg::ConnectionError& error) {
+        sight = error.kind == pg::ConnectionError::Kind::refused ? UpstreamSight::refused : UpstreamSight::silent;
+        session.reset();
+      } catch (const std::exception&) {
+        session.reset();
+        sight = UpstreamSight::silent;
+      }
+      if (sight != UpstreamSight::ok && !first && !finished_) continue;  // a broken session: ask again before saying so
+    }
+    if (sight != upstream_sight_) {
+      upstream_sight_ = sight;
+      report_now_.set();
+    }
+    co_await os::sleep_for(pg::Millis{500});
+  }
+}
+
+asio::awaitable<void> Keeper::confirm_names() {
+  while (!finished_) {
+    co_await names_now_.wait(pg::Millis{names_version_ == state_.goal.names_version ? 1000 : 100});
+    if (finished_) co_return;
+    const bool due = takes_writes(state_.reported) && pg_running_ && pg_answering_ && !facts_.in_recovery &&
+                     names_version_ != state_.goal.names_version;
+    if (!due) continue;
+    std::string failure;
+    try {
+      co_await confirm_names_once();
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    if (!failure.empty()) log::debug("names not confirmed yet: {}", failure);
+  }
+}
+
+// In force: a new session sees them, the walsenders count by them, and the checkpointer, which tells all backends whether to wait at
+// all, has read them (it takes a CHECKPOINT only after its configuration). Satisfied: enough members hold everything up to now, so that from here
+// on an election among them finds every commit, also those acknowledged under the lists before.
+asio::awaitable<void> Keeper::confirm_names_once() {
+  const SyncNames names = state_.goal.names;
+  const auto version = state_.goal.names_version;
+  pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
+  const LocalFacts facts = co_await observe(local, pg::Millis{2000});
+  if (facts.in_recovery || facts.names_in_force != to_guc(names)) co_return;
+  if (!names.asynchronous()) {
+    const int ready = co_await members_holding(local, names, Lsn{});
+    if (ready < names.required) co_return;
+    co_await checkpoint(local);
+    const Lsn position = co_await insert_position(local);
+    bool satisfied = false;
+    for (int i = 0; i < 100 && !satisfied && state_.goal.names_version == version; ++i) {
+      const int holding = co_await members_holding(local, names, position);
+      satisfied = holding >= names.required;
+      if (!satisfied) co_await os::sleep_for(pg::Millis{20});
+    }
+    if (!satisfied) co_return;
+  }
+  if (state_.goal.names_version != version) co_return;
+  names_version_ = version;
+  report_now_.set();
+}
+
+}  // namespace pgvigil::keeper

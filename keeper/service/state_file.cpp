@@ -1,0 +1,109 @@
+#include "keeper/service/state_file.hpp"
+
+#include <boost/json.hpp>
+
+#include "common/monitor_api/monitor_api.hpp"
+#include "common/os/file.hpp"
+
+namespace pgvigil::keeper {
+
+namespace json = boost::json;
+
+namespace {
+
+json::object goal_object(const Goal& goal) {
+  json::array members;
+  for (const NodeId id : goal.names.members) members.push_back(id.value);
+  json::object names{{"required", goal.names.required}, {"members", members}};
+  json::object object{{"state", to_string(goal.state)},
+                      {"term", goal.term.value},
+                      {"seq", goal.seq},
+                      {"names", names},
+                      {"names_version", goal.names_version},
+                      {"peers_version", goal.peers_version},
+                      {"lease_seconds", goal.lease_seconds}};
+  if (goal.upstream) {
+    object["upstream"] = goal.upstream->value;
+  } else {
+    object["upstream"] = nullptr;
+  }
+  return object;
+}
+
+Peer parse_peer(const json::value& value) {
+  const json::object& object = value.as_object();
+  Peer peer;
+  peer.id.value = object.at("id").to_number<std::int64_t>();
+  peer.name = json::value_to<std::string>(object.at("name"));
+  peer.host = json::value_to<std::string>(object.at("host"));
+  peer.port = object.at("port").to_number<int>();
+  peer.is_primary = object.at("is_primary").as_bool();
+  return peer;
+}
+
+NodeState state_of(const json::object& object, const char* key) {
+  const auto state = parse_node_state(json::value_to<std::string>(object.at(key)));
+  if (!state) throw Error(std::string("unknown state in \"") + key + "\"");
+  return *state;
+}
+
+}  // namespace
+
+std::string to_json(const KeeperState& state) {
+  json::array peers;
+  for (const Peer& peer : state.peers) {
+    peers.push_back(json::object{{"id", peer.id.value},
+                                 {"name", peer.name},
+                                 {"host", peer.host},
+                                 {"port", peer.port},
+                                 {"is_primary", peer.is_primary}});
+  }
+  const json::object object{{"version", 1},
+                            {"node_id", state.node.value},
+                            {"name", state.name},
+                            {"reported", to_string(state.reported)},
+                            {"reported_seq", state.reported_seq},
+                            {"term", state.term.value},
+                            {"goal", goal_object(state.goal)},
+                            {"timeline", state.timeline.value},
+                            {"peers", peers},
+                            {"peers_version", state.peers_version}};
+  return json::serialize(object) + "\n";
+}
+
+KeeperState parse_state(const std::string& text) {
+  try {
+    const json::value document = json::parse(text);
+    const json::object& object = document.as_object();
+    if (object.at("version").to_number<int>() != 1) throw Error("it was written by a newer version");
+    KeeperState state;
+    state.node.value = object.at("node_id").to_number<std::int64_t>();
+    state.name = json::value_to<std::string>(object.at("name"));
+    state.reported = state_of(object, "reported");
+    state.reported_seq = object.at("reported_seq").to_number<std::int64_t>();
+    state.term.value = object.at("term").to_number<std::int64_t>();
+    state.goal = monitor_api::parse_goal(json::serialize(object.at("goal")));
+    state.timeline.value = object.at("timeline").to_number<std::uint32_t>();
+    for (const json::value& peer : object.at("peers").as_array()) state.peers.push_back(parse_peer(peer));
+    state.peers_version = object.at("peers_version").to_number<std::int64_t>();
+    return state;
+  } catch (const std::exception& error) {
+    throw UserError(ExitCode::bad_state, std::string("the keeper's state file cannot be used: ") + error.what(),
+                    "restore it from a backup, or drop the node and create it again");
+  }
+}
+
+std::filesystem::path state_path(const std::string& state_directory) {
+  return std::filesystem::path(state_directory) / "keeper.json";
+}
+
+std::optional<KeeperState> load_state(const std::string& state_directory) {
+  const auto text = os::read_file(state_path(state_directory));
+  return text ? std::optional(parse_state(*text)) : std::nullopt;
+}
+
+void save_state(const std::string& state_directory, const KeeperState& state) {
+  os::write_file_atomic(state_path(state_directory), to_json(state));
+}
+
+}  // namespace pgvigil::keeper

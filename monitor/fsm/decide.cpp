@@ -1,0 +1,58 @@
+#include "monitor/fsm/decide.hpp"
+
+#include "monitor/fsm/rules.hpp"
+
+namespace pgvigil::fsm {
+
+namespace {
+
+std::vector<std::span<const Rule>> sections() {
+  return {request_rules(), failover_rules(), standby_rules(), names_rules()};
+}
+
+}  // namespace
+
+Decision change(std::string description) {
+  Decision decision;
+  decision.description = std::move(description);
+  return decision;
+}
+
+Decision& to(Decision& decision, const NodeView& node, NodeState goal) {
+  decision.goals.push_back({node.id, goal});
+  return decision;
+}
+
+Decision refuse(std::string message) {
+  Decision decision;
+  decision.description = "refused: " + message;
+  decision.request = RequestOutcome::refused;
+  decision.request_message = std::move(message);
+  return decision;
+}
+
+std::optional<Decision> decide(const GroupSnapshot& group) {
+  for (const auto section : sections()) {
+    for (const Rule& rule : section) {
+      if (auto decision = rule.apply(group)) {
+        decision->rule = rule.info.number;
+        decision->rule_name = rule.info.name;
+        return decision;
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+const std::vector<RuleInfo>& rules() {
+  static const std::vector<RuleInfo> all = [] {
+    std::vector<RuleInfo> infos;
+    for (const auto section : sections()) {
+      for (const Rule& rule : section) infos.push_back(rule.info);
+    }
+    return infos;
+  }();
+  return all;
+}
+
+}  // namespace pgvigil::fsm

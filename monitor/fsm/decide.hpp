@@ -1,0 +1,45 @@
+// The monitor's state machine: a pure function from a picture of a group to the changes that one rule makes.
+// The table is in rules.cpp, numbered and named, first match wins; monitor/fsm/README.md gives the reasons.
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/model/group.hpp"
+
+namespace pgvigil::fsm {
+
+struct GoalChange {
+  NodeId node;
+  NodeState goal{NodeState::init};
+};
+
+// What happens to the operator's request that the snapshot carried.
+enum class RequestOutcome { pending, accepted, refused };
+
+struct Decision {
+  int rule{0};
+  std::string_view rule_name;
+  std::string description;              // one clause for the event: why, with the names of the nodes
+  std::vector<GoalChange> goals;        // one event for each of them (or one for the group when there is none)
+  std::optional<Term> term;             // the group's new term
+  std::optional<NamesInForce> names_goal;  // appended to the group's list, under a new version
+  bool confirm_names{false};               // the last list is confirmed: the older ones are forgotten
+  std::vector<NodeId> remove;           // rows to delete
+  RequestOutcome request{RequestOutcome::pending};
+  std::string request_message;          // for the operator: what was done, or why it was refused and what to do
+};
+
+// nullopt: nothing to do. The caller applies the decision in one transaction and asks again until there is none.
+std::optional<Decision> decide(const GroupSnapshot& group);
+
+struct RuleInfo {
+  int number;
+  std::string_view name;
+  std::string_view condition;  // in words
+  std::string_view effect;     // in words
+};
+const std::vector<RuleInfo>& rules();
+
+}  // namespace pgvigil::fsm

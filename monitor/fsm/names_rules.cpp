@@ -1,0 +1,64 @@
+// Rules 501-599: synchronous_standby_names, always persisted here before the primary puts them in force.
+#include "monitor/fsm/rules.hpp"
+
+namespace pgvigil::fsm {
+
+namespace {
+
+const NodeView* steady_primary(const GroupSnapshot& group) {
+  const NodeView* primary = writer(group);
+  if (primary == nullptr || !writing(*primary) || !primary->converged()) return nullptr;
+  return primary;
+}
+
+bool told(const GroupSnapshot& group, const NodeView& primary) {
+  return !group.names.empty() && group.names.back().by == primary.id;
+}
+
+std::string in_words(const SyncNames& names) { return names.asynchronous() ? "no synchronous standby" : to_guc(names); }
+
+std::optional<Decision> confirmed(const GroupSnapshot& group) {
+  const NodeView* primary = steady_primary(group);
+  if (primary == nullptr || !told(group, *primary) || group.names.size() < 2) return std::nullopt;
+  if (primary->names_version != group.names_version) return std::nullopt;
+  Decision decision = change(primary->name + " has put the names in force: " + in_words(group.names.back().names));
+  decision.confirm_names = true;
+  return decision;
+}
+
+std::optional<Decision> new_names(const GroupSnapshot& group) {
+  const NodeView* primary = steady_primary(group);
+  if (primary == nullptr || primary->goal == NodeState::single) return std::nullopt;
+  const auto names = desired_names(group, *primary);
+  if (!names || (told(group, *primary) && group.names.back().names == *names)) return std::nullopt;
+  Decision decision = change(names->asynchronous() ? "no secondary is left and number_sync_standbys is 0: " + primary->name +
+                                                         " goes on without a synchronous standby"
+                                                   : primary->name + " is to wait for " + to_guc(*names));
+  decision.names_goal = NamesInForce{*names, primary->id};
+  if (names->asynchronous() && primary->goal == NodeState::primary) to(decision, *primary, NodeState::wait_primary);
+  return decision;
+}
+
+std::optional<Decision> synchronous(const GroupSnapshot& group) {
+  const NodeView* primary = steady_primary(group);
+  if (primary == nullptr || primary->goal != NodeState::wait_primary || !told(group, *primary)) return std::nullopt;
+  if (group.names.size() != 1 || group.names.back().names.asynchronous()) return std::nullopt;
+  Decision decision = change(primary->name + " is protected by " + to_guc(group.names.back().names));
+  return to(decision, *primary, NodeState::primary);
+}
+
+constexpr Rule table[] = {
+    {{501, "names_confirmed", "the primary has the last list in force, and enough standbys hold everything before it",
+      "the older lists are forgotten"},
+     confirmed},
+    {{503, "new_names", "the list should be another: the secondaries or the settings have changed",
+      "the new list is added; primary without any synchronous standby: wait_primary"},
+     new_names},
+    {{505, "synchronous", "wait_primary with a synchronous list in force", "primary"}, synchronous},
+};
+
+}  // namespace
+
+std::span<const Rule> names_rules() { return table; }
+
+}  // namespace pgvigil::fsm

@@ -1,0 +1,206 @@
+#include "monitor/fsm/predicates.hpp"
+
+#include <algorithm>
+#include <tuple>
+
+namespace pgvigil::fsm {
+
+namespace {
+
+std::vector<NodeId> ids_of(const Nodes& nodes) {
+  std::vector<NodeId> ids;
+  for (const NodeView* node : nodes) ids.push_back(node->id);
+  return ids;
+}
+
+bool contains(const Nodes& nodes, NodeId id) {
+  return std::any_of(nodes.begin(), nodes.end(), [id](const NodeView* node) { return node->id == id; });
+}
+
+std::string seconds(Millis age) { return std::to_string(age.count() / 1000) + "." + std::to_string(age.count() / 100 % 10) + " s"; }
+
+// A connection was refused after the keeper's session had closed: two answers, from two processes of that host, that agree.
+bool session_and_server_gone(const NodeView& node) {
+  return !node.session_open && node.probe == ProbeResult::refused && node.probe_age < node.session_closed_for;
+}
+
+// Another healthy standby that still gets answers from `node` by its own connection.
+bool somebody_sees(const GroupSnapshot& group, const NodeView& node) {
+  return std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& other) {
+    return other.id != node.id && runs_as_standby(other.reported) && fresh(group, other) && other.upstream == UpstreamSight::ok;
+  });
+}
+
+}  // namespace
+
+const NodeView* writer(const GroupSnapshot& group) {
+  const auto found =
+      std::find_if(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) { return takes_writes(node.goal); });
+  return found == group.nodes.end() ? nullptr : &*found;
+}
+
+bool writing(const NodeView& node) { return takes_writes(node.goal) && takes_writes(node.reported); }
+
+bool fresh(const GroupSnapshot& group, const NodeView& node) {
+  return node.ever_reported && node.report_age < group.timing.unhealthy_after;
+}
+
+bool healthy(const GroupSnapshot& group, const NodeView& node) {
+  return fresh(group, node) && node.pg_running && node.pg_responding && !session_and_server_gone(node);
+}
+
+std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node) {
+  if (session_and_server_gone(node)) return "its keeper's session is closed and its PostgreSQL refuses connections";
+  if (fresh(group, node) && node.session_open && !node.pg_running && takes_writes(node.reported)) {
+    return "its keeper reports that PostgreSQL has stopped";
+  }
+  const bool keeper_lost = !fresh(group, node) && node.report_age >= group.timing.unhealthy_after;
+  const bool hung = fresh(group, node) && node.pg_running && !node.pg_responding;
+  const bool silent = node.probe != ProbeResult::good && node.probe != ProbeResult::unknown &&
+                      node.probe_not_good_for >= group.timing.unhealthy_after;
+  if ((keeper_lost || hung) && silent && !somebody_sees(group, node)) {
+    return keeper_lost ? "no report for " + seconds(node.report_age) + " and its PostgreSQL is " + std::string(to_string(node.probe))
+                       : "its PostgreSQL answers nobody, neither its keeper nor the monitor";
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeView& node) {
+  if (session_and_server_gone(node)) return "its keeper's session is closed and its PostgreSQL refuses connections";
+  const Millis limit = group.timing.standby_lost_after;
+  if (node.report_age >= limit) return "no report for " + seconds(node.report_age);
+  if (node.not_streaming_for >= limit) return "it has not been streaming for " + seconds(node.not_streaming_for);
+  return std::nullopt;
+}
+
+bool can_vote(const GroupSnapshot& group, const NodeView& node) {
+  // A node on its way through a rewind or a base backup reports demoted or wait_standby: its data cannot be relied on.
+  const bool holds_wal = node.reported == NodeState::secondary || node.reported == NodeState::prepare_promotion ||
+                         node.reported == NodeState::stop_replication || node.reported == NodeState::report_lsn ||
+                         node.converged(NodeState::catchingup);
+  const bool leaving = node.goal == NodeState::dropped || node.goal == NodeState::maintenance;
+  return holds_wal && !leaving && healthy(group, node);
+}
+
+bool has_voted(const GroupSnapshot& group, const NodeView& node) {
+  return (node.converged(NodeState::report_lsn) || node.converged(NodeState::stop_replication)) &&
+         node.reported_term == group.term;
+}
+
+Nodes voters(const GroupSnapshot& group) {
+  Nodes votes;
+  for (const NodeView& node : group.nodes) {
+    if (has_voted(group, node)) votes.push_back(&node);
+  }
+  return votes;
+}
+
+std::vector<NamesInForce> obligations(const GroupSnapshot& group) {
+  if (!group.names.empty()) return group.names;
+  return {NamesInForce{}};
+}
+
+bool surely_stopped(const NodeView& node) {
+  return node.converged() && (being_demoted(node.goal) || node.goal == NodeState::dropped) && !node.pg_running;
+}
+
+bool ahead(const NodeView& left, const NodeView& right) {
+  return std::tie(left.timeline, left.lsn) > std::tie(right.timeline, right.lsn);
+}
+
+bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const Nodes& votes) {
+  if (votes.empty()) return false;
+  if (contains(votes, entry.by)) return true;  // the owner itself has voted: it holds all of its own commits
+  if (fenced(entry.names, ids_of(votes))) return true;
+  // The owner has stopped and told where its WAL ends, and somebody has got all of it.
+  const NodeView* owner = group.find(entry.by);
+  if (owner == nullptr || !surely_stopped(*owner)) return false;
+  return std::any_of(votes.begin(), votes.end(), [&](const NodeView* vote) {
+    return vote->timeline == owner->timeline && vote->lsn >= owner->lsn && owner->lsn.value > 0;
+  });
+}
+
+bool all_fences_hold(const GroupSnapshot& group, const Nodes& votes) {
+  const auto lists = obligations(group);
+  return std::all_of(lists.begin(), lists.end(),
+                     [&](const NamesInForce& entry) { return fence_holds(group, entry, votes); });
+}
+
+bool fence_possible(const GroupSnapshot& group, const Nodes& able) {
+  const auto lists = obligations(group);
+  return std::all_of(lists.begin(), lists.end(), [&](const NamesInForce& entry) {
+    return contains(able, entry.by) || fenced(entry.names, ids_of(able));
+  });
+}
+
+const NodeView* switchover_candidate(const GroupSnapshot& group, const NodeView& primary) {
+  if (group.names.size() != 1) return nullptr;  // a change of names is under way
+  const auto& members = group.names.back().names.members;
+  const NodeView* best = nullptr;
+  for (const NodeView& node : group.nodes) {
+    const bool able = node.id != primary.id && node.candidate_priority > 0 && node.converged(NodeState::secondary) &&
+                      healthy(group, node) && node.streaming &&
+                      std::find(members.begin(), members.end(), node.id) != members.end();
+    if (!able) continue;
+    if (best == nullptr || node.candidate_priority > best->candidate_priority ||
+        (node.candidate_priority == best->candidate_priority && ahead(node, *best))) {
+      best = &node;
+    }
+  }
+  return best;
+}
+
+const NodeView* elected(const Nodes& votes) {
+  const NodeView* top = nullptr;
+  for (const NodeView* vote : votes) {
+    if (top == nullptr || ahead(*vote, *top)) top = vote;
+  }
+  const NodeView* best = nullptr;
+  for (const NodeView* vote : votes) {
+    if (ahead(*top, *vote) || vote->candidate_priority == 0) continue;
+    if (best == nullptr || vote->candidate_priority > best->candidate_priority) best = vote;
+  }
+  return best;
+}
+
+std::optional<SyncNames> desired_names(const GroupSnapshot& group, const NodeView& primary) {
+  SyncNames names;
+  for (const NodeView& node : group.nodes) {
+    const bool counts = node.id != primary.id && node.replication_quorum && node.goal == NodeState::secondary &&
+                        node.reported == NodeState::secondary;
+    if (counts) names.members.push_back(node.id);
+  }
+  const int wanted = std::max(1, group.number_sync_standbys);
+  if (static_cast<int>(names.members.size()) >= wanted) {
+    names.required = wanted;
+    return normalized(std::move(names));
+  }
+  // Durability first: with number_sync_standbys > 0 the primary goes on waiting for the standbys that it has been waiting for.
+  if (group.number_sync_standbys > 0) return std::nullopt;
+  return SyncNames{};
+}
+
+SyncNames names_for_promotion(const GroupSnapshot& group, const NodeView& candidate, const Nodes& survivors) {
+  SyncNames names;
+  names.required = group.number_sync_standbys;
+  if (names.required == 0) return names;  // availability first; the survivors are added as soon as they follow
+  const auto add = [&](const NodeView& node) {
+    if (node.id != candidate.id && node.replication_quorum && node.goal != NodeState::dropped) names.members.push_back(node.id);
+  };
+  for (const NodeView* node : survivors) add(*node);
+  if (static_cast<int>(normalized(names).members.size()) < names.required) {
+    for (const NodeView& node : group.nodes) add(node);
+  }
+  return normalized(std::move(names));
+}
+
+std::string list_names(const Nodes& nodes) {
+  std::string text;
+  for (const NodeView* node : nodes) {
+    if (!text.empty()) text += ", ";
+    text += node->name;
+  }
+  return text.empty() ? "none" : text;
+}
+
+}  // namespace pgvigil::fsm

@@ -1,0 +1,59 @@
+// The words that the rules are written in. Each is a question about one snapshot.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/model/group.hpp"
+
+namespace pgvigil::fsm {
+
+using Nodes = std::vector<const NodeView*>;
+
+// The node whose goal takes writes; there is at most one. nullptr during an election or a hand-over.
+const NodeView* writer(const GroupSnapshot& group);
+// It has reported that it takes writes, for its present goal or one that differs only among the writing states.
+bool writing(const NodeView& node);
+
+bool fresh(const GroupSnapshot& group, const NodeView& node);
+// The keeper reports, and its PostgreSQL runs and answers it.
+bool healthy(const GroupSnapshot& group, const NodeView& node);
+// Its PostgreSQL is surely gone, or has been silent to everybody for too long. Neither healthy nor dead is possible: then nothing is
+// decided yet. The reason, for the event, when it is dead.
+std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node);
+// A standby that its primary need not wait for any longer. The reason when it is.
+std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeView& node);
+
+// A standby whose WAL counts in an election, once it has cut itself off.
+bool can_vote(const GroupSnapshot& group, const NodeView& node);
+// Has cut itself off for the present term and has told its last LSN.
+bool has_voted(const GroupSnapshot& group, const NodeView& node);
+Nodes voters(const GroupSnapshot& group);
+
+// The lists that an election must satisfy; never empty (no list on record counts as asynchronous).
+std::vector<NamesInForce> obligations(const GroupSnapshot& group);
+// Rules S1 and S2: with `votes` cut off, the owner of the list can acknowledge nothing any more, and the most advanced vote holds everything
+// that it ever acknowledged. See monitor/fsm/README.md.
+bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const Nodes& votes);
+bool all_fences_hold(const GroupSnapshot& group, const Nodes& votes);
+// The same question before anybody has been asked: would it hold if all of `able` voted?
+bool fence_possible(const GroupSnapshot& group, const Nodes& able);
+
+// The node has stopped its PostgreSQL and said so for its present goal; its LSN is the end of its WAL.
+bool surely_stopped(const NodeView& node);
+// More advanced: by timeline, then by LSN.
+bool ahead(const NodeView& left, const NodeView& right);
+
+// Who would take over in a planned hand-over: healthy converged secondary, in the names, by priority, then LSN, then id.
+const NodeView* switchover_candidate(const GroupSnapshot& group, const NodeView& primary);
+// Of the votes: the most advanced of priority > 0, by priority, then id. nullptr when the top of the WAL is held by ineligible nodes only.
+const NodeView* elected(const Nodes& votes);
+
+// The names the primary should have in force now; nullopt: leave them as they are.
+std::optional<SyncNames> desired_names(const GroupSnapshot& group, const NodeView& primary);
+// The names for a node about to be promoted, with these other survivors.
+SyncNames names_for_promotion(const GroupSnapshot& group, const NodeView& candidate, const Nodes& survivors);
+
+std::string list_names(const Nodes& nodes);
+
+}  // namespace pgvigil::fsm

@@ -1,0 +1,27 @@
+// The sections of the table. decide() walks them in this order; within a section the order of the rules counts too.
+#pragma once
+#include <optional>
+#include <span>
+
+#include "monitor/fsm/decide.hpp"
+#include "monitor/fsm/predicates.hpp"
+
+namespace pgvigil::fsm {
+
+struct Rule {
+  RuleInfo info;
+  // The change, without rule number and name; nullopt when the condition does not hold.
+  std::optional<Decision> (*apply)(const GroupSnapshot& group);
+};
+
+std::span<const Rule> request_rules();   // 101-199: operators' commands
+std::span<const Rule> failover_rules();  // 301-399: loss of the primary, hand-over, election
+std::span<const Rule> standby_rules();   // 401-499: nodes that come, go and return
+std::span<const Rule> names_rules();     // 501-599: synchronous_standby_names
+
+// Small builders that keep the rules to what they say.
+Decision change(std::string description);
+Decision& to(Decision& decision, const NodeView& node, NodeState goal);
+Decision refuse(std::string message);
+
+}  // namespace pgvigil::fsm

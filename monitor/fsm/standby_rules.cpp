@@ -1,0 +1,141 @@
+// Rules 401-499: nodes that join, fall behind, return, and leave.
+#include <algorithm>
+
+#include "monitor/fsm/rules.hpp"
+
+namespace pgvigil::fsm {
+
+namespace {
+
+constexpr std::uint64_t close_enough = 16u << 20;  // bytes of WAL behind the primary for catchingup -> secondary
+
+bool steady(const NodeView& primary) { return writing(primary) && primary.converged(); }
+
+// Runs `rule` for each node that is not the primary, while there is a steady primary.
+template <class Body>
+std::optional<Decision> for_each_standby(const GroupSnapshot& group, Body rule) {
+  const NodeView* primary = writer(group);
+  if (primary == nullptr || !steady(*primary)) return std::nullopt;
+  for (const NodeView& node : group.nodes) {
+    if (&node == primary) continue;
+    if (std::optional<Decision> decision = rule(*primary, node)) return decision;
+  }
+  return std::nullopt;
+}
+
+bool owns_names(const GroupSnapshot& group, const NodeView& node) {
+  return std::any_of(group.names.begin(), group.names.end(), [&](const NamesInForce& entry) { return entry.by == node.id; });
+}
+
+std::optional<Decision> remove_dropped(const GroupSnapshot& group) {
+  for (const NodeView& node : group.nodes) {
+    if (!node.converged(NodeState::dropped)) continue;
+    // While an election may still ask where its WAL ended, a former primary stays on record.
+    if (owns_names(group, node) && group.nodes.size() > 1 && group.names.back().by == node.id) continue;
+    Decision decision = change(node.name + " has stopped and leaves the formation");
+    decision.remove.push_back(node.id);
+    return decision;
+  }
+  return std::nullopt;
+}
+
+std::optional<Decision> last_node(const GroupSnapshot& group) {
+  if (group.nodes.size() != 1) return std::nullopt;
+  const NodeView& node = group.nodes.front();
+  if (!steady(node) || node.goal == NodeState::single) return std::nullopt;
+  Decision decision = change(node.name + " is the only node left");
+  decision.names_goal = NamesInForce{SyncNames{}, node.id};
+  return to(decision, node, NodeState::single);
+}
+
+std::optional<Decision> not_single_any_more(const GroupSnapshot& group) {
+  const NodeView* primary = writer(group);
+  if (primary == nullptr || !primary->converged(NodeState::single)) return std::nullopt;
+  for (const NodeView& node : group.nodes) {
+    if (&node == primary || node.goal == NodeState::dropped) continue;
+    Decision decision = change(primary->name + " prepares for " + node.name + " to join");
+    decision.names_goal = NamesInForce{SyncNames{}, primary->id};
+    return to(decision, *primary, NodeState::wait_primary);
+  }
+  return std::nullopt;
+}
+
+std::optional<Decision> join(const GroupSnapshot& group) {
+  return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
+    if (!node.converged(NodeState::wait_standby) || primary.goal == NodeState::single) return std::nullopt;
+    Decision decision = change(node.name + " may copy " + primary.name);
+    return to(decision, node, NodeState::catchingup);
+  });
+}
+
+std::optional<Decision> former_primary_stops(const GroupSnapshot& group) {
+  return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
+    if (!node.converged(NodeState::demote_timeout) && !node.converged(NodeState::draining)) return std::nullopt;
+    Decision decision = change(node.name + " has stopped; " + primary.name + " is the primary");
+    return to(decision, node, NodeState::demoted);
+  });
+}
+
+std::optional<Decision> rejoin(const GroupSnapshot& group) {
+  return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
+    const bool waiting = node.converged(NodeState::demoted) || node.converged(NodeState::report_lsn) ||
+                         node.converged(NodeState::stop_replication) || node.converged(NodeState::prepare_promotion);
+    if (!waiting || primary.goal == NodeState::single) return std::nullopt;
+    Decision decision = change(node.name + " follows " + primary.name);
+    return to(decision, node, NodeState::catchingup);
+  });
+}
+
+// Orders of an election that is over, given to nodes that have not carried them out.
+std::optional<Decision> election_is_over(const GroupSnapshot& group) {
+  return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
+    const bool ordered = node.goal == NodeState::report_lsn || node.goal == NodeState::stop_replication ||
+                         node.goal == NodeState::prepare_promotion;
+    if (!ordered || node.converged() || !runs_as_standby(node.reported)) return std::nullopt;
+    Decision decision = change("the election is over: " + node.name + " follows " + primary.name);
+    return to(decision, node, NodeState::catchingup);
+  });
+}
+
+std::optional<Decision> caught_up(const GroupSnapshot& group) {
+  return for_each_standby(group, [&](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
+    const bool close = node.lsn.value + close_enough >= primary.lsn.value && node.timeline == primary.timeline;
+    if (!node.converged(NodeState::catchingup) || !healthy(group, node) || !node.streaming || !close) return std::nullopt;
+    Decision decision = change(node.name + " streams from " + primary.name + " and has caught up");
+    return to(decision, node, NodeState::secondary);
+  });
+}
+
+std::optional<Decision> lost(const GroupSnapshot& group) {
+  return for_each_standby(group, [&](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
+    if (node.goal != NodeState::secondary || !healthy(group, primary)) return std::nullopt;
+    const auto why = standby_lost(group, node);
+    if (!why) return std::nullopt;
+    Decision decision = change(node.name + " is lost: " + *why);
+    return to(decision, node, NodeState::catchingup);
+  });
+}
+
+constexpr Rule table[] = {
+    {{401, "remove_dropped", "converged dropped, and no election needs to know where its WAL ended", "the node is removed"},
+     remove_dropped},
+    {{403, "last_node", "the only node left takes writes", "single"}, last_node},
+    {{405, "not_single_any_more", "the primary is single and another node has been registered", "wait_primary"},
+     not_single_any_more},
+    {{411, "join", "a new node waits for permission to copy", "catchingup"}, join},
+    {{413, "former_primary_stops", "a former primary has stopped and another node is the primary", "demoted"},
+     former_primary_stops},
+    {{415, "rejoin", "a demoted node, or one that has voted, and another node is the primary", "catchingup"}, rejoin},
+    {{417, "election_is_over", "a standby has not carried out an election's order, and there is a primary", "catchingup"},
+     election_is_over},
+    {{421, "caught_up", "catchingup, streaming, on the primary's timeline, less than 16 MiB behind", "secondary"}, caught_up},
+    {{423, "standby_lost", "a secondary is dead, does not report, or does not stream, for longer than standby_lost_after",
+      "catchingup"},
+     lost},
+};
+
+}  // namespace
+
+std::span<const Rule> standby_rules() { return table; }
+
+}  // namespace pgvigil::fsm

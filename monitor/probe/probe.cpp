@@ -1,0 +1,110 @@
+#include "monitor/probe/probe.hpp"
+
+#include <algorithm>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <optional>
+
+#include "common/log/log.hpp"
+#include "common/pg/connection.hpp"
+
+namespace pgvigil::monitor {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr pg::Millis period{1000};
+constexpr pg::Millis patience{1000};  // for one answer
+
+ProbeResult classify(const pg::ConnectionError& error) {
+  switch (error.kind) {
+    case pg::ConnectionError::Kind::refused: return ProbeResult::refused;
+    case pg::ConnectionError::Kind::rejected: return ProbeResult::rejected;
+    default: return ProbeResult::silent;
+  }
+}
+
+}  // namespace
+
+struct Probes::Target {
+  Target(asio::io_context& context, NodeId id, std::string where) : node(id), conninfo(std::move(where)), now(context.get_executor()) {
+    state.last_good = Clock::now();
+  }
+  NodeId node;
+  std::string conninfo;
+  ProbeState state;
+  os::Event now;
+  std::optional<pg::Connection> session;
+  bool gone{false};
+};
+
+Probes::Probes(asio::io_context& context, std::function<void(NodeId)> changed)
+    : context_(context), changed_(std::move(changed)) {}
+Probes::~Probes() = default;
+
+void Probes::watch(NodeId node, const std::string& conninfo) {
+  auto& target = targets_[node];
+  if (target && target->conninfo == conninfo) return;
+  if (target) {
+    target->gone = true;
+    target->now.set();
+  }
+  target = std::make_shared<Target>(context_, node, conninfo);
+  asio::co_spawn(context_, run(target), asio::detached);
+}
+
+void Probes::forget_others(const std::vector<NodeId>& nodes) {
+  std::erase_if(targets_, [&](auto& entry) {
+    if (std::find(nodes.begin(), nodes.end(), entry.first) != nodes.end()) return false;
+    entry.second->gone = true;
+    entry.second->now.set();
+    return true;
+  });
+}
+
+void Probes::probe_now(NodeId node) {
+  if (const auto found = targets_.find(node); found != targets_.end()) found->second->now.set();
+}
+
+ProbeState Probes::state(NodeId node) const {
+  const auto found = targets_.find(node);
+  return found == targets_.end() ? ProbeState{} : found->second->state;
+}
+
+void Probes::stop() { forget_others({}); }
+
+asio::awaitable<void> Probes::run(std::shared_ptr<Target> target) {
+  while (!target->gone) {
+    ProbeResult result = ProbeResult::good;
+    const bool had_session = target->session.has_value();
+    try {
+      if (!had_session) target->session.emplace(co_await pg::Connection::connect(target->conninfo, patience));
+      co_await target->session->query("SELECT 1", {}, patience);
+    } catch (const pg::ConnectionError& error) {
+      result = classify(error);
+      log::debug("probe of node {}: {}", target->node.value, error.what());
+    } catch (const std::exception& error) {
+      result = ProbeResult::rejected;
+      log::debug("probe of node {}: {}", target->node.value, error.what());
+    }
+    if (target->gone) break;
+    if (result != ProbeResult::good) {
+      target->session.reset();
+      // A session that broke says little; a new connection at once says whether anybody is there.
+      if (had_session) continue;
+    }
+    const bool news = result != target->state.result;
+    target->state.result = result;
+    target->state.at = Clock::now();
+    if (result == ProbeResult::good) target->state.last_good = target->state.at;
+    if (news) changed_(target->node);
+    // Good: the server closing the session is news at once; otherwise ask again soon, without a storm.
+    if (target->session) {
+      co_await target->now.wait(period);
+    } else {
+      co_await target->now.wait(std::chrono::milliseconds{200});
+    }
+  }
+}
+
+}  // namespace pgvigil::monitor

@@ -1,0 +1,194 @@
+#include "monitor/service/monitor.hpp"
+
+#include <charconv>
+
+#include "common/log/log.hpp"
+#include "common/os/event.hpp"
+#include "common/pg/conninfo.hpp"
+#include "monitor/fsm/decide.hpp"
+
+namespace pgvigil::monitor {
+
+namespace {
+
+// How long a change that nobody notifies of (a closed session, a passed time limit) may go unseen.
+constexpr pg::Millis tick{100};
+constexpr pg::Millis patience{5000};
+
+Millis since(std::chrono::steady_clock::time_point when) {
+  return std::chrono::duration_cast<Millis>(std::chrono::steady_clock::now() - when);
+}
+
+}  // namespace
+
+Monitor::Monitor(asio::io_context& context, std::string conninfo)
+    : context_(context), conninfo_(std::move(conninfo)), probes_(context, [this](NodeId node) {
+        if (const auto found = seen_.find(node); found != seen_.end()) due_.insert(found->second.group);
+      }) {}
+
+asio::awaitable<void> Monitor::run() {
+  while (!stopping_) {
+    std::string failure;
+    try {
+      co_await session();
+    } catch (const UserError&) {
+      probes_.stop();
+      throw;
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    if (stopping_) break;
+    log::warn("the monitor's database: {}", failure);
+    co_await os::sleep_for(pg::Millis{200});
+  }
+  probes_.stop();
+}
+
+asio::awaitable<void> Monitor::session() {
+  pg::Connection database = co_await pg::Connection::connect(conninfo_, patience);
+  co_await migrate(database);
+  // One process decides. Its predecessor's session may outlive it for a moment.
+  for (;;) {
+    const pg::Result lock = co_await database.query("SELECT pg_try_advisory_lock(7367032) AS got", {}, patience);
+    if (lock.boolean(0, "got")) break;
+    if (stopping_) co_return;
+    log::info("another monitor process is deciding; waiting");
+    co_await os::sleep_for(pg::Millis{1000});
+  }
+  co_await database.query("LISTEN pgvigil_wake", {}, patience);
+  log::info("the monitor decides");
+  auto probe_targets_at = Clock::time_point{};
+  auto ticked_at = Clock::time_point{};
+  while (!stopping_) {
+    if (Clock::now() - probe_targets_at >= std::chrono::seconds{1}) {
+      co_await refresh_probe_targets(database);
+      probe_targets_at = Clock::now();
+    }
+    co_await refresh_liveness(database);
+    // Time limits pass without anybody's word: every group is looked at on each tick.
+    if (Clock::now() - ticked_at >= tick) {
+      for (const auto& [node, seen] : seen_) due_.insert(seen.group);
+      ticked_at = Clock::now();
+    }
+    while (!due_.empty()) {
+      const GroupKey key = *due_.begin();
+      due_.erase(due_.begin());
+      co_await evaluate(database, key);
+    }
+    auto notification = co_await database.wait_notification(tick);
+    while (notification) {
+      if (const auto key = parse_payload(notification->payload)) due_.insert(*key);
+      notification = co_await database.wait_notification(pg::Millis{0});
+    }
+  }
+}
+
+std::optional<GroupKey> Monitor::parse_payload(const std::string& payload) {
+  const auto slash = payload.rfind('/');
+  if (slash == std::string::npos) return std::nullopt;
+  GroupKey key{payload.substr(0, slash), 0};
+  const char* begin = payload.data() + slash + 1;
+  const char* end = payload.data() + payload.size();
+  const auto parsed = std::from_chars(begin, end, key.group);
+  if (parsed.ec != std::errc{} || parsed.ptr != end) return std::nullopt;
+  return key;
+}
+
+asio::awaitable<void> Monitor::refresh_liveness(pg::Connection& database) {
+  const std::vector<Liveness> nodes = co_await load_liveness(database);
+  const auto now = Clock::now();
+  std::map<NodeId, Seen> seen;
+  for (const Liveness& node : nodes) {
+    const auto known = seen_.find(node.node);
+    Seen entry;
+    if (known == seen_.end()) {
+      entry.group = node.group;
+      entry.report_count = node.report_count;
+      entry.reported_at = entry.session_since = entry.streaming_at = entry.goal_at = now;
+      entry.session_open = node.session_open;
+      due_.insert(node.group);
+    } else {
+      entry = known->second;
+    }
+    if (entry.report_count != node.report_count) {
+      entry.report_count = node.report_count;
+      entry.reported_at = now;
+      entry.ever_reported = true;
+    }
+    if (entry.session_open != node.session_open) {
+      entry.session_open = node.session_open;
+      entry.session_since = now;
+      due_.insert(node.group);
+      if (!node.session_open) {
+        log::info("node {}: its keeper's session is closed", node.node.value);
+        probes_.probe_now(node.node);
+      }
+    }
+    seen.emplace(node.node, entry);
+  }
+  seen_ = std::move(seen);
+}
+
+asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
+  const pg::Result rows = co_await database.query(
+      "SELECT n.id, n.host, n.port, f.probe_password FROM pgvigil.node n JOIN pgvigil.formation f ON f.name = n.formation "
+      "WHERE n.reported_state NOT IN ('init', 'wait_standby', 'dropped')",
+      {}, patience);
+  std::vector<NodeId> nodes;
+  for (int row = 0; row < rows.rows(); ++row) {
+    const NodeId node{rows.integer(row, "id")};
+    nodes.push_back(node);
+    const pg::ConninfoMap values{{"host", rows.text(row, "host")},     {"port", rows.text(row, "port")},
+                                 {"user", "pgvigil_probe"},            {"password", rows.text(row, "probe_password")},
+                                 {"dbname", "postgres"},               {"application_name", "pgvigil_probe"}};
+    probes_.watch(node, pg::to_conninfo(values));
+  }
+  probes_.forget_others(nodes);
+}
+
+void Monitor::fill_in(GroupSnapshot& group) {
+  const auto now = Clock::now();
+  for (NodeView& node : group.nodes) {
+    const auto found = seen_.find(node.id);
+    if (found == seen_.end()) continue;  // registered since the last look
+    Seen& seen = found->second;
+    if (seen.goal_seq != node.goal_seq) {
+      seen.goal_seq = node.goal_seq;
+      seen.goal_at = seen.streaming_at = now;
+    }
+    if (node.streaming) seen.streaming_at = now;
+    node.ever_reported = seen.ever_reported;
+    node.report_age = since(seen.reported_at);
+    node.session_open = seen.session_open;
+    node.session_closed_for = seen.session_open ? Millis{0} : since(seen.session_since);
+    node.not_streaming_for = since(seen.streaming_at);
+    node.goal_age = since(seen.goal_at);
+    const ProbeState probe = probes_.state(node.id);
+    node.probe = probe.result;
+    if (probe.result != ProbeResult::unknown) {
+      node.probe_age = since(probe.at);
+      node.probe_not_good_for = since(probe.last_good);
+    }
+  }
+}
+
+asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) {
+  auto group = co_await lock_and_load(database, key);
+  if (!group) co_return;
+  fill_in(*group);
+  const auto decision = fsm::decide(*group);
+  if (!decision) {
+    co_await rollback(database);
+    co_return;
+  }
+  log::info("{}/{}: rule {} {}: {}", key.formation, key.group, decision->rule, decision->rule_name, decision->description);
+  for (const fsm::GoalChange& change : decision->goals) {
+    const NodeView* node = group->find(change.node);
+    if (node != nullptr) log::info("{}/{}: {} {} -> {}", key.formation, key.group, node->name, to_string(node->goal), to_string(change.goal));
+  }
+  co_await apply(database, *group, *decision);
+  co_await commit(database);
+  due_.insert(key);  // until there is nothing left to decide
+}
+
+}  // namespace pgvigil::monitor

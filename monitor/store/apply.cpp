@@ -1,0 +1,107 @@
+#include <boost/json.hpp>
+
+#include "monitor/store/store.hpp"
+
+namespace pgvigil::monitor {
+
+namespace asio = boost::asio;
+namespace json = boost::json;
+
+namespace {
+
+constexpr pg::Millis patience{5000};
+
+std::string names_json(const std::vector<NamesInForce>& lists) {
+  json::array array;
+  for (const NamesInForce& entry : lists) {
+    json::array members;
+    for (const NodeId member : entry.names.members) members.push_back(member.value);
+    json::object object{{"required", entry.names.required}, {"members", members}, {"by", entry.by.value}};
+    array.push_back(object);
+  }
+  return json::serialize(array);
+}
+
+asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision) {
+  std::vector<NamesInForce> names = group.names;
+  if (decision.confirm_names && !names.empty()) names = {names.back()};
+  if (decision.names_goal) names.push_back(*decision.names_goal);
+  std::vector<pg::Param> params;
+  params.emplace_back(group.formation);
+  params.emplace_back(std::to_string(group.group));
+  params.emplace_back(std::to_string(decision.term.value_or(group.term).value));
+  params.emplace_back(names_json(names));
+  params.emplace_back(std::to_string(group.names_version + (decision.names_goal ? 1 : 0)));
+  params.emplace_back(decision.remove.empty() ? "0" : "1");
+  co_await database.query(
+      "UPDATE pgvigil.grp SET term = $3, names_in_force = $4::jsonb, names_version = $5, peers_version = peers_version + $6 "
+      "WHERE formation = $1 AND group_id = $2",
+      params, patience);
+}
+
+asio::awaitable<void> record(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision, std::optional<NodeId> node) {
+  std::vector<pg::Param> params;
+  params.emplace_back(group.formation);
+  params.emplace_back(std::to_string(group.group));
+  if (node) {
+    params.emplace_back(std::to_string(node->value));
+  } else {
+    params.emplace_back(std::nullopt);
+  }
+  params.emplace_back(std::to_string(decision.term.value_or(group.term).value));
+  params.emplace_back(std::to_string(decision.rule));
+  params.emplace_back(std::string(decision.rule_name));
+  params.emplace_back(decision.description);
+  co_await database.query(
+      "SELECT pgvigil.record_event($1, $2, (SELECT n FROM pgvigil.node n WHERE n.id = $3), $4, $5, $6, $7)", params, patience);
+}
+
+asio::awaitable<void> set_goal(pg::Connection& database, NodeId node, NodeState goal) {
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(node.value));
+  params.emplace_back(std::string(to_string(goal)));
+  co_await database.query("UPDATE pgvigil.node SET goal_state = $2, goal_seq = goal_seq + 1, goal_since = now() WHERE id = $1", params, patience);
+}
+
+asio::awaitable<void> remove_node(pg::Connection& database, NodeId node) {
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(node.value));
+  co_await database.query(
+      "WITH gone AS (DELETE FROM pgvigil.node WHERE id = $1 RETURNING id, formation, name) "
+      "INSERT INTO pgvigil.removed_node (node_id, formation, name) SELECT id, formation, name FROM gone",
+      params, patience);
+}
+
+asio::awaitable<void> close_request(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision) {
+  if (!group.request || decision.request == fsm::RequestOutcome::pending) co_return;
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(group.request->id));
+  params.emplace_back(decision.request == fsm::RequestOutcome::accepted ? "accepted" : "refused");
+  params.emplace_back(decision.request_message);
+  co_await database.query("UPDATE pgvigil.request SET status = $2, message = $3, decided_at = now() WHERE id = $1", params, patience);
+}
+
+}  // namespace
+
+asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision) {
+  co_await update_group(database, group, decision);
+  for (const fsm::GoalChange& change : decision.goals) {
+    co_await set_goal(database, change.node, change.goal);
+    co_await record(database, group, decision, change.node);
+  }
+  for (const NodeId node : decision.remove) {
+    co_await record(database, group, decision, node);
+    co_await remove_node(database, node);
+  }
+  if (decision.goals.empty() && decision.remove.empty()) co_await record(database, group, decision, std::nullopt);
+  co_await close_request(database, group, decision);
+  std::vector<pg::Param> params;
+  params.emplace_back(group.formation);
+  params.emplace_back(std::to_string(group.group));
+  co_await database.query("SELECT pgvigil.wake_keepers($1, $2)", params, patience);
+}
+
+asio::awaitable<void> commit(pg::Connection& database) { co_await database.query("COMMIT", {}, patience); }
+asio::awaitable<void> rollback(pg::Connection& database) { co_await database.query("ROLLBACK", {}, patience); }
+
+}  // namespace pgvigil::monitor

@@ -1,0 +1,138 @@
+#include <boost/json.hpp>
+
+#include "common/monitor_api/monitor_api.hpp"
+#include "monitor/store/store.hpp"
+
+namespace pgvigil::monitor {
+
+namespace asio = boost::asio;
+namespace json = boost::json;
+
+namespace {
+
+constexpr pg::Millis patience{5000};
+
+std::vector<NamesInForce> parse_names(const std::string& document) {
+  std::vector<NamesInForce> lists;
+  const json::value value = json::parse(document);
+  for (const json::value& item : value.as_array()) {
+    const json::object& object = item.as_object();
+    NamesInForce entry;
+    entry.names.required = object.at("required").to_number<int>();
+    for (const json::value& member : object.at("members").as_array()) {
+      entry.names.members.push_back(NodeId{member.to_number<std::int64_t>()});
+    }
+    entry.names = normalized(std::move(entry.names));
+    entry.by.value = object.at("by").to_number<std::int64_t>();
+    lists.push_back(std::move(entry));
+  }
+  return lists;
+}
+
+NodeState state_of(const pg::Result& rows, int row, std::string_view column) {
+  const std::string word = rows.text(row, column);
+  const auto state = parse_node_state(word);
+  if (!state) throw Error("the monitor's database holds an unknown state: " + word);
+  return *state;
+}
+
+NodeView node_of(const pg::Result& rows, int row) {
+  NodeView node;
+  node.id.value = rows.integer(row, "id");
+  node.name = rows.text(row, "name");
+  node.host = rows.text(row, "host");
+  node.port = static_cast<int>(rows.integer(row, "port"));
+  node.candidate_priority = static_cast<int>(rows.integer(row, "candidate_priority"));
+  node.replication_quorum = rows.boolean(row, "replication_quorum");
+  node.goal = state_of(rows, row, "goal_state");
+  node.goal_seq = rows.integer(row, "goal_seq");
+  node.reported = state_of(rows, row, "reported_state");
+  node.reported_term.value = rows.integer(row, "reported_term");
+  node.reported_seq = rows.integer(row, "reported_seq");
+  node.names_version = rows.integer(row, "names_version");
+  node.pg_running = rows.boolean(row, "pg_running");
+  node.pg_responding = rows.boolean(row, "pg_responding");
+  node.streaming = rows.boolean(row, "streaming");
+  node.timeline.value = static_cast<std::uint32_t>(rows.integer(row, "timeline"));
+  node.lsn = parse_lsn(rows.text(row, "lsn")).value_or(Lsn{});
+  node.upstream = parse_upstream_sight(rows.text(row, "upstream")).value_or(UpstreamSight::unknown);
+  return node;
+}
+
+std::optional<Request> request_of(const pg::Result& rows) {
+  if (rows.rows() == 0) return std::nullopt;
+  const auto kind = parse_request_kind(rows.text(0, "kind"));
+  if (!kind) throw Error("the monitor's database holds an unknown request: " + rows.text(0, "kind"));
+  Request request;
+  request.id = rows.integer(0, "id");
+  request.kind = *kind;
+  if (rows.maybe(0, "node_id")) request.node = NodeId{rows.integer(0, "node_id")};
+  request.allow_data_loss = rows.boolean(0, "allow_data_loss");
+  return request;
+}
+
+constexpr const char* nodes_sql = R"(
+  SELECT n.*, coalesce(r.pg_running, false) AS pg_running, coalesce(r.pg_responding, false) AS pg_responding,
+         coalesce(r.streaming, false) AS streaming, coalesce(r.timeline, 0) AS timeline, coalesce(r.lsn, '0/0') AS lsn,
+         coalesce(r.upstream, 'unknown') AS upstream
+  FROM pgvigil.node n LEFT JOIN pgvigil.node_report r ON r.node_id = n.id
+  WHERE n.formation = $1 AND n.group_id = $2 ORDER BY n.id FOR UPDATE OF n)";
+
+}  // namespace
+
+asio::awaitable<std::vector<Liveness>> load_liveness(pg::Connection& database) {
+  const std::string sql =
+      "SELECT n.id, n.formation, n.group_id, n.host, n.port, coalesce(r.report_count, 0) AS report_count, "
+      "EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.classid = " +
+      std::to_string(monitor_api::session_lock_class) +
+      " AND l.objid = n.id::oid AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS session_open "
+      "FROM pgvigil.node n LEFT JOIN pgvigil.node_report r ON r.node_id = n.id";
+  const pg::Result rows = co_await database.query(sql, {}, patience);
+  std::vector<Liveness> nodes;
+  for (int row = 0; row < rows.rows(); ++row) {
+    Liveness node;
+    node.node.value = rows.integer(row, "id");
+    node.group.formation = rows.text(row, "formation");
+    node.group.group = static_cast<int>(rows.integer(row, "group_id"));
+    node.report_count = rows.integer(row, "report_count");
+    node.session_open = rows.boolean(row, "session_open");
+    node.host = rows.text(row, "host");
+    node.port = static_cast<int>(rows.integer(row, "port"));
+    nodes.push_back(std::move(node));
+  }
+  co_return nodes;
+}
+
+asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& database, GroupKey key) {
+  co_await database.query("BEGIN", {}, patience);
+  std::vector<pg::Param> params;
+  params.emplace_back(key.formation);
+  params.emplace_back(std::to_string(key.group));
+  const pg::Result group = co_await database.query(
+      "SELECT g.*, f.number_sync_standbys, f.unhealthy_ms, f.standby_lost_ms, f.lease_ms, f.drain_ms FROM pgvigil.grp g "
+      "JOIN pgvigil.formation f ON f.name = g.formation WHERE g.formation = $1 AND g.group_id = $2 FOR UPDATE OF g",
+      params, patience);
+  if (group.rows() == 0) {
+    co_await rollback(database);
+    co_return std::nullopt;
+  }
+  GroupSnapshot snapshot;
+  snapshot.formation = key.formation;
+  snapshot.group = key.group;
+  snapshot.number_sync_standbys = static_cast<int>(group.integer(0, "number_sync_standbys"));
+  snapshot.term.value = group.integer(0, "term");
+  snapshot.names = parse_names(group.text(0, "names_in_force"));
+  snapshot.names_version = group.integer(0, "names_version");
+  snapshot.timing.unhealthy_after = Millis{group.integer(0, "unhealthy_ms")};
+  snapshot.timing.standby_lost_after = Millis{group.integer(0, "standby_lost_ms")};
+  snapshot.timing.lease = Millis{group.integer(0, "lease_ms")};
+  snapshot.timing.drain_timeout = Millis{group.integer(0, "drain_ms")};
+  const pg::Result nodes = co_await database.query(nodes_sql, params, patience);
+  for (int row = 0; row < nodes.rows(); ++row) snapshot.nodes.push_back(node_of(nodes, row));
+  const pg::Result request = co_await database.query(
+      "SELECT * FROM pgvigil.request WHERE formation = $1 AND group_id = $2 AND status = 'pending' ORDER BY id LIMIT 1", params, patience);
+  snapshot.request = request_of(request);
+  co_return snapshot;
+}
+
+}  // namespace pgvigil::monitor

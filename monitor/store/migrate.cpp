@@ -1,0 +1,60 @@
+#include <charconv>
+
+#include "common/log/log.hpp"
+#include "monitor/store/store.hpp"
+#include "sql/embedded.hpp"
+
+namespace pgvigil::monitor {
+
+namespace asio = boost::asio;
+
+namespace {
+
+constexpr pg::Millis patience{60000};
+
+// "001_schema.sql" -> 1. Files from 010 on are functions: loaded each time.
+int number_of(std::string_view name) {
+  int number = 0;
+  std::from_chars(name.data(), name.data() + name.size(), number);
+  return number;
+}
+constexpr int first_function_file = 10;
+
+int newest_version() {
+  int newest = 0;
+  for (const auto& file : sql::embedded_files()) {
+    const int number = number_of(file.name);
+    if (number < first_function_file) newest = std::max(newest, number);
+  }
+  return newest;
+}
+
+}  // namespace
+
+asio::awaitable<void> migrate(pg::Connection& database) {
+  const std::string begin =
+      "BEGIN; SELECT pg_advisory_xact_lock(7367031); SET LOCAL client_min_messages = warning; CREATE SCHEMA IF NOT EXISTS pgvigil; "
+      "CREATE TABLE IF NOT EXISTS pgvigil.meta (schema_version integer NOT NULL)";
+  co_await database.query(begin, {}, patience);
+  const pg::Result row = co_await database.query("SELECT coalesce(max(schema_version), 0) AS version FROM pgvigil.meta", {}, patience);
+  const auto present = static_cast<int>(row.integer(0, "version"));
+  const int newest = newest_version();
+  if (present > newest) {
+    co_await rollback(database);
+    throw UserError(ExitCode::monitor,
+                    "the monitor's schema is of version " + std::to_string(present) + ", newer than this program's " + std::to_string(newest),
+                    "run the newer pgvigil");
+  }
+  for (const auto& file : sql::embedded_files()) {
+    const int number = number_of(file.name);
+    if (number <= present && number < first_function_file) continue;
+    const std::string text(file.text);
+    co_await database.query(text, {}, patience);
+  }
+  const std::string finish =
+      "DELETE FROM pgvigil.meta; INSERT INTO pgvigil.meta VALUES (" + std::to_string(newest) + "); COMMIT";
+  co_await database.query(finish, {}, patience);
+  if (present != newest) log::info("the monitor's schema is now of version {} (was {})", newest, present);
+}
+
+}  // namespace pgvigil::monitor

@@ -1,0 +1,44 @@
+// The monitor process's side of the schema: reads consistent pictures of groups, applies decisions.
+#pragma once
+#include <boost/asio/awaitable.hpp>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/model/group.hpp"
+#include "common/pg/connection.hpp"
+#include "monitor/fsm/decide.hpp"
+
+namespace pgvigil::monitor {
+
+struct GroupKey {
+  std::string formation;
+  int group{0};
+  friend auto operator<=>(const GroupKey&, const GroupKey&) = default;
+};
+
+// What changes all the time; read for every node on every tick in one query.
+struct Liveness {
+  NodeId node;
+  GroupKey group;
+  std::int64_t report_count{0};  // grows with every report; never by a clock
+  bool session_open{false};      // the session lock of open_session() is held
+  std::string host;
+  int port{5432};
+};
+
+// Creates or migrates the schema in one transaction (advisory-locked). Throws UserError(monitor) when the schema is newer than this program.
+boost::asio::awaitable<void> migrate(pg::Connection& database);
+
+boost::asio::awaitable<std::vector<Liveness>> load_liveness(pg::Connection& database);
+
+// Opens a transaction and locks the group's row, loads everything that is durable. The ages, probe results and `session_open` of the nodes are left at
+// their defaults: the service fills them in. nullopt when the group has gone (the transaction is then closed).
+boost::asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& database, GroupKey key);
+// Applies one decision inside that transaction: goals, term, names, events, removals, the request's outcome; NOTIFYs the keepers and watchers.
+boost::asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision);
+boost::asio::awaitable<void> commit(pg::Connection& database);
+boost::asio::awaitable<void> rollback(pg::Connection& database);
+
+}  // namespace pgvigil::monitor

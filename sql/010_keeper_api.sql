@@ -1,0 +1,200 @@
+-- What keepers call. Loaded anew at each start of a monitor: a function has no version but the program's.
+CREATE OR REPLACE FUNCTION pgvigil.refuse(message text, hint text DEFAULT '', code text DEFAULT 'PV002') RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, HINT = hint;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.known_state(state text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+  SELECT state IN ('init', 'single', 'wait_primary', 'primary', 'draining', 'demote_timeout', 'demoted', 'wait_standby', 'catchingup',
+                   'secondary', 'prepare_promotion', 'stop_replication', 'report_lsn', 'dropped')
+$$;
+
+CREATE OR REPLACE FUNCTION pgvigil.takes_writes(state text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+  SELECT state IN ('single', 'wait_primary', 'primary', 'apply_settings')
+$$;
+
+CREATE OR REPLACE FUNCTION pgvigil.record_event(f text, g integer, n pgvigil.node, event_term bigint, rule_no integer, rule_word text, words text)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  row pgvigil.event;
+BEGIN
+  INSERT INTO pgvigil.event (formation, group_id, node_id, node_name, host, port, reported_state, goal_state, term, rule, rule_name, description)
+  VALUES (f, g, n.id, n.name, n.host, n.port, n.reported_state, n.goal_state, event_term, rule_no, rule_word, words)
+  RETURNING * INTO row;
+  PERFORM pg_notify('pgvigil_events', left(to_json(row)::text, 7900));
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.wake_keepers(f text, g integer) RETURNS void LANGUAGE sql AS $$
+  SELECT pg_notify('pgvigil_node_' || id, goal_seq::text) FROM pgvigil.node WHERE formation = f AND group_id = g
+$$;
+
+-- The goal of one node, as the keeper reads it.
+CREATE OR REPLACE FUNCTION pgvigil.goal_of(n pgvigil.node, gr pgvigil.grp) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  last_names jsonb := gr.names_in_force -> -1;
+  own boolean := coalesce((last_names ->> 'by')::bigint = n.id, false);
+  source bigint;
+BEGIN
+  IF n.goal_state IN ('wait_standby', 'catchingup', 'secondary', 'prepare_promotion', 'demoted') THEN
+    SELECT p.id INTO source FROM pgvigil.node p
+    WHERE p.formation = n.formation AND p.group_id = n.group_id AND p.id <> n.id
+      AND (pgvigil.takes_writes(p.goal_state) OR p.goal_state = 'draining')
+    ORDER BY pgvigil.takes_writes(p.goal_state) DESC LIMIT 1;
+  END IF;
+  RETURN jsonb_build_object(
+    'state', n.goal_state, 'term', gr.term, 'seq', n.goal_seq,
+    'names', CASE WHEN own THEN last_names - 'by' ELSE '{"required": 0, "members": []}'::jsonb END,
+    'names_version', CASE WHEN own THEN gr.names_version ELSE 0 END,
+    'peers_version', gr.peers_version, 'upstream', source,
+    'lease_seconds', (SELECT lease_ms / 1000 FROM pgvigil.formation WHERE name = n.formation));
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.register_node(
+  formation_name text, group_number integer, node_name text, node_host text, node_port integer, node_dbname text, sysid text,
+  priority integer, quorum boolean, known_id bigint,
+  OUT node_id bigint, OUT name text, OUT group_id integer, OUT goal jsonb, OUT replication_password text, OUT probe_password text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  f pgvigil.formation;
+  gr pgvigil.grp;
+  n pgvigil.node;
+BEGIN
+  SELECT * INTO f FROM pgvigil.formation x WHERE x.name = formation_name;
+  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no formation "%s"', formation_name), 'pgvigil create formation', 'PV404'); END IF;
+  IF group_number IS NULL OR group_number < 0 THEN PERFORM pgvigil.refuse('a group number is 0 or more'); END IF;
+  IF sysid <> '' AND sysid !~ '^[0-9]{1,20}$' THEN PERFORM pgvigil.refuse(format('"%s" is not a system identifier', sysid)); END IF;
+  INSERT INTO pgvigil.grp (formation, group_id) VALUES (formation_name, group_number) ON CONFLICT DO NOTHING;
+  SELECT * INTO gr FROM pgvigil.grp x WHERE x.formation = formation_name AND x.group_id = group_number FOR UPDATE;
+  SELECT * INTO n FROM pgvigil.node x WHERE (x.host = node_host AND x.port = node_port) OR x.id = known_id
+    ORDER BY (x.id = known_id) DESC NULLS LAST LIMIT 1;
+  IF FOUND THEN
+    IF n.goal_state = 'dropped' THEN PERFORM pgvigil.refuse(format('%s is being dropped', n.name), 'try again when it has gone', 'PV001'); END IF;
+    IF n.formation <> formation_name OR n.group_id <> group_number OR n.host <> node_host OR n.port <> node_port THEN
+      PERFORM pgvigil.refuse(format('%s:%s is node %s of formation "%s", group %s, at %s:%s already', node_host, node_port, n.name, n.formation,
+                                    n.group_id, n.host, n.port), 'drop it there first');
+    END IF;
+    IF node_name <> '' AND node_name <> n.name THEN
+      PERFORM pgvigil.refuse(format('%s:%s is registered as %s already', node_host, node_port, n.name), 'use that name, or pgvigil set node metadata');
+    END IF;
+  ELSE
+    n := pgvigil.add_node(f, gr, node_name, node_host, node_port, node_dbname, sysid, priority, quorum);
+    SELECT * INTO gr FROM pgvigil.grp x WHERE x.formation = formation_name AND x.group_id = group_number;
+  END IF;
+  IF sysid <> '' AND gr.system_identifier IS NOT NULL AND gr.system_identifier <> sysid::numeric THEN
+    PERFORM pgvigil.refuse(format('PGDATA is of system %s, but the group is of system %s', sysid, gr.system_identifier),
+                           'use an empty PGDATA: it is filled by a base backup');
+  END IF;
+  node_id := n.id; name := n.name; group_id := n.group_id; goal := pgvigil.goal_of(n, gr);
+  replication_password := f.replication_password; probe_password := f.probe_password;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.add_node(f pgvigil.formation, gr pgvigil.grp, node_name text, node_host text, node_port integer, node_dbname text,
+                                            sysid text, priority integer, quorum boolean) RETURNS pgvigil.node
+LANGUAGE plpgsql AS $$
+DECLARE
+  n pgvigil.node;
+  others integer;
+  leaders integer;
+  first_goal text;
+BEGIN
+  SELECT count(*), count(*) FILTER (WHERE pgvigil.takes_writes(goal_state)) INTO others, leaders
+  FROM pgvigil.node WHERE formation = gr.formation AND group_id = gr.group_id;
+  IF others = 0 THEN
+    IF priority = 0 THEN PERFORM pgvigil.refuse('the first node of a group needs a candidate priority above 0'); END IF;
+    first_goal := 'single';
+  ELSE
+    IF NOT f.opt_secondary THEN PERFORM pgvigil.refuse(format('formation "%s" takes no secondaries', f.name), 'pgvigil enable secondary'); END IF;
+    IF leaders = 0 THEN PERFORM pgvigil.refuse('there is no primary to copy from yet', 'try again in a moment', 'PV001'); END IF;
+    first_goal := 'wait_standby';
+  END IF;
+  INSERT INTO pgvigil.node (formation, group_id, name, host, port, dbname, candidate_priority, replication_quorum, goal_state)
+  VALUES (gr.formation, gr.group_id, coalesce(nullif(node_name, ''), 'new.' || gen_random_uuid()), node_host, node_port, node_dbname, priority,
+          quorum, first_goal)
+  RETURNING * INTO n;
+  IF coalesce(node_name, '') = '' THEN UPDATE pgvigil.node SET name = 'node_' || n.id WHERE id = n.id RETURNING * INTO n; END IF;
+  -- A group that starts afresh takes the identity of its first node.
+  UPDATE pgvigil.grp SET peers_version = peers_version + 1,
+                         term = CASE WHEN others = 0 THEN term + 1 ELSE term END,
+                         names_in_force = CASE WHEN others = 0 THEN '[]' ELSE names_in_force END,
+                         system_identifier = CASE WHEN others = 0 THEN nullif(sysid, '')::numeric ELSE system_identifier END
+  WHERE formation = gr.formation AND group_id = gr.group_id RETURNING * INTO gr;
+  PERFORM pgvigil.record_event(gr.formation, gr.group_id, n, gr.term, 1, 'register', format('%s is registered at %s:%s', n.name, n.host, n.port));
+  PERFORM pg_notify('pgvigil_wake', gr.formation || '/' || gr.group_id);
+  PERFORM pgvigil.wake_keepers(gr.formation, gr.group_id);
+  RETURN n;
+EXCEPTION WHEN unique_violation THEN
+  PERFORM pgvigil.refuse(format('a node called %s or at %s:%s is registered already', node_name, node_host, node_port), 'choose another --name');
+  RETURN NULL;
+WHEN check_violation THEN
+  PERFORM pgvigil.refuse(format('not a valid node: name "%s", %s:%s, priority %s', node_name, node_host, node_port, priority),
+                         'a name has letters, digits, _ . -; a priority is 0 to 100');
+  RETURN NULL;
+END $$;
+
+-- The heartbeat. One small update of an unlogged table while nothing changes; a durable one, and a wake-up of the monitor, when something does.
+CREATE OR REPLACE FUNCTION pgvigil.report(
+  reporter bigint, state text, promised_term bigint, seq bigint, running boolean, responding boolean, tli integer, wal_position pg_lsn,
+  names_confirmed bigint, upstream_sight text, is_streaming boolean, why text, sysid text) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node;
+  gr pgvigil.grp;
+  before pgvigil.node_report;
+  news boolean := false;
+  identity numeric := nullif(sysid, '')::numeric;
+BEGIN
+  SELECT * INTO n FROM pgvigil.node WHERE id = reporter;
+  IF NOT FOUND THEN
+    IF EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = reporter) THEN
+      RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', seq + 1, 'names', '{"required": 0, "members": []}'::jsonb,
+                                'names_version', 0, 'peers_version', 0, 'upstream', NULL, 'lease_seconds', 10);
+    END IF;
+    PERFORM pgvigil.refuse(format('there is no node %s', reporter), 'is this the right monitor? A restored one may not know it yet', 'PV404');
+  END IF;
+  IF NOT pgvigil.known_state(state) THEN PERFORM pgvigil.refuse(format('"%s" is not a state', state)); END IF;
+  IF upstream_sight NOT IN ('unknown', 'ok', 'refused', 'silent') THEN PERFORM pgvigil.refuse('not a sight of an upstream'); END IF;
+  IF tli < 0 OR promised_term < 0 OR seq < 0 THEN PERFORM pgvigil.refuse('a report holds a negative number'); END IF;
+  SELECT * INTO gr FROM pgvigil.grp WHERE formation = n.formation AND group_id = n.group_id;
+  IF promised_term > gr.term THEN
+    PERFORM pgvigil.refuse(format('node %s has promised term %s, but the group is at term %s', n.name, promised_term, gr.term),
+                           'this monitor was restored from an old backup; restore a newer one');
+  END IF;
+  IF seq > n.goal_seq THEN PERFORM pgvigil.refuse(format('node %s reports on order %s, which was never given', n.name, seq)); END IF;
+  IF identity IS NOT NULL AND gr.system_identifier IS NOT NULL AND identity <> gr.system_identifier AND state <> 'dropped' THEN
+    PERFORM pgvigil.refuse(format('node %s is of system %s, but the group is of system %s', n.name, identity, gr.system_identifier));
+  END IF;
+  IF (state, promised_term, seq, names_confirmed) IS DISTINCT FROM (n.reported_state, n.reported_term, n.reported_seq, n.names_version)
+     OR (identity IS NOT NULL AND n.system_identifier IS DISTINCT FROM identity) THEN
+    -- Late news of an older order must not undo newer news.
+    UPDATE pgvigil.node SET reported_state = state, reported_term = promised_term, reported_seq = seq, names_version = names_confirmed,
+                            system_identifier = coalesce(identity, system_identifier),
+                            state_since = CASE WHEN reported_state <> state THEN now() ELSE state_since END
+    WHERE id = reporter AND (reported_term, reported_seq) <= (promised_term, seq);
+    news := FOUND;
+    IF identity IS NOT NULL AND gr.system_identifier IS NULL THEN
+      UPDATE pgvigil.grp SET system_identifier = identity WHERE formation = n.formation AND group_id = n.group_id AND system_identifier IS NULL;
+    END IF;
+  ELSE
+    SET LOCAL synchronous_commit = off;
+  END IF;
+  SELECT * INTO before FROM pgvigil.node_report WHERE node_id = reporter;
+  INSERT INTO pgvigil.node_report AS r (node_id, report_count, pg_running, pg_responding, timeline, lsn, upstream, streaming, reason)
+  VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000))
+  ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = excluded.pg_running,
+    pg_responding = excluded.pg_responding, timeline = excluded.timeline, lsn = excluded.lsn, upstream = excluded.upstream,
+    streaming = excluded.streaming, reason = excluded.reason;
+  news := news OR (running, responding, tli, upstream_sight, is_streaming) IS DISTINCT FROM
+                  (before.pg_running, before.pg_responding, before.timeline, before.upstream, before.streaming)
+       OR (wal_position IS DISTINCT FROM before.lsn AND (n.goal_state NOT IN ('single', 'wait_primary', 'primary', 'secondary') OR n.goal_state <> state));
+  IF news THEN PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id); END IF;
+  RETURN pgvigil.goal_of(n, gr);
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.get_peers(self bigint)
+RETURNS TABLE (id bigint, name text, host text, port integer, is_primary boolean)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+  SELECT p.id, p.name, p.host, p.port, pgvigil.takes_writes(p.goal_state)
+  FROM pgvigil.node n JOIN pgvigil.node p ON p.formation = n.formation AND p.group_id = n.group_id AND p.id <> n.id
+  WHERE n.id = self AND p.goal_state <> 'dropped' ORDER BY p.id
+$$;

@@ -1,0 +1,197 @@
+-- What operators call, by way of the command line.
+CREATE OR REPLACE FUNCTION pgvigil.find_node(formation_name text, node_name text) RETURNS pgvigil.node LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  n pgvigil.node;
+BEGIN
+  SELECT * INTO n FROM pgvigil.node x WHERE x.formation = formation_name AND x.name = node_name;
+  IF NOT FOUND THEN
+    PERFORM pgvigil.refuse(format('there is no node "%s" in formation "%s"', node_name, formation_name), 'pgvigil show state lists them', 'PV404');
+  END IF;
+  RETURN n;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.check_formation(formation_name text) RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pgvigil.formation WHERE name = formation_name) THEN
+    PERFORM pgvigil.refuse(format('there is no formation "%s"', formation_name), 'pgvigil create formation', 'PV404');
+  END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.create_formation(formation_name text, database text, secondaries boolean, nss integer) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+BEGIN
+  INSERT INTO pgvigil.formation (name, dbname, opt_secondary, number_sync_standbys, replication_password, probe_password)
+  VALUES (formation_name, database, secondaries, nss, replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''),
+          replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
+EXCEPTION WHEN unique_violation THEN PERFORM pgvigil.refuse(format('formation "%s" exists already', formation_name));
+WHEN check_violation OR not_null_violation THEN
+  PERFORM pgvigil.refuse(format('not a valid formation: "%s", database "%s", number_sync_standbys %s', formation_name, database, nss));
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.drop_formation(formation_name text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  IF EXISTS (SELECT FROM pgvigil.node WHERE formation = formation_name) THEN
+    PERFORM pgvigil.refuse(format('formation "%s" still has nodes', formation_name), 'drop them first');
+  END IF;
+  DELETE FROM pgvigil.grp WHERE formation = formation_name;
+  DELETE FROM pgvigil.formation WHERE name = formation_name;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.ask(f text, g integer, request_kind text, node bigint, data_loss boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  request_id bigint;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pgvigil.node WHERE formation = f AND group_id = g) THEN
+    PERFORM pgvigil.refuse(format('there is no node in formation "%s", group %s', f, g), '', 'PV404');
+  END IF;
+  INSERT INTO pgvigil.request (formation, group_id, kind, node_id, allow_data_loss) VALUES (f, g, request_kind, node, data_loss)
+  RETURNING id INTO request_id;
+  PERFORM pg_notify('pgvigil_wake', f || '/' || g);
+  RETURN request_id;
+EXCEPTION WHEN unique_violation THEN
+  PERFORM pgvigil.refuse('another command is still being carried out for this group', 'wait for it; pgvigil show events', 'PV001');
+  RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.perform_failover(formation_name text, group_number integer, allow_data_loss boolean) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  RETURN pgvigil.ask(formation_name, group_number, 'failover', NULL, coalesce(allow_data_loss, false));
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.perform_promotion(formation_name text, node_name text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node := pgvigil.find_node(formation_name, node_name);
+BEGIN
+  RETURN pgvigil.ask(n.formation, n.group_id, 'promotion', n.id, false);
+END $$;
+
+-- NULL: removed at once (force), or gone already.
+CREATE OR REPLACE FUNCTION pgvigil.remove_node(node bigint, force boolean) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node;
+  gr pgvigil.grp;
+BEGIN
+  SELECT * INTO n FROM pgvigil.node WHERE id = node;
+  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', node), 'pgvigil show state lists them', 'PV404'); END IF;
+  IF NOT coalesce(force, false) THEN RETURN pgvigil.ask(n.formation, n.group_id, 'drop_node', n.id, false); END IF;
+  UPDATE pgvigil.grp SET peers_version = peers_version + 1 WHERE formation = n.formation AND group_id = n.group_id RETURNING * INTO gr;
+  PERFORM pgvigil.record_event(n.formation, n.group_id, n, gr.term, 3, 'removed_by_force', n.name || ' is removed by force');
+  DELETE FROM pgvigil.node WHERE id = node;
+  INSERT INTO pgvigil.removed_node (node_id, formation, name) VALUES (n.id, n.formation, n.name);
+  PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id);
+  PERFORM pgvigil.wake_keepers(n.formation, n.group_id);
+  PERFORM pg_notify('pgvigil_node_' || node, 'removed');
+  RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.node_id(formation_name text, node_name text) RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+  SELECT (pgvigil.find_node(formation_name, node_name)).id
+$$;
+
+CREATE OR REPLACE FUNCTION pgvigil.node_id_at(node_host text, node_port integer) RETURNS bigint
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  found_id bigint;
+BEGIN
+  SELECT id INTO found_id FROM pgvigil.node WHERE host = node_host AND port = node_port;
+  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node at %s:%s', node_host, node_port), 'pgvigil show state lists them', 'PV404'); END IF;
+  RETURN found_id;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.request_status(request_id bigint, OUT status text, OUT message text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+BEGIN
+  SELECT r.status, r.message INTO status, message FROM pgvigil.request r WHERE r.id = request_id;
+  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no request %s', request_id), '', 'PV404'); END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.settings_changed(n pgvigil.node, words text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pgvigil.record_event(n.formation, n.group_id, n, (SELECT term FROM pgvigil.grp WHERE formation = n.formation AND group_id = n.group_id), 5,
+                               'settings', words);
+  PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id);
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.set_node_candidate_priority(formation_name text, node_name text, priority integer) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node := pgvigil.find_node(formation_name, node_name);
+BEGIN
+  IF priority IS NULL OR priority NOT BETWEEN 0 AND 100 THEN PERFORM pgvigil.refuse('a candidate priority is between 0 and 100'); END IF;
+  UPDATE pgvigil.node SET candidate_priority = priority WHERE id = n.id RETURNING * INTO n;
+  PERFORM pgvigil.settings_changed(n, format('candidate priority of %s is now %s', n.name, priority));
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.set_node_replication_quorum(formation_name text, node_name text, quorum boolean) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node := pgvigil.find_node(formation_name, node_name);
+  nss integer := (SELECT number_sync_standbys FROM pgvigil.formation WHERE name = formation_name);
+  left_over integer;
+BEGIN
+  IF quorum IS NULL THEN PERFORM pgvigil.refuse('replication quorum is true or false'); END IF;
+  PERFORM FROM pgvigil.grp WHERE formation = n.formation AND group_id = n.group_id FOR UPDATE;
+  SELECT count(*) - 1 INTO left_over FROM pgvigil.node
+  WHERE formation = n.formation AND group_id = n.group_id AND (CASE WHEN id = n.id THEN quorum ELSE replication_quorum END);
+  IF NOT quorum AND left_over < nss THEN
+    PERFORM pgvigil.refuse(format('number_sync_standbys is %s: too few quorum standbys would be left', nss), 'lower number-sync-standbys first');
+  END IF;
+  UPDATE pgvigil.node SET replication_quorum = quorum WHERE id = n.id RETURNING * INTO n;
+  PERFORM pgvigil.settings_changed(n, format('replication quorum of %s is now %s', n.name, quorum));
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.set_formation_number_sync_standbys(formation_name text, nss integer) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node;
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  IF nss IS NULL OR nss < 0 THEN PERFORM pgvigil.refuse('number_sync_standbys is 0 or more'); END IF;
+  IF EXISTS (SELECT FROM pgvigil.node WHERE formation = formation_name GROUP BY group_id
+             HAVING count(*) > 1 AND count(*) FILTER (WHERE replication_quorum) - 1 < nss) THEN
+    PERFORM pgvigil.refuse(format('there are too few standbys with replication quorum for number_sync_standbys = %s', nss), 'add a node first');
+  END IF;
+  UPDATE pgvigil.formation SET number_sync_standbys = nss WHERE name = formation_name;
+  FOR n IN SELECT DISTINCT ON (group_id) * FROM pgvigil.node WHERE formation = formation_name ORDER BY group_id, id LOOP
+    PERFORM pgvigil.settings_changed(n, format('number_sync_standbys is now %s', nss));
+  END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.set_formation_timing(formation_name text, setting text, ms integer) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  IF setting IS NULL OR setting NOT IN ('unhealthy_ms', 'standby_lost_ms', 'lease_ms', 'drain_ms') THEN
+    PERFORM pgvigil.refuse(format('there is no timing "%s"', setting), 'unhealthy_ms, standby_lost_ms, lease_ms, drain_ms');
+  END IF;
+  -- A primary may hold a longer lease than a lowered one for as long as it has not heard of it: the monitor never waits less than before.
+  IF setting = 'lease_ms' AND ms < (SELECT lease_ms FROM pgvigil.formation WHERE name = formation_name)
+     AND EXISTS (SELECT FROM pgvigil.node WHERE formation = formation_name) THEN
+    PERFORM pgvigil.refuse('a lease can be shortened only while the formation has no nodes');
+  END IF;
+  EXECUTE format('UPDATE pgvigil.formation SET %I = $1 WHERE name = $2', setting) USING ms, formation_name;
+EXCEPTION WHEN check_violation OR not_null_violation THEN
+  PERFORM pgvigil.refuse(format('%s ms is out of range for %s', ms, setting));
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.set_node_metadata(node bigint, new_name text, new_host text, new_port integer) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node;
+BEGIN
+  UPDATE pgvigil.node SET name = coalesce(new_name, name), host = coalesce(new_host, host), port = coalesce(new_port, port)
+  WHERE id = node RETURNING * INTO n;
+  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', node), '', 'PV404'); END IF;
+  UPDATE pgvigil.grp SET peers_version = peers_version + 1 WHERE formation = n.formation AND group_id = n.group_id;
+  PERFORM pgvigil.wake_keepers(n.formation, n.group_id);
+  PERFORM pgvigil.settings_changed(n, format('%s is now at %s:%s', n.name, n.host, n.port));
+EXCEPTION WHEN unique_violation THEN PERFORM pgvigil.refuse('another node has that name or address');
+WHEN check_violation THEN PERFORM pgvigil.refuse('not a valid name, host or port');
+END $$;

@@ -1,0 +1,93 @@
+-- What operators and dashboards read. Field names of current_state as pg_auto_failover's, so that scripts find them.
+DROP FUNCTION IF EXISTS pgvigil.current_state(text, integer);
+CREATE FUNCTION pgvigil.current_state(formation_name text, group_number integer)
+RETURNS TABLE (formation_kind text, nodename text, nodehost text, nodeport integer, group_id integer, node_id bigint, current_group_state text,
+               assigned_group_state text, candidate_priority integer, replication_quorum boolean, reported_tli integer, reported_lsn pg_lsn,
+               health integer, nodecluster text, noderegion text, pg_running boolean, streaming boolean, term bigint, reason text,
+               report_age_seconds double precision)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  RETURN QUERY
+  SELECT 'pgsql'::text, n.name, n.host, n.port, n.group_id, n.id, n.reported_state, n.goal_state, n.candidate_priority, n.replication_quorum,
+         coalesce(r.timeline, 0), coalesce(r.lsn, '0/0'),
+         CASE WHEN r.node_id IS NULL THEN -1 WHEN r.reported_at > now() - interval '5 s' AND r.pg_running THEN 1 ELSE 0 END,
+         'default'::text, n.region, coalesce(r.pg_running, false), coalesce(r.streaming, false), g.term, coalesce(r.reason, ''),
+         extract(epoch FROM now() - r.reported_at)::double precision
+  FROM pgvigil.node n JOIN pgvigil.grp g ON g.formation = n.formation AND g.group_id = n.group_id
+  LEFT JOIN pgvigil.node_report r ON r.node_id = n.id
+  WHERE n.formation = formation_name AND (group_number IS NULL OR n.group_id = group_number) ORDER BY n.group_id, n.id;
+END $$;
+
+DROP FUNCTION IF EXISTS pgvigil.last_events(text, integer, integer);
+CREATE FUNCTION pgvigil.last_events(formation_name text, group_number integer, how_many integer)
+RETURNS TABLE (eventid bigint, eventtime timestamptz, formationid text, nodeid bigint, groupid integer, nodename text, nodehost text, nodeport integer,
+               reportedstate text, goalstate text, term bigint, rule_pos integer, rule_name text, description text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  RETURN QUERY
+  SELECT * FROM (
+    SELECT e.id, e.at, e.formation, e.node_id, e.group_id, e.node_name, e.host, e.port, e.reported_state, e.goal_state, e.term, e.rule, e.rule_name,
+           e.description
+    FROM pgvigil.event e WHERE e.formation = formation_name AND (group_number IS NULL OR e.group_id = group_number)
+    ORDER BY e.id DESC LIMIT greatest(0, how_many)) AS newest ORDER BY 1;
+END $$;
+
+DROP FUNCTION IF EXISTS pgvigil.formation_settings(text);
+CREATE FUNCTION pgvigil.formation_settings(formation_name text)
+RETURNS TABLE (context text, group_id integer, node_id bigint, nodename text, setting text, value text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  RETURN QUERY
+  SELECT 'formation', NULL::integer, NULL::bigint, f.name, s.setting, s.value FROM pgvigil.formation f,
+    LATERAL (VALUES ('number_sync_standbys', f.number_sync_standbys::text), ('unhealthy_ms', f.unhealthy_ms::text),
+                    ('standby_lost_ms', f.standby_lost_ms::text), ('lease_ms', f.lease_ms::text), ('drain_ms', f.drain_ms::text)) AS s (setting, value)
+  WHERE f.name = formation_name
+  UNION ALL
+  SELECT 'primary', n.group_id, n.id, n.name, 'synchronous_standby_names', pgvigil.synchronous_standby_names(n.formation, n.group_id)
+  FROM pgvigil.node n WHERE n.formation = formation_name AND pgvigil.takes_writes(n.goal_state)
+  UNION ALL
+  SELECT 'node', n.group_id, n.id, n.name, s.setting, s.value FROM pgvigil.node n,
+    LATERAL (VALUES ('candidate priority', n.candidate_priority::text), ('replication quorum', n.replication_quorum::text)) AS s (setting, value)
+  WHERE n.formation = formation_name;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.synchronous_standby_names(formation_name text, group_number integer) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+  SELECT CASE WHEN coalesce((names_in_force -> -1 ->> 'required')::integer, 0) = 0 THEN ''
+    ELSE format('ANY %s (%s)', names_in_force -> -1 ->> 'required',
+                (SELECT string_agg('pgvigil_standby_' || m, ', ' ORDER BY m::bigint) FROM jsonb_array_elements_text(names_in_force -> -1 -> 'members') AS m)) END
+  FROM pgvigil.grp WHERE formation = formation_name AND group_id = group_number
+$$;
+
+DROP FUNCTION IF EXISTS pgvigil.formation_hosts(text);
+CREATE FUNCTION pgvigil.formation_hosts(formation_name text) RETURNS TABLE (host text, port integer, dbname text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  RETURN QUERY SELECT n.host, n.port, f.dbname FROM pgvigil.node n JOIN pgvigil.formation f ON f.name = n.formation
+  WHERE n.formation = formation_name AND n.goal_state <> 'dropped' ORDER BY n.group_id, n.id;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.formations() RETURNS SETOF text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$ SELECT name FROM pgvigil.formation ORDER BY name $$;
+
+-- Keepers and command lines of other hosts connect as pgvigil_node: these functions and nothing else.
+DO $$
+DECLARE
+  f regprocedure;
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgvigil_node') THEN CREATE ROLE pgvigil_node LOGIN; END IF;
+  FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'pgvigil'::regnamespace LOOP
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+  END LOOP;
+  FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'pgvigil'::regnamespace AND p.prosecdef LOOP
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pgvigil_node', f);
+  END LOOP;
+  GRANT USAGE ON SCHEMA pgvigil TO pgvigil_node;
+END $$;
