@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <functional>
-#include <sstream>
 #include <toml++/toml.h>
 
 #include "common/os/file.hpp"
@@ -128,10 +127,14 @@ const std::vector<Key>& table() {
   return keys_of_file;
 }
 
+// A TOML basic string. Control characters never get here: no setting takes them.
 std::string quoted(const std::string& value) {
-  std::ostringstream out;
-  out << toml::value<std::string>(value);
-  return out.str();
+  std::string text = "\"";
+  for (const char c : value) {
+    if (c == '"' || c == '\\') text += '\\';
+    text += c;
+  }
+  return text + "\"";
 }
 
 std::string where(const fs::path& file, const toml::source_region& region) {

@@ -1,5 +1,7 @@
 #include "common/log/log.hpp"
 
+#include <unistd.h>
+
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/sinks/stdout_sinks.h>
 
@@ -17,7 +19,7 @@ class JsonSink : public spdlog::sinks::sink {
     const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(message.time.time_since_epoch()).count();
     const auto level = spdlog::level::to_string_view(message.level);
     const std::string line = fmt::format(R"({{"time_us":{},"level":"{}","program":"{}","pid":{},"message":"{}"}})" "\n", micros,
-                                         std::string_view(level.data(), level.size()), program_, spdlog::details::os::pid(),
+                                         std::string_view(level.data(), level.size()), program_, ::getpid(),
                                          escaped({message.payload.data(), message.payload.size()}));
     std::fwrite(line.data(), 1, line.size(), stderr);
   }

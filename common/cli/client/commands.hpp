@@ -17,6 +17,8 @@ std::vector<cli::Command> membership_commands();  // drop node, create|drop form
 std::vector<cli::Command> settings_commands();    // get|set node ..., get|set formation ...
 std::vector<cli::Command> config_commands();      // config get|set|check, version
 
+int show_settings(const cli::Args& args);  // also `get formation settings`
+
 // Replaces this process by the daemon `program` that lies beside it, or in PATH. Returns only by UserError.
 [[noreturn]] void exec_daemon(const std::string& program, const std::string& command, const std::vector<std::string>& args);
 

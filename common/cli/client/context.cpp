@@ -111,7 +111,7 @@ void note(const Args& args, const std::string& text) {
   if (!args.has("quiet")) std::cerr << text << std::endl;
 }
 
-void print(const json::value& value) { print(cli::pretty(value)); }
+void print_json(const json::value& value) { print(cli::pretty(value)); }
 
 void print(const std::string& text) { std::cout << text << std::flush; }
 

@@ -71,7 +71,7 @@ std::int64_t integer_of(const json::value& row, std::string_view key);
 // Text for a person, on stderr; silent with --quiet.
 void note(const Args& args, const std::string& text);
 
-void print(const json::value& value);
+void print_json(const json::value& value);
 void print(const std::string& text);
 
 }  // namespace pgvigil::client

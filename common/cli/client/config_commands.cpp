@@ -1,0 +1,141 @@
+// config get|set|check, version.
+#include <libpq-fe.h>
+#include <unistd.h>
+
+#include <array>
+#include <algorithm>
+
+#include "common/cli/client/commands.hpp"
+#include "common/cli/client/context.hpp"
+#include "common/cli/json_text.hpp"
+#include "common/os/file.hpp"
+#include "common/pg/conninfo.hpp"
+
+namespace pgvigil::client {
+
+namespace {
+
+json::value typed(const std::string& key, const std::string& value) {
+  constexpr std::array numbers{"node.group",     "postgresql.port",         "replication.candidate_priority",
+                               "timeouts.start", "timeouts.stop",           "timeouts.heartbeat_ms"};
+  constexpr std::array booleans{"postgresql.manage_hba", "replication.replication_quorum"};
+  if (std::find(numbers.begin(), numbers.end(), key) != numbers.end()) return json::parse(value);
+  if (std::find(booleans.begin(), booleans.end(), key) != booleans.end()) return value == "true";
+  return json::string(value);
+}
+
+json::object config_object(const config::Config& config) {
+  json::object all;
+  for (const std::string& key : config::keys()) {
+    const std::size_t dot = key.find('.');
+    json::value& section = all[key.substr(0, dot)];
+    if (!section.is_object()) section = json::object{};
+    section.as_object()[key.substr(dot + 1)] = typed(key, config::get(config, key));
+  }
+  return all;
+}
+
+int get(const Args& args) {
+  const config::Config config = load_config(args);
+  if (args.arguments.empty()) {
+    print(args.has("json") ? cli::pretty(config_object(config)) : config::to_toml(config));
+    return 0;
+  }
+  const std::string key = args.arguments.front();
+  const std::string value = config::get(config, key);
+  if (args.has("json")) {
+    print_json(json::object{{key, typed(key, value)}});
+  } else {
+    print(value + "\n");
+  }
+  return 0;
+}
+
+int set(const Args& args) {
+  config::Config config = load_config(args);
+  const std::string key = args.arguments[0];
+  config::set(config, key, args.arguments[1]);
+  config::save(config);
+  const std::string value = config::get(config, key);
+  if (args.has("json")) {
+    print_json(json::object{{key, typed(key, value)}});
+  } else {
+    print(value + "\n");
+  }
+  note(args, "written to " + config.file.string() + "; `pgvigil reload` or the next start of the daemon makes it count");
+  return 0;
+}
+
+// What is wrong around a file that can be read; one sentence each.
+std::vector<std::string> problems_of(const config::Config& config) {
+  std::vector<std::string> problems;
+  const auto missing = [&](const std::string& what, const std::filesystem::path& path) {
+    std::error_code error;
+    if (!std::filesystem::exists(path, error)) problems.push_back(what + " " + path.string() + " does not exist");
+  };
+  if (config.database_uri.empty()) {
+    missing("the data directory", config.pgdata);
+    if (!config.bindir.empty()) missing("the program", std::filesystem::path(config.bindir) / "postgres");
+  }
+  missing("the state directory", config.state_directory);
+  const auto uri = [&](const char* key, const std::string& value) {
+    if (value.empty()) return;
+    try {
+      if (pg::parse_conninfo(value).contains("password")) {
+        problems.push_back(std::string(key) + " holds a password: keep it in a file of its own");
+      }
+    } catch (const Error& error) {
+      problems.push_back(std::string(key) + " is " + error.what());
+    }
+  };
+  uri("monitor.uri", config.monitor_uri);
+  uri("monitor.database_uri", config.database_uri);
+  if (config.role == config::Role::keeper && config.monitor_uri.empty()) problems.push_back("monitor.uri is empty");
+  if (!config.monitor_password_file.empty()) {
+    try {
+      os::read_secret_file(config.monitor_password_file);
+    } catch (const Error& error) {
+      problems.emplace_back(error.what());
+    }
+  }
+  return problems;
+}
+
+int check(const Args& args) {
+  const config::Config config = load_config(args);
+  const auto problems = problems_of(config);
+  if (args.has("json")) {
+    json::array list;
+    for (const std::string& problem : problems) list.push_back(json::string(problem));
+    print_json(json::object{{"file", config.file.string()}, {"ok", problems.empty()}, {"problems", list}});
+  } else {
+    for (const std::string& problem : problems) print(config.file.string() + ": " + problem + "\n");
+    if (problems.empty()) print(config.file.string() + ": ok\n");
+  }
+  return static_cast<int>(problems.empty() ? ExitCode::ok : ExitCode::bad_config);
+}
+
+int version(const Args& args) {
+  const int libpq = PQlibVersion();
+  const std::string libpq_text = std::to_string(libpq / 10000) + "." + std::to_string(libpq % 10000);
+  if (args.has("json")) {
+    print_json(json::object{{"pgvigil", PGVIGIL_VERSION}, {"pg_autoctl", PGVIGIL_VERSION}, {"libpq", libpq_text}});
+  } else {
+    print("pgvigil " PGVIGIL_VERSION " (libpq " + libpq_text + ")\n");
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::vector<Command> config_commands() {
+  const std::vector<Option> options{pgdata_option(), json_option()};
+  return {
+      {"config get", "a key of the node's configuration, or all of it", options, {"[SECTION.KEY]"}, get},
+      {"config set", "change a key of the node's configuration", options, {"SECTION.KEY", "VALUE"}, set},
+      {"config check", "can the node's configuration be used?", options, {}, check, "Exits with 2 when it cannot."},
+      {"version", "the version of this program", {json_option()}, {}, version},
+  };
+}
+
+}  // namespace pgvigil::client

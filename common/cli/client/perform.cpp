@@ -1,0 +1,133 @@
+// perform failover|switchover|promotion, and maintenance.
+#include "common/cli/client/commands.hpp"
+#include "common/cli/client/outcome.hpp"
+#include "common/cli/json_text.hpp"
+
+namespace pgvigil::client {
+
+namespace {
+
+const Option wait_option{"wait", "SECONDS", "how long to wait for the end (60); 0: only until it is decided"};
+// A decision takes milliseconds; somebody who does not wait for the end still wants to know whether it was refused.
+constexpr std::chrono::seconds decision_limit{10};
+
+struct Waiting {
+  std::chrono::seconds limit;
+  bool to_the_end;
+};
+
+Waiting waiting(const Args& args, int fallback) {
+  const int seconds = args.integer("wait", fallback, 0, 86400);
+  const bool wait = seconds > 0 && !args.has("no-wait");
+  return {wait ? std::chrono::seconds(seconds) : decision_limit, wait};
+}
+
+void finish(const Args& args, const json::array& nodes, const std::string& message) {
+  if (args.has("json")) {
+    print_json(nodes);
+  } else {
+    note(args, message);
+  }
+}
+
+// `expected`: who has to take writes in the end; "" for anybody but `before`.
+int follow(const Args& args, Follower& follower, std::int64_t request, bool to_the_end, const std::string& expected,
+           const std::string& before) {
+  const std::string message = follower.wait_decision(request);
+  if (!args.has("json")) note(args, message);
+  if (!to_the_end) return 0;
+  const json::array nodes = follower.wait_settled();
+  const std::string writer = writer_name(nodes);
+  if (expected.empty() ? writer == before && !before.empty() : writer != expected) {
+    throw UserError(ExitCode::internal, "it was given up: " + writer + " takes writes", "`pgvigil show events` says why");
+  }
+  finish(args, nodes, writer + " takes writes now");
+  return 0;
+}
+
+int failover(const Args& args) {
+  const std::string formation = formation_of(args);
+  const int group = group_of(args).value_or(0);
+  const Waiting wait = waiting(args, 60);
+  Monitor monitor(args);
+  Follower follower(monitor, args, formation, group, wait.limit);
+  const std::string before = writer_name(monitor.current_state(formation, group));
+  const auto result = monitor.query("select pgvigil.perform_failover($1::text, $2::int, $3::boolean) as id",
+                                    {formation, std::to_string(group), args.has("allow-data-loss") ? "true" : "false"});
+  return follow(args, follower, result.integer(0, "id"), wait.to_the_end, "", before);
+}
+
+int promotion(const Args& args) {
+  const std::string formation = formation_of(args);
+  const Waiting wait = waiting(args, 60);
+  Monitor monitor(args);
+  const json::value node = find_node(monitor.current_state(formation, std::nullopt), args);
+  const std::string name = cli::cell(node, "nodename");
+  Follower follower(monitor, args, formation, static_cast<int>(integer_of(node, "group_id")), wait.limit);
+  const auto result = monitor.query("select pgvigil.perform_promotion($1::text, $2::text) as id", {formation, name});
+  return follow(args, follower, result.integer(0, "id"), wait.to_the_end, name, "");
+}
+
+bool in_maintenance(const json::array& nodes, std::int64_t id) {
+  for (const json::value& node : nodes) {
+    if (integer_of(node, "node_id") == id) return cli::cell(node, "current_group_state") == "maintenance";
+  }
+  return false;
+}
+
+int maintenance(const Args& args, bool enable) {
+  const std::string formation = formation_of(args);
+  const Waiting wait = waiting(args, args.has("allow-failover") ? 180 : 60);
+  Monitor monitor(args);
+  const json::value node = find_node(monitor.current_state(formation, std::nullopt), args);
+  const std::int64_t id = integer_of(node, "node_id");
+  Follower follower(monitor, args, formation, static_cast<int>(integer_of(node, "group_id")), wait.limit);
+  std::vector<pg::Param> params{std::to_string(id)};
+  if (enable) params.emplace_back(args.has("allow-failover") ? "true" : "false");
+  const auto result = monitor.query(enable ? "select pgvigil.start_maintenance($1::bigint, $2::boolean) as id"
+                                           : "select pgvigil.stop_maintenance($1::bigint) as id",
+                                    params);
+  const std::string message = follower.wait_decision(result.integer(0, "id"));
+  if (!wait.to_the_end) {
+    note(args, message);
+    return 0;
+  }
+  const json::array nodes = follower.wait_settled();
+  if (in_maintenance(nodes, id) != enable) {
+    throw UserError(ExitCode::internal, "the group has come to rest, but the node is " + std::string(enable ? "not " : "still ") + "in maintenance",
+                    "`pgvigil show events` says why");
+  }
+  finish(args, nodes, cli::cell(node, "nodename") + (enable ? " is in maintenance" : " is back from maintenance"));
+  return 0;
+}
+
+}  // namespace
+
+std::vector<Command> perform_commands() {
+  const Option data_loss{"allow-data-loss", "", "go on with the best node that is left, though commits may be lost"};
+  const Option name{"name", "NODE", "the node to promote (else the one of --pgdata)"};
+  const Option no_wait{"no-wait", "", "the same as --wait 0"};
+  const std::string details =
+      "Prints each change of a state, and ends when a node takes writes and every node that can be heard has reached its state.\n"
+      "Exits with 1 when it is refused, with 12 when the time is over (the monitor goes on all the same).";
+  const auto failover_options = monitor_options({group_option(), wait_option, no_wait, data_loss});
+  return {
+      {"perform failover", "hand over to the best secondary; an election when the primary is lost", failover_options, {}, failover, details},
+      {"perform switchover", "the same as perform failover", failover_options, {}, failover, details},
+      {"perform promotion", "hand over to one certain node", monitor_options({name, wait_option, no_wait}), {}, promotion, details},
+  };
+}
+
+std::vector<Command> maintenance_commands() {
+  const Option name{"name", "NODE", "which node (else the one of --pgdata)"};
+  const Option no_wait{"no-wait", "", "the same as --wait 0"};
+  const Option allow{"allow-failover", "", "also a primary: another node takes over first"};
+  return {
+      {"enable maintenance", "take a node out of the group's work", monitor_options({name, allow, wait_option, no_wait}), {},
+       [](const Args& args) { return maintenance(args, true); }},
+      {"disable maintenance", "let a node come back from maintenance", monitor_options({name, wait_option, no_wait}), {},
+       [](const Args& args) { return maintenance(args, false); }},
+  };
+}
+
+}  // namespace pgvigil::client

@@ -1,0 +1,143 @@
+// What there is: states, events, settings.
+#include <unistd.h>
+
+#include <set>
+
+#include "common/cli/client/commands.hpp"
+#include "common/cli/client/context.hpp"
+#include "common/cli/client/local.hpp"
+#include "common/cli/client/view.hpp"
+#include "common/cli/json_text.hpp"
+#include "common/cli/table.hpp"
+
+namespace pgvigil::client {
+
+namespace {
+
+const Option watch_option{"watch", "", "go on showing it, until interrupted"};
+
+// Clears the screen of a terminal; in a pipe each picture follows the last one.
+void begin_picture() {
+  if (::isatty(STDOUT_FILENO) != 0) print("\x1b[H\x1b[2J");
+}
+
+int show_local(const Args& args) {
+  const config::Config config = load_config(args);
+  const json::object state = local_state(config);
+  const json::object postgres = local_postgres(config);
+  if (args.has("json")) {
+    print_json(json::object{{"postgres", postgres}, {"state", state}});
+    return 0;
+  }
+  cli::Table table({"Name", "Node", "Host:Port", "TLI", "PostgreSQL", "Reported State", "Assigned State"});
+  table.add({cli::cell(state, "name"), cli::cell(state, "groupId") + "/" + cli::cell(state, "nodeId"),
+             config.hostname + ":" + std::to_string(config.port), cli::cell(state, "timeline"),
+             postgres_word(postgres), cli::cell(state, "current_role"), cli::cell(state, "assigned_role")});
+  print(table.text());
+  return 0;
+}
+
+int show_state(const Args& args) {
+  if (args.has("local")) return show_local(args);
+  Monitor monitor(args);
+  const std::string formation = formation_of(args);
+  const auto group = group_of(args);
+  const bool watch = args.has("watch");
+  if (watch) monitor.listen();
+  std::string last;
+  for (;;) {
+    const json::array nodes = monitor.current_state(formation, group);
+    const std::string picture = args.has("json") ? (watch ? json::serialize(nodes) + "\n" : cli::pretty(nodes)) : state_table(nodes);
+    if (picture != last) {
+      if (watch && !args.has("json")) begin_picture();
+      print(picture);
+      last = picture;
+    }
+    if (!watch) return 0;
+    monitor.wait_event(pg::Millis{1000});
+  }
+}
+
+json::array events_of(Monitor& monitor, const Args& args, int count) {
+  return monitor.rows("pgvigil.last_events($1::text, $2::int, $3::int)",
+                      {formation_of(args), group_param(group_of(args)), std::to_string(count)});
+}
+
+int show_events(const Args& args) {
+  const int count = args.integer("count", 10, 0, 1'000'000);
+  Monitor monitor(args);
+  const bool watch = args.has("watch");
+  if (watch) monitor.listen();
+  json::array events = events_of(monitor, args, count);
+  if (!watch) {
+    if (args.has("json")) {
+      print_json(events);
+    } else {
+      print(event_table(events));
+    }
+    return 0;
+  }
+  std::int64_t last = -1;
+  for (;;) {
+    for (const json::value& event : events) {
+      const std::int64_t id = integer_of(event, "eventid");
+      if (id <= last) continue;
+      last = id;
+      print(args.has("json") ? json::serialize(event) + "\n" : event_line(event));
+    }
+    monitor.wait_event(pg::Millis{5000});
+    events = events_of(monitor, args, 1000);
+  }
+}
+
+int show_names(const Args& args) {
+  Monitor monitor(args);
+  const std::string formation = formation_of(args);
+  const int group = group_of(args).value_or(0);
+  const std::string names =
+      monitor.query("select pgvigil.synchronous_standby_names($1::text, $2::int) as names", {formation, std::to_string(group)})
+          .text(0, "names");
+  if (args.has("json")) {
+    print_json(json::object{{"formation", formation}, {"group", group}, {"synchronous_standby_names", names}});
+  } else {
+    print("'" + names + "'\n");
+  }
+  return 0;
+}
+
+}  // namespace
+
+int show_settings(const Args& args) {
+  Monitor monitor(args);
+  const json::array rows = monitor.rows("pgvigil.formation_settings($1::text)", {formation_of(args)});
+  if (!args.has("json")) {
+    cli::Table table({"Context", "Name", "Setting", "Value"});
+    for (const json::value& row : rows) {
+      table.add({cli::cell(row, "context"), cli::cell(row, "nodename"), cli::cell(row, "setting"), cli::cell(row, "value")});
+    }
+    print(table.text());
+    return 0;
+  }
+  json::array formation, primary, nodes;
+  for (const json::value& row : rows) {
+    const std::string context = cli::cell(row, "context");
+    (context == "formation" ? formation : context == "primary" ? primary : nodes).push_back(row);
+  }
+  print_json(json::object{{"formation", formation}, {"primary", primary}, {"nodes", nodes}});
+  return 0;
+}
+
+std::vector<Command> show_commands() {
+  const Option count{"count", "N", "how many (10)"};
+  const Option local{"local", "", "only this node, from its own files; asks no monitor"};
+  return {
+      {"show state", "the nodes, with reported and assigned states",
+       monitor_options({group_option(), local, watch_option}), {}, show_state,
+       "With --watch --json: one line for each change."},
+      {"show events", "what was decided, by which rule, and why", monitor_options({group_option(), count, watch_option}), {}, show_events},
+      {"show settings", "the settings of a formation and of its nodes", monitor_options(), {}, show_settings},
+      {"show standby-names", "synchronous_standby_names of a group's primary", monitor_options({group_option()}), {}, show_names},
+  };
+}
+
+}  // namespace pgvigil::client

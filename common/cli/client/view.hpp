@@ -1,0 +1,17 @@
+// How rows of the monitor look to a person.
+#pragma once
+#include <boost/json.hpp>
+#include <string>
+
+namespace pgvigil::client {
+
+namespace json = boost::json;
+
+std::string state_table(const json::array& nodes);    // and below it, one line for each node that is held up by something
+std::string event_table(const json::array& events);
+std::string event_line(const json::value& event);
+
+// "2024-05-01T12:00:00.123456+00:00" as "2024-05-01 12:00:00".
+std::string short_time(const std::string& iso_time);
+
+}  // namespace pgvigil::client

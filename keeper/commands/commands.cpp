@@ -1,0 +1,284 @@
+#include "keeper/commands/commands.hpp"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <filesystem>
+#include <iostream>
+
+#include "common/log/log.hpp"
+#include "common/monitor_api/monitor_api.hpp"
+#include "common/os/daemon.hpp"
+#include "common/os/file.hpp"
+#include "common/pg/conninfo.hpp"
+#include "keeper/service/keeper.hpp"
+#include "keeper/service/monitor_conninfo.hpp"
+
+namespace pgvigil::keeper {
+
+namespace fs = std::filesystem;
+using cli::Args;
+
+namespace {
+
+// Runs one coroutine to its end and gives back its value or its exception.
+template <class T>
+T run_to_end(asio::io_context& context, asio::awaitable<T> work) {
+  std::exception_ptr failure;
+  std::optional<T> result;
+  asio::co_spawn(context, std::move(work), [&](std::exception_ptr error, T value) {
+    failure = error;
+    if (!error) result = std::move(value);
+    context.stop();
+  });
+  context.run();
+  if (failure) std::rethrow_exception(failure);
+  return std::move(*result);
+}
+
+std::string absolute(const std::string& path) { return fs::absolute(path).lexically_normal().string(); }
+
+std::string pgdata_of(const Args& args) {
+  std::string pgdata = absolute(args.require("pgdata"));
+  while (pgdata.size() > 1 && pgdata.back() == '/') pgdata.pop_back();
+  return pgdata;
+}
+
+config::Config config_from(const Args& args) {
+  config::Config config;
+  config.role = config::Role::keeper;
+  config.pgdata = pgdata_of(args);
+  config.file = config::config_path_for(config.pgdata);
+  if (fs::exists(config.file)) {
+    config = config::load(config.file);  // a second run continues where the first one stopped
+    if (config.role != config::Role::keeper) {
+      throw UserError(ExitCode::bad_arguments, config.pgdata + " is the data directory of a monitor", "choose another --pgdata");
+    }
+  } else {
+    config.state_directory = absolute(args.get("state-directory", config::default_state_directory(config.pgdata)));
+  }
+  const auto take = [&](const char* option, const char* key) {
+    if (const auto value = args.maybe(option)) config::set(config, key, *value);
+  };
+  if (config.monitor_uri.empty()) config.monitor_uri = args.require("monitor");
+  config.monitor_uri = pg::without_password(args.get("monitor", config.monitor_uri));
+  if (const auto file = args.maybe("monitor-password-file")) config.monitor_password_file = absolute(*file);
+  config.bindir = postgres::find_bindir(args.has("pgctl") ? std::optional<fs::path>(args.get("pgctl")) : std::nullopt).string();
+  take("pgport", "postgresql.port");
+  take("hostname", "node.hostname");
+  take("name", "node.name");
+  take("formation", "node.formation");
+  take("group", "node.group");
+  take("dbname", "postgresql.dbname");
+  take("auth", "postgresql.auth");
+  take("listen", "postgresql.listen_addresses");
+  take("username", "postgresql.superuser");
+  take("candidate-priority", "replication.candidate_priority");
+  take("maximum-backup-rate", "replication.maximum_backup_rate");
+  if (args.has("replication-quorum")) config.replication_quorum = args.boolean("replication-quorum", true);
+  if (args.has("skip-pg-hba")) config.manage_hba = false;
+  return config;
+}
+
+// A running server keeps its port and socket directory; both are in its pid file (miscinit.c, AddToDataDirLockFile).
+void adopt_running(config::Config& config) {
+  const postgres::Instance instance(instance_settings(config));
+  if (!instance.postmaster()) return;
+  std::istringstream lines(os::read_file(fs::path(config.pgdata) / "postmaster.pid").value_or(std::string()));
+  std::string line;
+  for (int number = 1; std::getline(lines, line); ++number) {
+    if (number == 4 && line != std::to_string(config.port)) {
+      throw UserError(ExitCode::bad_arguments, "PostgreSQL runs in " + config.pgdata + " on port " + line, "give --pgport " + line);
+    }
+    if (number == 5 && !line.empty()) config.socket_directory = line.substr(0, line.find(','));
+  }
+}
+
+// What a take-over without a restart needs; only a restart could change it.
+asio::awaitable<void> check_running(const postgres::Instance& instance) {
+  pg::Connection local = co_await open_local(instance, pg::Millis{5000});
+  const pg::Result row = co_await local.query(
+      "SELECT pg_is_in_recovery() AS standby, current_setting('wal_level') AS wal_level, current_setting('max_wal_senders')::int AS senders, "
+      "current_setting('max_replication_slots')::int AS slots, "
+      "current_setting('wal_log_hints')::bool OR current_setting('data_checksums')::bool AS rewindable");
+  if (row.boolean(0, "standby")) {
+    throw UserError(ExitCode::bad_arguments, "the PostgreSQL that runs there is a standby", "take over its primary, then add this node with an empty PGDATA");
+  }
+  std::string missing;
+  if (row.text(0, "wal_level") != "replica" && row.text(0, "wal_level") != "logical") missing += " wal_level = replica;";
+  if (row.integer(0, "senders") < 4) missing += " max_wal_senders = 16;";
+  if (row.integer(0, "slots") < 4) missing += " max_replication_slots = 16;";
+  if (!row.boolean(0, "rewindable")) missing += " wal_log_hints = on;";
+  if (!missing.empty()) {
+    throw UserError(ExitCode::bad_arguments, "the PostgreSQL that runs there cannot be taken over without a restart; it needs" + missing,
+                    "stop it and run this again: pgvigil sets them and starts it");
+  }
+}
+
+asio::awaitable<std::string> system_identifier(const postgres::Instance& instance) {
+  if (!instance.has_cluster()) co_return std::string();
+  const postgres::ControlData control = co_await instance.control_data();
+  co_return control.system_identifier;
+}
+
+asio::awaitable<monitor_api::Registered> register_with_patience(const config::Config& config, std::string sysid, std::optional<NodeId> known) {
+  const std::string conninfo = monitor_conninfo(config);
+  std::string last;
+  for (int attempt = 0; attempt < 600; ++attempt) {
+    pg::Connection monitor = co_await pg::Connection::connect(conninfo, pg::Millis{5000});
+    monitor_api::Registration registration;
+    registration.formation = config.formation;
+    registration.group = config.group;
+    registration.name = config.name;
+    registration.host = config.hostname;
+    registration.port = config.port;
+    registration.dbname = config.dbname;
+    registration.system_identifier = sysid;
+    registration.candidate_priority = config.candidate_priority;
+    registration.replication_quorum = config.replication_quorum;
+    registration.known_id = known;
+    std::optional<pg::SqlError> refused;
+    try {
+      co_return co_await monitor_api::register_node(monitor, registration);
+    } catch (const pg::SqlError& error) {
+      refused = error;
+    }
+    if (refused->sqlstate != "PV001") throw UserError(ExitCode::bad_arguments, std::string("the monitor refuses: ") + refused->what(), refused->hint);
+    if (last != refused->what()) log::info("the monitor asks to wait: {}", refused->what());
+    last = refused->what();
+    co_await os::sleep_for(pg::Millis{500});
+  }
+  throw UserError(ExitCode::monitor, "the monitor does not take this node: " + last, "pgvigil show state");
+}
+
+// Registers, and leaves configuration, state file and passwords behind. Nothing runs yet.
+asio::awaitable<int> create(config::Config config) {
+  const auto known = load_state(config.state_directory);
+  postgres::Instance instance(instance_settings(config));
+  if (instance.postmaster() && !known) co_await check_running(instance);
+  if (!instance.has_cluster() && !instance.directory_is_empty() && !known) {
+    throw UserError(ExitCode::bad_arguments, config.pgdata + " is not empty and holds no PostgreSQL cluster", "empty it, or choose another --pgdata");
+  }
+  const std::string sysid = co_await system_identifier(instance);
+  std::optional<NodeId> id;
+  if (known) id = known->node;
+  const monitor_api::Registered registered = co_await register_with_patience(config, sysid, id);
+  config.name = registered.name;
+  const Node node{config, registered.id};
+  write_passfile(node, registered.replication_password, registered.probe_password);
+  if (!known || known->node != registered.id) {
+    KeeperState state;
+    state.node = registered.id;
+    state.name = registered.name;
+    save_state(config.state_directory, state);
+  }
+  config::save(config);
+  std::cout << "node " << registered.name << " (" << registered.id.value << ") is registered; configuration: " << config.file.string() << std::endl;
+  co_return 0;
+}
+
+int serve(const config::Config& config) {
+  os::refuse_root();
+  log::setup("pgvigil-keeper", config.log_level, config.log_format);
+  const auto lock = os::PidFile::acquire(fs::path(config.state_directory) / "pid");
+  if (!lock) throw UserError(ExitCode::bad_state, "the keeper of " + config.pgdata + " runs already", "pgvigil status --pgdata " + config.pgdata);
+  auto state = load_state(config.state_directory);
+  if (!state) throw UserError(ExitCode::bad_state, "there is no state file in " + config.state_directory, "run `pgvigil create postgres` again");
+  if (state->reported == NodeState::dropped) {
+    throw UserError(ExitCode::dropped, "this node was dropped from its formation", "pgvigil drop node --pgdata " + config.pgdata + ", then create it again");
+  }
+  asio::io_context context(1);
+  Keeper keeper(context, config, *state);
+  os::handle_signals(context, [&](int number) {
+    if (number == SIGHUP) {
+      try {
+        keeper.reload(config::load(config.file));
+        log::info("configuration read again");
+      } catch (const std::exception& error) {
+        log::error("configuration not changed: {}", error.what());
+      }
+      return;
+    }
+    os::notify_systemd("STOPPING=1");
+    keeper.stop(number == SIGQUIT ? postgres::StopMode::immediate : postgres::StopMode::fast);
+  });
+  os::notify_systemd("READY=1");
+  return static_cast<int>(run_to_end(context, keeper.run()));
+}
+
+int run_create(const Args& args) {
+  os::refuse_root();
+  log::setup("pgvigil-keeper", "info", "text");
+  config::Config config = config_from(args);
+  os::make_directories(config.state_directory, 0700);
+  adopt_running(config);
+  {
+    asio::io_context context(1);
+    run_to_end(context, create(config));
+  }
+  return args.has("run") ? serve(config::load(config.file)) : 0;
+}
+
+// The local half of `drop node --pgdata`: asks the monitor, waits for the keeper's end, removes what pgvigil keeps here.
+asio::awaitable<int> drop(config::Config config, bool destroy) {
+  const auto state = load_state(config.state_directory);
+  if (state && state->reported != NodeState::dropped) {
+    throw UserError(ExitCode::bad_arguments, "node " + state->name + " is still part of its formation", "pgvigil drop node --name " + state->name + " first");
+  }
+  if (os::PidFile::holder(fs::path(config.state_directory) / "pid")) {
+    throw UserError(ExitCode::bad_arguments, "the keeper of " + config.pgdata + " still runs", "pgvigil stop --pgdata " + config.pgdata);
+  }
+  postgres::Instance instance(instance_settings(config));
+  if (destroy) {
+    co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{60});
+    if (fs::exists(config.pgdata)) {
+      for (const auto& entry : fs::directory_iterator(config.pgdata)) fs::remove_all(entry.path());
+    }
+  }
+  for (const char* name : {"keeper.json", "pgpass", "copy-in-progress"}) fs::remove(fs::path(config.state_directory) / name);
+  fs::remove(config.file);
+  co_return 0;
+}
+
+}  // namespace
+
+cli::Program program() {
+  const cli::Option pgdata{"pgdata", "DIR", "data directory", {"PGDATA"}};
+  std::vector<cli::Option> create_options{
+      pgdata,
+      {"monitor", "URI", "connection string of the monitor's database", {"PGVIGIL_MONITOR", "PG_AUTOCTL_MONITOR"}},
+      {"monitor-password-file", "FILE", "file (mode 0600) with the password for it"},
+      {"pgport", "PORT", "port of PostgreSQL (5432)", {"PGPORT"}},
+      {"hostname", "HOST", "name or address by which the other nodes reach this one (127.0.0.1)"},
+      {"name", "NAME", "name of the node (chosen by the monitor)"},
+      {"formation", "NAME", "formation (default)"},
+      {"group", "N", "group of the formation (0)"},
+      {"dbname", "NAME", "the application's database (postgres); made when missing"},
+      {"auth", "METHOD", "scram-sha-256 (default) or trust, for the nodes' connections to each other"},
+      {"listen", "ADDRESSES", "listen_addresses (*)"},
+      {"username", "NAME", "PostgreSQL superuser (the OS user)"},
+      {"pgctl", "FILE", "pg_ctl of the PostgreSQL to use"},
+      {"state-directory", "DIR", "where the keeper keeps its state, passwords and the server's log"},
+      {"candidate-priority", "0..100", "who is preferred in a failover; 0: never promoted (50)"},
+      {"replication-quorum", "BOOL", "whether its confirmation counts for commits (true)"},
+      {"maximum-backup-rate", "RATE", "of pg_basebackup (100M)"},
+      {"skip-pg-hba", "", "leave pg_hba.conf to me"},
+      {"run", "", "stay in the foreground and run the keeper"}};
+  cli::Program program;
+  program.name = "pgvigil-keeper";
+  program.summary = "the agent of one data node";
+  program.commands.push_back({"create", "make a data node and register it with a monitor", create_options, {}, run_create});
+  program.commands.push_back({"run", "run the keeper in the foreground", {pgdata}, {}, [](const Args& args) {
+                                return serve(config::load(config::config_path_for(pgdata_of(args))));
+                              }});
+  program.commands.push_back({"drop",
+                              "remove what is left here of a node that has been dropped",
+                              {pgdata, {"destroy", "", "also empty PGDATA"}},
+                              {},
+                              [](const Args& args) {
+                                asio::io_context context(1);
+                                return run_to_end(context, drop(config::load(config::config_path_for(pgdata_of(args))), args.has("destroy")));
+                              }});
+  return program;
+}
+
+}  // namespace pgvigil::keeper

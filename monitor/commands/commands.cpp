@@ -1,0 +1,273 @@
+#include "monitor/commands/commands.hpp"
+
+#include <signal.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/io_context.hpp>
+#include <filesystem>
+#include <iostream>
+
+#include "common/config/config.hpp"
+#include "common/log/log.hpp"
+#include "common/os/daemon.hpp"
+#include "common/os/file.hpp"
+#include "common/pg/conninfo.hpp"
+#include "common/postgres/config_files.hpp"
+#include "common/postgres/instance.hpp"
+#include "monitor/service/monitor.hpp"
+
+namespace pgvigil::monitor {
+
+namespace fs = std::filesystem;
+using cli::Args;
+using namespace asio::experimental::awaitable_operators;
+
+namespace {
+
+constexpr const char* database_name = "pgvigil";
+constexpr const char* node_role = "pgvigil_node";
+
+std::string absolute(const std::string& path) { return fs::absolute(path).lexically_normal().string(); }
+fs::path password_file(const config::Config& config) { return fs::path(config.state_directory) / "node-password"; }
+
+postgres::InstanceSettings instance_settings(const config::Config& config) {
+  postgres::InstanceSettings settings;
+  settings.pgdata = config.pgdata;
+  settings.bindir = config.bindir;
+  settings.log = fs::path(config.state_directory) / "postgresql.log";
+  settings.socket_directory = config.socket_directory.empty() ? config.state_directory : config.socket_directory;
+  settings.listen_addresses = config.listen_addresses;
+  settings.port = config.port;
+  settings.superuser = config.superuser;
+  return settings;
+}
+
+bool embedded(const config::Config& config) { return config.database_uri.empty(); }
+
+std::string owner_conninfo(const config::Config& config) {
+  return embedded(config) ? postgres::Instance(instance_settings(config)).local_conninfo(database_name) : config.database_uri;
+}
+
+std::string node_uri(const config::Config& config) {
+  pg::ConninfoMap values{{"user", node_role}, {"host", config.hostname}, {"port", std::to_string(config.port)}, {"dbname", database_name}};
+  if (!embedded(config)) {
+    const auto given = pg::parse_conninfo(config.database_uri);
+    for (const char* key : {"host", "port", "dbname"}) {
+      if (const auto value = given.find(key); value != given.end()) values[key] = value->second;
+    }
+  }
+  return pg::to_uri(values);
+}
+
+void write_files(const config::Config& config) {
+  const postgres::Instance instance(instance_settings(config));
+  const auto settings = instance_settings(config);
+  const postgres::Settings wanted{{"listen_addresses", config.listen_addresses},
+                                  {"port", std::to_string(config.port)},
+                                  {"unix_socket_directories", settings.socket_directory.string()},
+                                  {"password_encryption", "scram-sha-256"},
+                                  {"max_connections", "500"},
+                                  // A keeper whose host has gone must not keep its session's lock for hours.
+                                  {"tcp_keepalives_idle", "3"},
+                                  {"tcp_keepalives_interval", "1"},
+                                  {"tcp_keepalives_count", "3"},
+                                  {"tcp_user_timeout", "5000"}};
+  bool changed = postgres::write_settings(config.pgdata, instance.config_file(), wanted);
+  if (config.manage_hba) {
+    std::vector<postgres::HbaEntry> entries;
+    for (const char* everywhere : {"0.0.0.0/0", "::/0"}) entries.push_back({"host", database_name, node_role, everywhere, config.auth});
+    changed = postgres::write_hba(instance.hba_file(), entries) || changed;
+  }
+  if (changed) instance.reload();
+}
+
+asio::awaitable<void> prepare_database(config::Config config) {
+  if (embedded(config)) {
+    const std::string conninfo = postgres::Instance(instance_settings(config)).local_conninfo();
+    pg::Connection server = co_await pg::Connection::connect(conninfo, pg::Millis{5000});
+    const pg::Result found = co_await server.query("SELECT FROM pg_database WHERE datname = 'pgvigil'");
+    if (found.rows() == 0) co_await server.query("CREATE DATABASE pgvigil", {}, pg::Millis{60000});
+  }
+  pg::Connection database = co_await pg::Connection::connect(owner_conninfo(config), pg::Millis{5000});
+  co_await migrate(database);
+  if (!fs::exists(password_file(config))) os::write_file_atomic(password_file(config), os::random_secret() + "\n", 0600);
+  const std::string password = os::read_secret_file(password_file(config));
+  const std::string sql = std::string("SET log_statement = 'none'; SET log_min_error_statement = 'panic'; ALTER ROLE ") + node_role +
+                          " LOGIN PASSWORD " + pg::quote_literal(password);
+  co_await database.query(sql, {}, pg::Millis{10000});
+}
+
+asio::awaitable<void> create(config::Config config) {
+  postgres::Instance instance(instance_settings(config));
+  if (!embedded(config)) {
+    co_await prepare_database(config);
+    co_return;
+  }
+  const bool was_running = instance.postmaster().has_value();
+  if (!instance.has_cluster()) {
+    if (!instance.directory_is_empty()) {
+      throw UserError(ExitCode::bad_arguments, config.pgdata + " is not empty and holds no PostgreSQL cluster", "empty it, or choose another --pgdata");
+    }
+    co_await instance.initdb(config.auth);
+  }
+  write_files(config);
+  co_await instance.start(std::chrono::seconds{config.start});
+  co_await prepare_database(config);
+  if (!was_running) co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{config.stop});
+}
+
+// Keeps the embedded PostgreSQL up: starts it, waits for its end, starts it again.
+asio::awaitable<void> supervise(postgres::Instance& instance, const bool& stopping, int start_seconds) {
+  while (!stopping) {
+    std::string failure;
+    try {
+      co_await instance.start(std::chrono::seconds{start_seconds});
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    if (!failure.empty()) {
+      log::error("the monitor's PostgreSQL: {}", failure);
+      co_await os::sleep_for(pg::Millis{1000});
+      continue;
+    }
+    const auto process = instance.postmaster();
+    if (process && co_await process->wait_exit(std::chrono::hours{24}) && !stopping) log::error("the monitor's PostgreSQL has ended; starting it again");
+  }
+}
+
+asio::awaitable<void> wait_until(const bool& flag) {
+  while (!flag) co_await os::sleep_for(pg::Millis{50});
+}
+
+void run_to_end(asio::io_context& context, asio::awaitable<void> work) {
+  std::exception_ptr failure;
+  asio::co_spawn(context, std::move(work), [&](std::exception_ptr error) {
+    failure = error;
+    context.stop();
+  });
+  context.run();
+  if (failure) std::rethrow_exception(failure);
+}
+
+int serve(const config::Config& config) {
+  if (embedded(config)) os::refuse_root();
+  log::setup("pgvigil-monitor", config.log_level, config.log_format);
+  const auto lock = os::PidFile::acquire(fs::path(config.state_directory) / "pid");
+  if (!lock) throw UserError(ExitCode::bad_state, "the monitor of " + config.pgdata + " runs already", "pgvigil status --pgdata " + config.pgdata);
+  asio::io_context context(1);
+  postgres::Instance instance(instance_settings(config));
+  Monitor monitor(context, owner_conninfo(config));
+  bool stopping = false;
+  auto mode = postgres::StopMode::fast;
+  os::handle_signals(context, [&](int number) {
+    if (number == SIGHUP) return;  // nothing here is read more than once
+    if (number == SIGQUIT) mode = postgres::StopMode::immediate;
+    os::notify_systemd("STOPPING=1");
+    stopping = true;
+    monitor.stop();
+  });
+  os::notify_systemd("READY=1");
+  const auto work = [&]() -> asio::awaitable<void> {
+    if (embedded(config)) {
+      write_files(config);
+      co_await (monitor.run() || supervise(instance, stopping, config.start) || wait_until(stopping));
+      log::info("stopping the monitor's PostgreSQL");
+      co_await instance.stop(mode, std::chrono::seconds{config.stop});
+    } else {
+      co_await (monitor.run() || wait_until(stopping));
+    }
+  };
+  run_to_end(context, work());
+  return 0;
+}
+
+config::Config config_from(const Args& args) {
+  config::Config config;
+  config.role = config::Role::monitor;
+  config.listen_addresses = "*";
+  const std::string pgdata = absolute(args.require("pgdata"));
+  config.pgdata = pgdata;
+  config.file = config::config_path_for(pgdata);
+  if (fs::exists(config.file)) {
+    config = config::load(config.file);
+    if (config.role != config::Role::monitor) throw UserError(ExitCode::bad_arguments, pgdata + " is the data directory of a data node", "choose another --pgdata");
+  } else {
+    config.state_directory = absolute(args.get("state-directory", config::default_state_directory(pgdata)));
+  }
+  const auto take = [&](const char* option, const char* key) {
+    if (const auto value = args.maybe(option)) config::set(config, key, *value);
+  };
+  config.bindir = postgres::find_bindir(args.has("pgctl") ? std::optional<fs::path>(args.get("pgctl")) : std::nullopt).string();
+  take("pgport", "postgresql.port");
+  take("hostname", "node.hostname");
+  take("listen", "postgresql.listen_addresses");
+  take("auth", "postgresql.auth");
+  if (const auto uri = args.maybe("database-uri")) config.database_uri = pg::without_password(*uri);
+  if (args.has("skip-pg-hba")) config.manage_hba = false;
+  return config;
+}
+
+int run_create(const Args& args) {
+  log::setup("pgvigil-monitor", "warn", "text");
+  config::Config config = config_from(args);
+  if (embedded(config)) os::refuse_root();
+  os::make_directories(config.state_directory, 0700);
+  {
+    asio::io_context context(1);
+    run_to_end(context, create(config));
+  }
+  config::save(config);
+  std::cout << "monitor URI for the nodes: " << node_uri(config) << "\npassword for it:           " << password_file(config).string() << std::endl;
+  return args.has("run") ? serve(config) : 0;
+}
+
+asio::awaitable<void> drop(config::Config config, bool destroy) {
+  if (os::PidFile::holder(fs::path(config.state_directory) / "pid")) {
+    throw UserError(ExitCode::bad_arguments, "the monitor of " + config.pgdata + " still runs", "pgvigil stop --pgdata " + config.pgdata);
+  }
+  if (embedded(config)) {
+    postgres::Instance instance(instance_settings(config));
+    co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{config.stop});
+    if (destroy && fs::exists(config.pgdata)) {
+      for (const auto& entry : fs::directory_iterator(config.pgdata)) fs::remove_all(entry.path());
+    }
+  }
+  fs::remove(password_file(config));
+  fs::remove(config.file);
+}
+
+}  // namespace
+
+cli::Program program() {
+  const cli::Option pgdata{"pgdata", "DIR", "data directory of the monitor's own PostgreSQL", {"PGDATA"}};
+  cli::Program program;
+  program.name = "pgvigil-monitor";
+  program.summary = "keeps the formation's state and decides";
+  program.commands.push_back({"create",
+                              "make a monitor and its database",
+                              {pgdata,
+                               {"pgport", "PORT", "port of its PostgreSQL (5432)", {"PGPORT"}},
+                               {"hostname", "HOST", "name or address by which the nodes reach it (127.0.0.1)"},
+                               {"listen", "ADDRESSES", "listen_addresses (*)"},
+                               {"auth", "METHOD", "scram-sha-256 (default) or trust, for the nodes' sessions"},
+                               {"pgctl", "FILE", "pg_ctl of the PostgreSQL to use"},
+                               {"state-directory", "DIR", "where the password file and the server's log lie"},
+                               {"database-uri", "URI", "use this database instead of an embedded PostgreSQL; its user owns the schema"},
+                               {"skip-pg-hba", "", "leave pg_hba.conf to me"},
+                               {"run", "", "stay in the foreground and run the monitor"}},
+                              {},
+                              run_create});
+  program.commands.push_back({"run", "run the monitor in the foreground", {pgdata}, {}, [](const Args& args) {
+                                return serve(config::load(config::config_path_for(absolute(args.require("pgdata")))));
+                              }});
+  program.commands.push_back({"drop", "remove the monitor of this machine", {pgdata, {"destroy", "", "also empty its data directory"}}, {},
+                              [](const Args& args) {
+                                asio::io_context context(1);
+                                run_to_end(context, drop(config::load(config::config_path_for(absolute(args.require("pgdata")))), args.has("destroy")));
+                                return 0;
+                              }});
+  return program;
+}
+
+}  // namespace pgvigil::monitor
