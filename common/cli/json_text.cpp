@@ -1,5 +1,7 @@
 #include "common/cli/json_text.hpp"
 
+#include <charconv>
+
 namespace pgvigil::cli {
 
 namespace json = boost::json;
@@ -39,6 +41,9 @@ void write(std::string& out, const json::value& value, std::size_t depth) {
     write_object(out, value.get_object(), depth);
   } else if (value.is_array() && !value.get_array().empty()) {
     write_array(out, value.get_array(), depth);
+  } else if (value.is_double()) {
+    char text[64];  // the shortest form that is read back as the same number; Boost's own always has an exponent
+    out.append(text, std::to_chars(text, text + sizeof text, value.get_double()).ptr);
   } else {
     out += json::serialize(value);
   }

@@ -25,7 +25,7 @@ int run_main(const std::string& program, int argc, char** argv,
     std::setlocale(LC_CTYPE, "");
     std::signal(SIGPIPE, SIG_IGN);  // a closed pipe or socket is an error of the write, not the end of the process
     const int code = body(std::vector<std::string>(argv + (argc > 0 ? 1 : 0), argv + argc));
-    std::cout.flush();
+    if (!std::cout.flush()) throw Error("cannot write to standard output");
     return code;
   } catch (const UserError& error) {
     return fail(program, error.code, error.what(), error.hint);

@@ -196,6 +196,11 @@ asio::awaitable<ProcessResult> run(std::vector<std::string> argv, ProcessOptions
   co_return result;
 }
 
+asio::awaitable<ProcessResult> run(std::vector<std::string> argv) {
+  ProcessOptions options;
+  co_return co_await run(std::move(argv), std::move(options));
+}
+
 pid_t spawn_detached(const std::vector<std::string>& argv, const std::filesystem::path& log,
                      const std::map<std::string, std::string>& environment) {
   const Image image(argv, environment);

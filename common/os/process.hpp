@@ -34,7 +34,9 @@ struct ProcessOptions {
 // Runs a program in a process group of its own, waits for its end. When it runs out of time or the wait is cancelled, the whole group gets
 // SIGTERM, after 2 s SIGKILL, and is reaped. No shell. The child gets default signal handlers and an empty signal mask, and
 // dies with us only through that: a daemon killed by SIGKILL leaves it running unless `PR_SET_PDEATHSIG` (which is set).
-boost::asio::awaitable<ProcessResult> run(std::vector<std::string> argv, ProcessOptions options = {});
+boost::asio::awaitable<ProcessResult> run(std::vector<std::string> argv, ProcessOptions options);
+// No default argument above: GCC 12 destroys such a temporary twice in a co_await expression.
+boost::asio::awaitable<ProcessResult> run(std::vector<std::string> argv);
 
 // Starts a program in a session of its own that goes on without us (a postmaster), its output appended to `log`. It must NOT get
 // PR_SET_PDEATHSIG. It may be our child: its end is reaped by whoever watches its PidFd. Returns its pid.

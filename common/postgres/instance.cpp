@@ -96,11 +96,18 @@ std::string log_tail(const fs::path& log, std::uintmax_t from) {
 }  // namespace
 
 fs::path find_bindir(const std::optional<fs::path>& pg_ctl) {
-  const auto complete = [](const fs::path& directory) { return fs::exists(directory / "postgres") && fs::exists(directory / "initdb"); };
+  // A directory that may not be read counts as one without the programs.
+  const auto complete = [](const fs::path& directory) {
+    std::error_code unreadable;
+    for (const char* program : {"postgres", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind"}) {
+      if (!fs::exists(directory / program, unreadable)) return false;
+    }
+    return true;
+  };
   if (pg_ctl) {
     const fs::path directory = fs::is_directory(*pg_ctl) ? *pg_ctl : pg_ctl->parent_path();
     if (complete(directory)) return directory;
-    throw UserError(ExitCode::bad_arguments, "there are no postgres and initdb beside " + pg_ctl->string(), "name the pg_ctl of a PostgreSQL server");
+    throw UserError(ExitCode::bad_arguments, "not all of postgres, initdb, pg_controldata, pg_basebackup, pg_rewind are beside " + pg_ctl->string(), "name the pg_ctl of a PostgreSQL server");
   }
   const char* path = std::getenv("PATH");
   std::istringstream directories(path == nullptr ? "" : path);

@@ -1,13 +1,11 @@
 #include "keeper/service/keeper.hpp"
 
 #include <algorithm>
-#include <boost/asio/experimental/awaitable_operators.hpp>
 
 #include "common/log/log.hpp"
+#include "common/os/race.hpp"
 
 namespace pgvigil::keeper {
-
-using namespace asio::experimental::awaitable_operators;
 
 Keeper::Keeper(asio::io_context& context, config::Config config, KeeperState state)
     : context_(context),
@@ -26,7 +24,7 @@ asio::awaitable<ExitCode> Keeper::run() {
             to_string(state_.goal.state), state_.term.value);
   reconcile_now_.set();
   // reconcile() alone ends by itself; the others are then cancelled.
-  co_await (reconcile() || monitor_link() || watch() || fence() || see_upstream() || confirm_names());
+  co_await os::race(reconcile(), monitor_link(), watch(), fence(), see_upstream(), confirm_names());
   co_return exit_code_;
 }
 

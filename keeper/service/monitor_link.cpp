@@ -1,16 +1,13 @@
 // Reports, and the goals that come back.
-#include <boost/asio/experimental/awaitable_operators.hpp>
-
 #include "common/log/log.hpp"
 #include "common/monitor_api/monitor_api.hpp"
 #include "common/os/file.hpp"
+#include "common/os/race.hpp"
 #include "common/pg/conninfo.hpp"
 #include "keeper/service/keeper.hpp"
 #include "keeper/service/monitor_conninfo.hpp"
 
 namespace pgvigil::keeper {
-
-using namespace asio::experimental::awaitable_operators;
 
 std::string monitor_conninfo(const config::Config& config) {
   pg::ConninfoMap values = pg::parse_conninfo(config.monitor_uri);
@@ -60,7 +57,9 @@ asio::awaitable<void> Keeper::monitor_session() {
     }
     if (fenced_) reconcile_now_.set();
     accept(goal);
-    co_await (monitor.wait_notification(heartbeat) || report_now_.wait(heartbeat));
+    const auto order = [&]() -> asio::awaitable<void> { co_await monitor.wait_notification(heartbeat); };
+    const auto news = [&]() -> asio::awaitable<void> { co_await report_now_.wait(heartbeat); };
+    co_await os::race(order(), news());
   }
 }
 

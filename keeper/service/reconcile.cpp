@@ -1,12 +1,8 @@
 // Carries goals out: the plan's steps, one after the other, until the goal changes or a step fails.
-#include <boost/asio/experimental/awaitable_operators.hpp>
-
 #include "common/log/log.hpp"
 #include "keeper/service/keeper.hpp"
 
 namespace pgvigil::keeper {
-
-using namespace asio::experimental::awaitable_operators;
 
 namespace {
 

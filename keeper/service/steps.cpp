@@ -1,14 +1,12 @@
 // The steps of the plans, each idempotent.
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/experimental/awaitable_operators.hpp>
 
 #include "common/log/log.hpp"
+#include "common/os/race.hpp"
 #include "keeper/service/keeper.hpp"
 
 namespace pgvigil::keeper {
-
-using namespace asio::experimental::awaitable_operators;
 
 asio::awaitable<void> Keeper::carry_out(Step step) {
   switch (step) {
@@ -51,7 +49,7 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
         reason_ = line;  // seen in `show state`; not logged line by line
         log::debug("{}", line);
       };
-      co_await (keeper::prepare_standby(node_, instance_, source, running, progress) || superseded());
+      co_await os::race(keeper::prepare_standby(node_, instance_, source, running, progress), superseded());
       co_return;
     }
   }

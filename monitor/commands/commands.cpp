@@ -3,7 +3,6 @@
 #include <signal.h>
 
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/io_context.hpp>
 #include <filesystem>
 #include <iostream>
@@ -12,6 +11,7 @@
 #include "common/log/log.hpp"
 #include "common/os/daemon.hpp"
 #include "common/os/file.hpp"
+#include "common/os/race.hpp"
 #include "common/pg/conninfo.hpp"
 #include "common/postgres/config_files.hpp"
 #include "common/postgres/instance.hpp"
@@ -21,7 +21,6 @@ namespace pgvigil::monitor {
 
 namespace fs = std::filesystem;
 using cli::Args;
-using namespace asio::experimental::awaitable_operators;
 
 namespace {
 
@@ -171,11 +170,11 @@ int serve(const config::Config& config) {
   const auto work = [&]() -> asio::awaitable<void> {
     if (embedded(config)) {
       write_files(config);
-      co_await (monitor.run() || supervise(instance, stopping, config.start) || wait_until(stopping));
+      co_await os::race(monitor.run(), supervise(instance, stopping, config.start), wait_until(stopping));
       log::info("stopping the monitor's PostgreSQL");
       co_await instance.stop(mode, std::chrono::seconds{config.stop});
     } else {
-      co_await (monitor.run() || wait_until(stopping));
+      co_await os::race(monitor.run(), wait_until(stopping));
     }
   };
   run_to_end(context, work());

@@ -113,6 +113,9 @@ void note(const Args& args, const std::string& text) {
 
 void print_json(const json::value& value) { print(cli::pretty(value)); }
 
-void print(const std::string& text) { std::cout << text << std::flush; }
+void print(const std::string& text) {
+  // SIGPIPE is ignored: without this, `--watch | head` would never end.
+  if (!(std::cout << text << std::flush)) throw UserError(ExitCode::internal, "cannot write to standard output");
+}
 
 }  // namespace pgvigil::client

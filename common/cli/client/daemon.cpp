@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 
@@ -62,7 +63,15 @@ Command handed_over(const std::string& path, const std::string& summary, const s
   command.path = path;
   command.summary = summary;
   command.pass_through = true;
-  command.run = [program, word](const Args& args) -> int { exec_daemon(program, word, args.raw); };
+  command.run = [program, word, path, summary](const Args& args) -> int {
+    try {
+      exec_daemon(program, word, args.raw);
+    } catch (const UserError&) {
+      if (!asks_for_help(args.raw)) throw;
+    }
+    print("Usage: pgvigil " + path + " [OPTIONS]\n\n" + summary + "\n\n" + program + ", which does it, is not installed.\n");
+    return 0;
+  };
   return command;
 }
 
@@ -74,6 +83,7 @@ void exec_daemon(const std::string& program, const std::string& command, const s
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
+  std::signal(SIGPIPE, SIG_DFL);  // what is ignored would stay ignored in the daemon and its children
   const fs::path neighbour = beside_us(program);
   int reason = ENOENT;
   if (!neighbour.empty()) {

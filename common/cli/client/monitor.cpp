@@ -41,6 +41,13 @@ pg::ConninfoMap keepers_monitor(const config::Config& config) {
   return values;
 }
 
+// The configuration that says where the monitor is, unless a URI does: --monitor wins, then --pgdata, then the environment's URI, then
+// $PGDATA.
+std::optional<config::Config> monitor_source(const Args& args) {
+  const bool explicit_pgdata = args.given("pgdata") && !args.given("monitor");
+  return explicit_pgdata || !args.has("monitor") ? find_config(args) : std::nullopt;
+}
+
 UserError no_monitor(const Args& args) {
   if (args.has("pgdata")) {
     const std::string pgdata = args.get("pgdata");
@@ -94,9 +101,7 @@ UserError translated(const pg::SqlError& error) {
 
 std::string monitor_conninfo(const Args& args) {
   pg::ConninfoMap values;
-  // What is written on the command line wins, then --pgdata there, then the environment's URI.
-  const bool explicit_pgdata = args.given("pgdata") && !args.given("monitor");
-  const auto config = explicit_pgdata || !args.has("monitor") ? find_config(args) : std::nullopt;
+  const auto config = monitor_source(args);
   if (config) {
     values = config->role == config::Role::monitor ? local_monitor(*config) : keepers_monitor(*config);
   } else if (args.has("monitor")) {
@@ -110,7 +115,7 @@ std::string monitor_conninfo(const Args& args) {
 }
 
 std::string monitor_uri(const Args& args) {
-  const auto config = args.given("monitor") ? std::nullopt : find_config(args);
+  const auto config = monitor_source(args);
   if (config && config->role == config::Role::monitor && config->database_uri.empty()) {
     return pg::to_uri({{"host", config->hostname},
                        {"port", std::to_string(config->port)},

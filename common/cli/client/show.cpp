@@ -1,8 +1,6 @@
 // What there is: states, events, settings.
 #include <unistd.h>
 
-#include <set>
-
 #include "common/cli/client/commands.hpp"
 #include "common/cli/client/context.hpp"
 #include "common/cli/client/local.hpp"
@@ -19,6 +17,12 @@ const Option watch_option{"watch", "", "go on showing it, until interrupted"};
 // Clears the screen of a terminal; in a pipe each picture follows the last one.
 void begin_picture() {
   if (::isatty(STDOUT_FILENO) != 0) print("\x1b[H\x1b[2J");
+}
+
+// What counts as a change: a clock that goes on is none.
+json::array without_ages(json::array nodes) {
+  for (json::value& node : nodes) node.as_object().erase("report_age_seconds");
+  return nodes;
 }
 
 int show_local(const Args& args) {
@@ -47,11 +51,11 @@ int show_state(const Args& args) {
   std::string last;
   for (;;) {
     const json::array nodes = monitor.current_state(formation, group);
-    const std::string picture = args.has("json") ? (watch ? json::serialize(nodes) + "\n" : cli::pretty(nodes)) : state_table(nodes);
-    if (picture != last) {
+    const std::string seen = args.has("json") ? json::serialize(without_ages(nodes)) : state_table(nodes);
+    if (seen != last) {
       if (watch && !args.has("json")) begin_picture();
-      print(picture);
-      last = picture;
+      print(!args.has("json") ? seen : watch ? json::serialize(nodes) + "\n" : cli::pretty(nodes));
+      last = seen;
     }
     if (!watch) return 0;
     monitor.wait_event(pg::Millis{1000});
