@@ -1,4 +1,5 @@
-// What every command line here shares: a tree of commands with their help, strict options, and how an error ends a program.
+// What every command line here shares: a tree of commands with their help, strict options, and how an error ends a
+// program.
 //
 //   int main(int argc, char** argv) {
 //     return cli::run_main("pgvigil-keeper", argc, argv, [](const std::vector<std::string>& args) {
@@ -17,22 +18,24 @@
 namespace pgvigil::cli {
 
 struct Option {
-  std::string name;         // "pgdata", or with a short form "verbose,v"
-  std::string value;        // what follows it, for the help: "DIR". Empty: a flag
+  std::string name;   // "pgdata", or with a short form "verbose,v"
+  std::string value;  // what follows it, for the help: "DIR". Empty: a flag
   std::string help;
-  std::vector<std::string> environment{};  // variables that stand in when it is absent, in this order; empty ones do not count
+  std::vector<std::string>
+      environment{};  // variables that stand in when it is absent, in this order; empty ones do not count
 };
 
 // The options and arguments of one command, already checked against what it takes.
 class Args {
  public:
-  bool has(const std::string& name) const;       // given, or in the environment
-  bool given(const std::string& name) const;     // on the command line itself
-  int count(const std::string& name) const;      // how often a flag was given
+  bool has(const std::string& name) const;                          // given, or in the environment
+  bool given(const std::string& name) const;                        // on the command line itself
+  int count(const std::string& name) const;                         // how often a flag was given
   std::optional<std::string> maybe(const std::string& name) const;  // the last one wins
   std::string get(const std::string& name, const std::string& fallback = {}) const;
-  std::string require(const std::string& name) const;                // throws UserError(bad_arguments)
-  // Throw UserError(bad_arguments) when the value is not a whole number in min..max, or not true/false/on/off/yes/no/1/0.
+  std::string require(const std::string& name) const;  // throws UserError(bad_arguments)
+  // Throw UserError(bad_arguments) when the value is not a whole number in min..max, or not
+  // true/false/on/off/yes/no/1/0.
   int integer(const std::string& name, int fallback, int min, int max) const;
   bool boolean(const std::string& name, bool fallback) const;
 
@@ -59,8 +62,8 @@ struct Command {
   std::vector<Option> options{};
   std::vector<std::string> arguments{};  // "NAME", "[NAME]": how many there may be, and the help
   std::function<int(const Args&)> run{};
-  std::string details{};                 // more for its own --help
-  bool pass_through{false};              // the arguments are somebody else's: not checked, and --help is not caught
+  std::string details{};     // more for its own --help
+  bool pass_through{false};  // the arguments are somebody else's: not checked, and --help is not caught
 };
 
 struct Program {
@@ -71,8 +74,8 @@ struct Program {
   std::string epilogue{};        // at the end of the main help
 };
 
-// Runs the command that `args` (without the program's name) asks for. `help [COMMAND]` and --help print and return 0. Flags of
-// `common` may also stand before the command.
+// Runs the command that `args` (without the program's name) asks for. `help [COMMAND]` and --help print and return 0.
+// Flags of `common` may also stand before the command.
 int dispatch(const Program& program, const std::vector<std::string>& args);
 
 // Help texts: of the whole program, of the commands that begin with `prefix` ("show"), of one command.
@@ -80,9 +83,9 @@ std::string help_text(const Program& program);
 std::string help_text(const Program& program, const std::string& prefix);
 std::string help_text(const Program& program, const Command& command);
 
-// Calls `body` with the arguments after the program's name and returns the exit code. An exception is printed to stderr as
-// "program: error: WHAT" and, when there is one, "hint: ...": a UserError ends with its own code, a lost connection with monitor (6),
-// an error of a server with sql (4), all else with internal (12).
+// Calls `body` with the arguments after the program's name and returns the exit code. An exception is printed to stderr
+// as "program: error: WHAT" and, when there is one, "hint: ...": a UserError ends with its own code, a lost connection
+// with monitor (6), an error of a server with sql (4), all else with internal (12).
 int run_main(const std::string& program, int argc, char** argv,
              const std::function<int(const std::vector<std::string>&)>& body) noexcept;
 

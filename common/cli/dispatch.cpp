@@ -99,8 +99,9 @@ std::string known_prefix(const Program& program, const std::vector<std::string>&
 }
 
 void check_arguments(const Command& command, const Args& args) {
-  const auto required = static_cast<std::size_t>(std::count_if(
-      command.arguments.begin(), command.arguments.end(), [](const std::string& name) { return !name.starts_with('['); }));
+  const auto required =
+      static_cast<std::size_t>(std::count_if(command.arguments.begin(), command.arguments.end(),
+                                             [](const std::string& name) { return !name.starts_with('['); }));
   if (args.arguments.size() < required) {
     throw UserError(ExitCode::bad_arguments, "`" + command.path + "` needs " + command.arguments[args.arguments.size()],
                     "--help shows what the command takes");
@@ -125,7 +126,8 @@ int run_command(const Program& program, const Command& command, const std::vecto
   }
   std::vector<Option> options = command.options;
   for (const Option& option : program.common) {
-    const bool own = std::any_of(options.begin(), options.end(), [&](const Option& other) { return other.name == option.name; });
+    const bool own =
+        std::any_of(options.begin(), options.end(), [&](const Option& other) { return other.name == option.name; });
     if (!own) options.push_back(option);
   }
   const Args args = parse_options(options, rest);
@@ -170,8 +172,8 @@ std::string help_text(const Program& program) {
   std::vector<std::pair<std::string, std::string>> lines;
   for (const Command& command : program.commands) lines.emplace_back(command.path, command.summary);
   lines.emplace_back("help [COMMAND]", "this text, or the options of a command");
-  std::string text = program.name + ": " + program.summary + "\n\nUsage: " + program.name + " COMMAND [OPTIONS]\n\nCommands:\n" +
-                     two_columns(lines);
+  std::string text = program.name + ": " + program.summary + "\n\nUsage: " + program.name +
+                     " COMMAND [OPTIONS]\n\nCommands:\n" + two_columns(lines);
   if (!program.common.empty()) {
     std::vector<std::pair<std::string, std::string>> common;
     for (const Option& option : program.common) common.push_back(help_line(option));
@@ -212,8 +214,11 @@ int dispatch(const Program& program, const std::vector<std::string>& args) {
   const std::vector<std::string> leading(args.begin(), first);
   std::vector<std::string> words(first, args.end());
   if (words.empty()) {
-    const bool version = std::any_of(leading.begin(), leading.end(), [](const auto& arg) { return arg == "--version" || arg == "-V"; });
-    if (!wants_help(leading) && !leading.empty() && !version) throw UserError(ExitCode::bad_arguments, "a command is missing", "`" + program.name + " help` lists the commands");
+    const bool version =
+        std::any_of(leading.begin(), leading.end(), [](const auto& arg) { return arg == "--version" || arg == "-V"; });
+    if (!wants_help(leading) && !leading.empty() && !version)
+      throw UserError(ExitCode::bad_arguments, "a command is missing",
+                      "`" + program.name + " help` lists the commands");
     if (!version) return show_help(program, {});
     words = {"version"};
     for (const std::string& arg : leading) {

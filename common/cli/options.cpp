@@ -95,7 +95,9 @@ std::optional<std::string> Args::maybe(const std::string& name) const {
   return std::nullopt;
 }
 
-std::string Args::get(const std::string& name, const std::string& fallback) const { return maybe(name).value_or(fallback); }
+std::string Args::get(const std::string& name, const std::string& fallback) const {
+  return maybe(name).value_or(fallback);
+}
 
 std::string Args::require(const std::string& name) const {
   auto value = maybe(name);
@@ -118,15 +120,16 @@ int parse_integer(const std::string& text, const std::string& what, int min, int
   const char* end = text.data() + text.size();
   const auto [stop, error] = std::from_chars(text.data(), end, number);
   if (error != std::errc() || stop != end || number < min || number > max) {
-    throw usage(what + " must be a whole number from " + std::to_string(min) + " to " + std::to_string(max) + ", not \"" +
-                text + "\"");
+    throw usage(what + " must be a whole number from " + std::to_string(min) + " to " + std::to_string(max) +
+                ", not \"" + text + "\"");
   }
   return number;
 }
 
 bool parse_boolean(const std::string& text, const std::string& what) {
   std::string word = text;
-  std::transform(word.begin(), word.end(), word.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  std::transform(word.begin(), word.end(), word.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   if (word == "true" || word == "on" || word == "yes" || word == "1") return true;
   if (word == "false" || word == "off" || word == "no" || word == "0") return false;
   throw usage(what + " must be true or false, not \"" + text + "\"");

@@ -46,7 +46,8 @@ std::string Table::text() const {
   }
   const auto line = [&](const std::vector<std::string>& cells) {
     std::string text;
-    for (std::size_t i = 0; i < cells.size(); ++i) text += (i == 0 ? " " : " | ") + padded(cells[i], widths[i], align_[i]);
+    for (std::size_t i = 0; i < cells.size(); ++i)
+      text += (i == 0 ? " " : " | ") + padded(cells[i], widths[i], align_[i]);
     return text.substr(0, text.find_last_not_of(' ') + 1) + "\n";
   };
   std::string text = line(header_);

@@ -16,8 +16,8 @@ namespace pgvigil::client {
 namespace {
 
 json::value typed(const std::string& key, const std::string& value) {
-  constexpr std::array numbers{"node.group",     "postgresql.port",         "replication.candidate_priority",
-                               "timeouts.start", "timeouts.stop",           "timeouts.heartbeat_ms"};
+  constexpr std::array numbers{"node.group",     "postgresql.port", "replication.candidate_priority",
+                               "timeouts.start", "timeouts.stop",   "timeouts.heartbeat_ms"};
   constexpr std::array booleans{"postgresql.manage_hba", "replication.replication_quorum"};
   if (std::find(numbers.begin(), numbers.end(), key) != numbers.end()) return json::parse(value);
   if (std::find(booleans.begin(), booleans.end(), key) != booleans.end()) return value == "true";
@@ -62,7 +62,8 @@ int set(const Args& args) {
   } else {
     print(value + "\n");
   }
-  note(args, "written to " + config.file.string() + "; `pgvigil reload` or the next start of the daemon makes it count");
+  note(args,
+       "written to " + config.file.string() + "; `pgvigil reload` or the next start of the daemon makes it count");
   return 0;
 }
 

@@ -33,7 +33,8 @@ std::vector<Option> monitor_options(std::vector<Option> more) {
   std::vector<Option> options{
       pgdata_option(),
       {"monitor", "URI", "connection string of the monitor's database", {"PGVIGIL_MONITOR", "PG_AUTOCTL_MONITOR"}},
-      {"monitor-password-file", "FILE", "file with the password for it; otherwise $PGPASSWORD or $PGPASSFILE as with psql"},
+      {"monitor-password-file", "FILE",
+       "file with the password for it; otherwise $PGPASSWORD or $PGPASSFILE as with psql"},
       formation_option()};
   options.insert(options.end(), more.begin(), more.end());
   options.push_back(json_option());
@@ -55,9 +56,10 @@ config::Config load_config(const Args& args) {
     throw UserError(ExitCode::bad_arguments, "it is not said which node is meant", "give --pgdata, or set PGDATA");
   }
   if (auto found = find_config(args)) return *found;
-  throw UserError(ExitCode::bad_config,
-                  "there is no configuration for " + *pgdata + ": " + config::config_path_for(*pgdata).string() + " does not exist",
-                  "`pgvigil create monitor` or `pgvigil create postgres` makes it; run this command as the user who owns the node");
+  throw UserError(
+      ExitCode::bad_config,
+      "there is no configuration for " + *pgdata + ": " + config::config_path_for(*pgdata).string() + " does not exist",
+      "`pgvigil create monitor` or `pgvigil create postgres` makes it; run this command as the user who owns the node");
 }
 
 std::string formation_of(const Args& args) {
@@ -93,7 +95,8 @@ json::value find_node(const json::array& nodes, const Args& args) {
     if (same) return node;
   }
   const std::string wanted = name.empty() ? host + ":" + port : "\"" + name + "\"";
-  throw UserError(ExitCode::bad_arguments, "there is no node " + wanted + " in formation \"" + formation_of(args) + "\"",
+  throw UserError(ExitCode::bad_arguments,
+                  "there is no node " + wanted + " in formation \"" + formation_of(args) + "\"",
                   "`pgvigil show state` lists the nodes");
 }
 

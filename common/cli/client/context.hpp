@@ -41,8 +41,8 @@ std::string monitor_conninfo(const Args& args);
 // The same as the URI that keepers use, without a password.
 std::string monitor_uri(const Args& args);
 
-// A session with the monitor's database. Every error is a UserError: what the monitor refuses ends with bad_arguments (1), all
-// that keeps us from asking it with monitor (6).
+// A session with the monitor's database. Every error is a UserError: what the monitor refuses ends with bad_arguments
+// (1), all that keeps us from asking it with monitor (6).
 class Monitor {
  public:
   explicit Monitor(const Args& args);

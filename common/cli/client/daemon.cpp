@@ -50,15 +50,18 @@ Args node_args(const std::vector<std::string>& raw) {
 int run(const Args& args) {
   if (asks_for_help(args.raw)) {
     print(
-        "Usage: pgvigil run [--pgdata DIR] [OPTIONS]\n\nRuns the daemon of the node, in the foreground: pgvigil-monitor for a monitor, "
-        "pgvigil-keeper for a data node.\n`pgvigil-monitor run --help` and `pgvigil-keeper run --help` show the options.\n");
+        "Usage: pgvigil run [--pgdata DIR] [OPTIONS]\n\nRuns the daemon of the node, in the foreground: "
+        "pgvigil-monitor for a monitor, "
+        "pgvigil-keeper for a data node.\n`pgvigil-monitor run --help` and `pgvigil-keeper run --help` show the "
+        "options.\n");
     return 0;
   }
   const config::Config config = load_config(node_args(args.raw));
   exec_daemon(config.role == config::Role::monitor ? monitor_program : keeper_program, "run", args.raw);
 }
 
-Command handed_over(const std::string& path, const std::string& summary, const std::string& program, const std::string& word) {
+Command handed_over(const std::string& path, const std::string& summary, const std::string& program,
+                    const std::string& word) {
   Command command;
   command.path = path;
   command.summary = summary;
@@ -69,7 +72,8 @@ Command handed_over(const std::string& path, const std::string& summary, const s
     } catch (const UserError&) {
       if (!asks_for_help(args.raw)) throw;
     }
-    print("Usage: pgvigil " + path + " [OPTIONS]\n\n" + summary + "\n\n" + program + ", which does it, is not installed.\n");
+    print("Usage: pgvigil " + path + " [OPTIONS]\n\n" + summary + "\n\n" + program +
+          ", which does it, is not installed.\n");
     return 0;
   };
   return command;

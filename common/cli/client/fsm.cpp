@@ -36,12 +36,15 @@ std::set<NodeState> states_in(std::string_view words) {
 // Two kinds of nodes: rules, and the states that their conditions and effects name.
 std::string monitor_dot() {
   std::string text = "digraph monitor {\n  rankdir=LR;\n";
-  for (const NodeState state : all_node_states) text += "  \"" + std::string(to_string(state)) + "\" [shape=ellipse];\n";
+  for (const NodeState state : all_node_states)
+    text += "  \"" + std::string(to_string(state)) + "\" [shape=ellipse];\n";
   for (const fsm::RuleInfo& rule : fsm::rules()) {
     const std::string id = "\"rule " + std::to_string(rule.number) + "\"";
     text += "  " + id + " [shape=box,label=\"" + std::to_string(rule.number) + " " + std::string(rule.name) + "\"];\n";
-    for (const NodeState state : states_in(rule.condition)) text += "  \"" + std::string(to_string(state)) + "\" -> " + id + " [style=dashed];\n";
-    for (const NodeState state : states_in(rule.effect)) text += "  " + id + " -> \"" + std::string(to_string(state)) + "\";\n";
+    for (const NodeState state : states_in(rule.condition))
+      text += "  \"" + std::string(to_string(state)) + "\" -> " + id + " [style=dashed];\n";
+    for (const NodeState state : states_in(rule.effect))
+      text += "  " + id + " -> \"" + std::string(to_string(state)) + "\";\n";
   }
   return text + "}\n";
 }
@@ -54,8 +57,10 @@ int show_monitor(const Args& args) {
   json::array rows;
   cli::Table table({"Rule", "Name", "When", "Then"});
   for (const fsm::RuleInfo& rule : fsm::rules()) {
-    rows.push_back(json::object{{"number", rule.number}, {"name", rule.name}, {"condition", rule.condition}, {"effect", rule.effect}});
-    table.add({std::to_string(rule.number), std::string(rule.name), std::string(rule.condition), std::string(rule.effect)});
+    rows.push_back(json::object{
+        {"number", rule.number}, {"name", rule.name}, {"condition", rule.condition}, {"effect", rule.effect}});
+    table.add(
+        {std::to_string(rule.number), std::string(rule.name), std::string(rule.condition), std::string(rule.effect)});
   }
   if (args.has("json")) {
     print_json(rows);
@@ -82,7 +87,8 @@ int show_keeper(const Args& args) {
       rows.push_back(json::object{{"from", to_string(from)}, {"to", to_string(goal)}, {"steps", steps}});
       table.add({std::string(to_string(from)), std::string(to_string(goal)), words});
       if (from == goal) continue;
-      dot += "  \"" + std::string(to_string(from)) + "\" -> \"" + std::string(to_string(goal)) + "\" [label=\"" + words + "\"];\n";
+      dot += "  \"" + std::string(to_string(from)) + "\" -> \"" + std::string(to_string(goal)) + "\" [label=\"" +
+             words + "\"];\n";
     }
   }
   if (args.has("json")) {
@@ -94,16 +100,22 @@ int show_keeper(const Args& args) {
 }
 
 int show_fsm(const Args& args) {
-  if (args.has("json") && args.has("dot")) throw UserError(ExitCode::bad_arguments, "--json and --dot exclude each other");
+  if (args.has("json") && args.has("dot"))
+    throw UserError(ExitCode::bad_arguments, "--json and --dot exclude each other");
   return args.has("keeper") ? show_keeper(args) : show_monitor(args);
 }
 
 }  // namespace
 
 std::vector<Command> fsm_commands() {
-  return {{"show fsm", "the rules of the monitor, or the plans of the keeper",
-           {{"keeper", "", "the keeper's plans instead of the monitor's rules"}, {"dot", "", "print a graph for Graphviz"}, json_option()},
-           {}, show_fsm, "The first rule that matches decides; its number stands in each event."}};
+  return {{"show fsm",
+           "the rules of the monitor, or the plans of the keeper",
+           {{"keeper", "", "the keeper's plans instead of the monitor's rules"},
+            {"dot", "", "print a graph for Graphviz"},
+            json_option()},
+           {},
+           show_fsm,
+           "The first rule that matches decides; its number stands in each event."}};
 }
 
 }  // namespace pgvigil::client

@@ -22,8 +22,8 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
-// The first 16 bytes of global/pg_control have had the same meaning in every release (src/include/catalog/pg_control.h):
-// system identifier, version of the file, version of the catalog.
+// The first 16 bytes of global/pg_control have had the same meaning in every release
+// (src/include/catalog/pg_control.h): system identifier, version of the file, version of the catalog.
 json::object control_of(const fs::path& pgdata) {
   const auto content = os::read_file(pgdata / "global" / "pg_control");
   if (!content || content->size() < 16) return {};
@@ -48,7 +48,9 @@ std::optional<pid_t> postmaster_pid(const config::Config& config) {
 
 }  // namespace
 
-std::optional<int> daemon_pid(const config::Config& config) { return os::PidFile::holder(fs::path(config.state_directory) / "pid"); }
+std::optional<int> daemon_pid(const config::Config& config) {
+  return os::PidFile::holder(fs::path(config.state_directory) / "pid");
+}
 
 json::object local_postgres(const config::Config& config) {
   const fs::path pgdata = config.pgdata;
@@ -80,11 +82,13 @@ std::string postgres_word(const json::object& postgres) {
 json::object local_state(const config::Config& config) {
   const fs::path file = fs::path(config.state_directory) / "keeper.json";
   if (config.role != config::Role::keeper) {
-    throw UserError(ExitCode::bad_arguments, "this is a monitor; only a data node has a local state", "leave out --local");
+    throw UserError(ExitCode::bad_arguments, "this is a monitor; only a data node has a local state",
+                    "leave out --local");
   }
   const auto text = os::read_file(file);
   if (!text) {
-    throw UserError(ExitCode::bad_state, "there is no state file " + file.string(), "has `pgvigil create postgres` ended well?");
+    throw UserError(ExitCode::bad_state, "there is no state file " + file.string(),
+                    "has `pgvigil create postgres` ended well?");
   }
   try {
     const json::value state = json::parse(*text);

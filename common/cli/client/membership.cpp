@@ -27,7 +27,8 @@ Member find_member(Monitor& monitor, const Args& args) {
     const json::array nodes = monitor.current_state(formations[i], std::nullopt);
     try {
       const json::value node = find_node(nodes, args);
-      return {formations[i], integer_of(node, "node_id"), static_cast<int>(integer_of(node, "group_id")), cli::cell(node, "nodename")};
+      return {formations[i], integer_of(node, "node_id"), static_cast<int>(integer_of(node, "group_id")),
+              cli::cell(node, "nodename")};
     } catch (const UserError&) {
       if (i + 1 == formations.size()) throw;
     }
@@ -37,10 +38,12 @@ Member find_member(Monitor& monitor, const Args& args) {
 
 int drop_remote(const Args& args) {
   if (args.has("destroy")) {
-    throw UserError(ExitCode::bad_arguments, "--destroy works only on the node's own machine", "give --pgdata there instead of --name or --hostname");
+    throw UserError(ExitCode::bad_arguments, "--destroy works only on the node's own machine",
+                    "give --pgdata there instead of --name or --hostname");
   }
   if (args.has("name") && args.has("hostname")) {
-    throw UserError(ExitCode::bad_arguments, "--name and --hostname exclude each other", "give --name, or --hostname and --pgport");
+    throw UserError(ExitCode::bad_arguments, "--name and --hostname exclude each other",
+                    "give --name, or --hostname and --pgport");
   }
   const bool force = args.has("force");
   const int seconds = args.integer("wait", 60, 0, 86400);
@@ -79,7 +82,8 @@ int create_formation(const Args& args) {
     throw UserError(ExitCode::bad_arguments, "--enable-secondary and --disable-secondary exclude each other");
   }
   if (args.get("kind", "pgsql") != "pgsql") {
-    throw UserError(ExitCode::bad_arguments, "there are no formations of the kind \"" + args.get("kind") + "\"", "the only kind is pgsql");
+    throw UserError(ExitCode::bad_arguments, "there are no formations of the kind \"" + args.get("kind") + "\"",
+                    "the only kind is pgsql");
   }
   const std::string name = args.require("formation");
   const int standbys = args.integer("number-sync-standbys", 0, 0, 1000);
@@ -89,7 +93,11 @@ int create_formation(const Args& args) {
   monitor.query("select pgvigil.create_formation($1::text, $2::text, $3::boolean, $4::int)",
                 {name, dbname, secondary ? "true" : "false", std::to_string(standbys)});
   if (args.has("json")) {
-    print_json(json::object{{"formation", name}, {"kind", "pgsql"}, {"dbname", dbname}, {"opt_secondary", secondary}, {"number_sync_standbys", standbys}});
+    print_json(json::object{{"formation", name},
+                            {"kind", "pgsql"},
+                            {"dbname", dbname},
+                            {"opt_secondary", secondary},
+                            {"number_sync_standbys", standbys}});
   } else {
     note(args, "formation \"" + name + "\" is made");
   }
@@ -108,7 +116,8 @@ int drop_formation(const Args& args) {
 
 std::vector<Command> membership_commands() {
   return {
-      {"drop node", "take a node out of its formation",
+      {"drop node",
+       "take a node out of its formation",
        monitor_options({{"name", "NODE", "which node"},
                         {"hostname", "HOST", "which node, with --pgport"},
                         {"pgport", "PORT", "5432 when it is not given"},
@@ -116,15 +125,19 @@ std::vector<Command> membership_commands() {
                         {"destroy", "", "local node: remove its data directory too"},
                         {"wait", "SECONDS", "how long to wait for the end (60)"},
                         {"no-wait", "", "the same as --wait 0"}}),
-       {}, drop_node,
+       {},
+       drop_node,
        "With --pgdata alone it is the local node: its keeper does it. A primary hands over first."},
-      {"create formation", "make a formation",
-       monitor_options({{"kind", "KIND", "pgsql"},
-                        {"dbname", "NAME", "database of its nodes (postgres)"},
-                        {"enable-secondary", "", "it may have secondaries (this is so anyway)"},
-                        {"disable-secondary", "", "it may not have secondaries"},
-                        {"number-sync-standbys", "N", "standbys that must have a commit before it is acknowledged (0)"}}),
-       {}, create_formation},
+      {"create formation",
+       "make a formation",
+       monitor_options(
+           {{"kind", "KIND", "pgsql"},
+            {"dbname", "NAME", "database of its nodes (postgres)"},
+            {"enable-secondary", "", "it may have secondaries (this is so anyway)"},
+            {"disable-secondary", "", "it may not have secondaries"},
+            {"number-sync-standbys", "N", "standbys that must have a commit before it is acknowledged (0)"}}),
+       {},
+       create_formation},
       {"drop formation", "remove a formation that has no nodes", monitor_options(), {}, drop_formation},
   };
 }

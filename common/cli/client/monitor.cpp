@@ -18,13 +18,15 @@ pg::ConninfoMap parsed(const std::string& text, const std::string& source) {
   } catch (const UserError&) {
     throw;
   } catch (const Error& error) {
-    throw UserError(ExitCode::bad_arguments, source + " is " + error.what(), "for example postgres://pgvigil_node@monitor.example:5432/pgvigil");
+    throw UserError(ExitCode::bad_arguments, source + " is " + error.what(),
+                    "for example postgres://pgvigil_node@monitor.example:5432/pgvigil");
   }
 }
 
 // How a program on the monitor's own host gets in: over its socket, as its superuser.
 pg::ConninfoMap local_monitor(const config::Config& config) {
-  if (!config.database_uri.empty()) return parsed(config.database_uri, "monitor database URI in " + config.file.string());
+  if (!config.database_uri.empty())
+    return parsed(config.database_uri, "monitor database URI in " + config.file.string());
   pg::ConninfoMap values{{"host", config.socket_directory.empty() ? config.state_directory : config.socket_directory},
                          {"port", std::to_string(config.port)},
                          {"dbname", monitor_database}};
@@ -41,8 +43,8 @@ pg::ConninfoMap keepers_monitor(const config::Config& config) {
   return values;
 }
 
-// The configuration that says where the monitor is, unless a URI does: --monitor wins, then --pgdata, then the environment's URI, then
-// $PGDATA.
+// The configuration that says where the monitor is, unless a URI does: --monitor wins, then --pgdata, then the
+// environment's URI, then $PGDATA.
 std::optional<config::Config> monitor_source(const Args& args) {
   const bool explicit_pgdata = args.given("pgdata") && !args.given("monitor");
   return explicit_pgdata || !args.has("monitor") ? find_config(args) : std::nullopt;
@@ -68,7 +70,9 @@ UserError translated(const pg::ConnectionError& error, const std::string& where)
       hint = "is the monitor running? `pgvigil status` on its host tells; data nodes go on serving meanwhile";
       break;
     case Kind::rejected:
-      hint = "PGPASSWORD, PGPASSFILE or --monitor-password-file gives a password; the monitor's pg_hba.conf says who may come in";
+      hint =
+          "PGPASSWORD, PGPASSFILE or --monitor-password-file gives a password; the monitor's pg_hba.conf says who may "
+          "come in";
       break;
     case Kind::timeout:
       hint = "is its host up, and does a firewall drop the packets?";
@@ -80,7 +84,8 @@ UserError translated(const pg::ConnectionError& error, const std::string& where)
   return UserError(ExitCode::monitor, "cannot talk to the monitor (" + where + "): " + error.what(), hint);
 }
 
-// Undefined function, table or schema, insufficient privilege: it is not a monitor's database, or not one of our version.
+// Undefined function, table or schema, insufficient privilege: it is not a monitor's database, or not one of our
+// version.
 UserError translated(const pg::SqlError& error) {
   const std::string& state = error.sqlstate;
   if (state == "42501") {

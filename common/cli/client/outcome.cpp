@@ -16,7 +16,9 @@ namespace {
 // Notifications wake us; this is for what is not told by an event (a node that reaches its goal).
 constexpr pg::Millis poll_interval{100};
 
-bool converged(const json::value& node) { return cell(node, "current_group_state") == cell(node, "assigned_group_state"); }
+bool converged(const json::value& node) {
+  return cell(node, "current_group_state") == cell(node, "assigned_group_state");
+}
 
 bool writes(const json::value& node) {
   const auto state = parse_node_state(cell(node, "current_group_state"));
@@ -44,8 +46,9 @@ std::string unsettled_nodes(const json::array& nodes) {
   for (const json::value& node : nodes) {
     if (converged(node)) continue;
     const std::string reason = cell(node, "reason");
-    list += (list.empty() ? "" : "; ") + cell(node, "nodename") + " is on its way from " + cell(node, "current_group_state") + " to " +
-            cell(node, "assigned_group_state") + (reason.empty() ? "" : " (" + reason + ")");
+    list += (list.empty() ? "" : "; ") + cell(node, "nodename") + " is on its way from " +
+            cell(node, "current_group_state") + " to " + cell(node, "assigned_group_state") +
+            (reason.empty() ? "" : " (" + reason + ")");
   }
   return list;
 }
@@ -61,13 +64,15 @@ bool settled(const json::array& nodes) {
   if (writer_name(nodes).empty()) return false;
   return std::all_of(nodes.begin(), nodes.end(), [](const json::value& node) {
     if (converged(node)) return true;
-    // A keeper that is silent may never come back. One that reports, with its PostgreSQL stopped on purpose, is on its way.
+    // A keeper that is silent may never come back. One that reports, with its PostgreSQL stopped on purpose, is on its
+    // way.
     const json::value* age = node.as_object().if_contains("report_age_seconds");
     return age == nullptr || age->is_null() || age->to_number<double>() > 5.0;
   });
 }
 
-Follower::Follower(Monitor& monitor, const Args& args, std::string formation, std::optional<int> group, std::chrono::seconds limit)
+Follower::Follower(Monitor& monitor, const Args& args, std::string formation, std::optional<int> group,
+                   std::chrono::seconds limit)
     : monitor_(monitor),
       args_(args),
       formation_(std::move(formation)),
@@ -89,10 +94,10 @@ void Follower::show_changes() {
     name_width = std::max(name_width, cli::display_width(cell(node, "nodename")));
     host_width = std::max(host_width, cell(node, "nodehost").size() + 1 + cell(node, "nodeport").size());
   }
-  const auto line = [&](const std::string& time, const std::string& name, const std::string& host, const std::string& from,
-                        const std::string& to) {
-    print(" " + padded(time, 12) + " | " + padded(name, name_width) + " | " + padded(host, host_width) + " | " + padded(from, 19) +
-          " | " + to + "\n");
+  const auto line = [&](const std::string& time, const std::string& name, const std::string& host,
+                        const std::string& from, const std::string& to) {
+    print(" " + padded(time, 12) + " | " + padded(name, name_width) + " | " + padded(host, host_width) + " | " +
+          padded(from, 19) + " | " + to + "\n");
   };
   for (const json::value& node : nodes_) {
     const std::string states = cell(node, "current_group_state") + " " + cell(node, "assigned_group_state");
@@ -101,8 +106,8 @@ void Follower::show_changes() {
     last = states;
     if (!header_shown_) {
       line("Time", "Name", "Host:Port", "Reported State", "Assigned State");
-      print(std::string(14, '-') + "+" + std::string(name_width + 2, '-') + "+" + std::string(host_width + 2, '-') + "+" +
-            std::string(21, '-') + "+" + std::string(20, '-') + "\n");
+      print(std::string(14, '-') + "+" + std::string(name_width + 2, '-') + "+" + std::string(host_width + 2, '-') +
+            "+" + std::string(21, '-') + "+" + std::string(20, '-') + "\n");
       header_shown_ = true;
     }
     line(wall_clock(), cell(node, "nodename"), cell(node, "nodehost") + ":" + cell(node, "nodeport"),
@@ -121,15 +126,19 @@ bool Follower::step() {
 
 std::string Follower::wait_decision(std::int64_t request) {
   for (;;) {
-    const auto result = monitor_.query("select status, message from pgvigil.request_status($1::bigint)", {std::to_string(request)});
+    const auto result =
+        monitor_.query("select status, message from pgvigil.request_status($1::bigint)", {std::to_string(request)});
     const std::string status = result.text(0, "status");
     const std::string message = result.text(0, "message");
-    if (status == "refused") throw UserError(ExitCode::bad_arguments, "refused: " + message, "`pgvigil show state` and `pgvigil show events` tell more");
+    if (status == "refused")
+      throw UserError(ExitCode::bad_arguments, "refused: " + message,
+                      "`pgvigil show state` and `pgvigil show events` tell more");
     if (status != "pending") return message;
     if (!step()) {
-      throw UserError(ExitCode::internal,
-                      "the monitor has not decided within " + std::to_string(limit_.count()) + " s; the request stays pending",
-                      "is `pgvigil run` of the monitor alive? `pgvigil show state` shows where the group is");
+      throw UserError(
+          ExitCode::internal,
+          "the monitor has not decided within " + std::to_string(limit_.count()) + " s; the request stays pending",
+          "is `pgvigil run` of the monitor alive? `pgvigil show state` shows where the group is");
     }
   }
 }
@@ -141,8 +150,9 @@ json::array Follower::wait_settled() {
     if (step()) continue;
     const std::string writer = writer_name(nodes_);
     throw UserError(ExitCode::internal,
-                    "the group has not come to rest within " + std::to_string(limit_.count()) + " s: " +
-                        (writer.empty() ? "no node takes writes" : writer + " takes writes") + "; " + unsettled_nodes(nodes_),
+                    "the group has not come to rest within " + std::to_string(limit_.count()) +
+                        " s: " + (writer.empty() ? "no node takes writes" : writer + " takes writes") + "; " +
+                        unsettled_nodes(nodes_),
                     "it goes on by itself; `pgvigil show state --watch` follows it");
   }
   return nodes_;

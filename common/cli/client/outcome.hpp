@@ -9,7 +9,8 @@
 
 namespace pgvigil::client {
 
-// Some node takes writes, and every node that can be heard has reached what it was told. A node that is not healthy is not waited for.
+// Some node takes writes, and every node that can be heard has reached what it was told. A node that is not healthy is
+// not waited for.
 bool settled(const json::array& nodes);
 // The name of the node that takes writes; "" when there is none.
 std::string writer_name(const json::array& nodes);
@@ -17,10 +18,11 @@ std::string writer_name(const json::array& nodes);
 class Follower {
  public:
   // LISTENs; call it before the request is made. `group`: nullopt for all.
-  Follower(Monitor& monitor, const Args& args, std::string formation, std::optional<int> group, std::chrono::seconds limit);
+  Follower(Monitor& monitor, const Args& args, std::string formation, std::optional<int> group,
+           std::chrono::seconds limit);
 
-  // Waits until the request is decided. Throws UserError: bad_arguments with the monitor's words when it is refused, internal when time runs
-  // out. Returns the monitor's message.
+  // Waits until the request is decided. Throws UserError: bad_arguments with the monitor's words when it is refused,
+  // internal when time runs out. Returns the monitor's message.
   std::string wait_decision(std::int64_t request);
   // Waits until the group is settled; UserError(internal) when time runs out.
   json::array wait_settled();

@@ -39,7 +39,8 @@ int follow(const Args& args, Follower& follower, std::int64_t request, bool to_t
   const json::array nodes = follower.wait_settled();
   const std::string writer = writer_name(nodes);
   if (expected.empty() ? writer == before && !before.empty() : writer != expected) {
-    throw UserError(ExitCode::internal, "it was given up: " + writer + " takes writes", "`pgvigil show events` says why");
+    throw UserError(ExitCode::internal, "it was given up: " + writer + " takes writes",
+                    "`pgvigil show events` says why");
   }
   finish(args, nodes, writer + " takes writes now");
   return 0;
@@ -94,8 +95,10 @@ int maintenance(const Args& args, bool enable) {
   }
   const json::array nodes = follower.wait_settled();
   if (in_maintenance(nodes, id) != enable) {
-    throw UserError(ExitCode::internal, "the group has come to rest, but the node is " + std::string(enable ? "not " : "still ") + "in maintenance",
-                    "`pgvigil show events` says why");
+    throw UserError(
+        ExitCode::internal,
+        "the group has come to rest, but the node is " + std::string(enable ? "not " : "still ") + "in maintenance",
+        "`pgvigil show events` says why");
   }
   finish(args, nodes, cli::cell(node, "nodename") + (enable ? " is in maintenance" : " is back from maintenance"));
   return 0;
@@ -108,13 +111,24 @@ std::vector<Command> perform_commands() {
   const Option name{"name", "NODE", "the node to promote (else the one of --pgdata)"};
   const Option no_wait{"no-wait", "", "the same as --wait 0"};
   const std::string details =
-      "Prints each change of a state, and ends when a node takes writes and every node that can be heard has reached its state.\n"
+      "Prints each change of a state, and ends when a node takes writes and every node that can be heard has reached "
+      "its state.\n"
       "Exits with 1 when it is refused, with 12 when the time is over (the monitor goes on all the same).";
   const auto failover_options = monitor_options({group_option(), wait_option, no_wait, data_loss});
   return {
-      {"perform failover", "hand over to the best secondary; an election when the primary is lost", failover_options, {}, failover, details},
+      {"perform failover",
+       "hand over to the best secondary; an election when the primary is lost",
+       failover_options,
+       {},
+       failover,
+       details},
       {"perform switchover", "the same as perform failover", failover_options, {}, failover, details},
-      {"perform promotion", "hand over to one certain node", monitor_options({name, wait_option, no_wait}), {}, promotion, details},
+      {"perform promotion",
+       "hand over to one certain node",
+       monitor_options({name, wait_option, no_wait}),
+       {},
+       promotion,
+       details},
   };
 }
 
@@ -123,9 +137,15 @@ std::vector<Command> maintenance_commands() {
   const Option no_wait{"no-wait", "", "the same as --wait 0"};
   const Option allow{"allow-failover", "", "also a primary: another node takes over first"};
   return {
-      {"enable maintenance", "take a node out of the group's work", monitor_options({name, allow, wait_option, no_wait}), {},
+      {"enable maintenance",
+       "take a node out of the group's work",
+       monitor_options({name, allow, wait_option, no_wait}),
+       {},
        [](const Args& args) { return maintenance(args, true); }},
-      {"disable maintenance", "let a node come back from maintenance", monitor_options({name, wait_option, no_wait}), {},
+      {"disable maintenance",
+       "let a node come back from maintenance",
+       monitor_options({name, wait_option, no_wait}),
+       {},
        [](const Args& args) { return maintenance(args, false); }},
   };
 }

@@ -52,8 +52,8 @@ int stop(const Args& args) {
   while (handle->alive()) {
     if (Clock::now() >= deadline) {
       throw UserError(ExitCode::internal,
-                      std::string(daemon_name(config)) + " (process " + std::to_string(pid) + ") is still stopping after " +
-                          std::to_string(wait_seconds) + " s",
+                      std::string(daemon_name(config)) + " (process " + std::to_string(pid) +
+                          ") is still stopping after " + std::to_string(wait_seconds) + " s",
                       "its log says what it waits for; --fast and --immediate do not wait for sessions");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -63,10 +63,12 @@ int stop(const Args& args) {
 }
 
 int reload(const Args& args) {
-  const config::Config config = load_config(args);  // a file that cannot be read is refused here, before the daemon sees it
+  const config::Config config =
+      load_config(args);  // a file that cannot be read is refused here, before the daemon sees it
   const pid_t pid = running_daemon(config);
   send(pid, SIGHUP, ExitCode::reload);
-  note(args, std::string("told ") + daemon_name(config) + " (process " + std::to_string(pid) + ") to read " + config.file.string());
+  note(args, std::string("told ") + daemon_name(config) + " (process " + std::to_string(pid) + ") to read " +
+                 config.file.string());
   return 0;
 }
 
@@ -74,7 +76,8 @@ json::object daemon_object(const config::Config& config, const std::optional<int
   const char* status = pid ? "running" : "not running";
   json::array services;
   if (pid) {
-    services.push_back(json::object{{"name", daemon_name(config)}, {"pid", *pid}, {"status", status}, {"version", PGVIGIL_VERSION}});
+    services.push_back(
+        json::object{{"name", daemon_name(config)}, {"pid", *pid}, {"status", status}, {"version", PGVIGIL_VERSION}});
   }
   return {{"pid", pid.value_or(0)},
           {"status", status},
@@ -95,7 +98,8 @@ int status(const Args& args) {
   if (args.has("json")) {
     print_json(json::object{{"postgres", postgres}, {"pg_autoctl", daemon_object(config, pid)}});
   } else {
-    print(std::string(daemon_name(config)) + ": " + (pid ? "running, process " + std::to_string(*pid) : "not running") + "\n");
+    print(std::string(daemon_name(config)) + ": " + (pid ? "running, process " + std::to_string(*pid) : "not running") +
+          "\n");
     if (has_postgres) {
       const std::string number = cli::cell(postgres, "pid");
       print("PostgreSQL: " + postgres_word(postgres) + (number == "0" ? "" : ", process " + number) + ", port " +
@@ -110,14 +114,21 @@ int status(const Args& args) {
 
 std::vector<Command> process_commands() {
   return {
-      {"stop", "stop the node's daemon and its PostgreSQL",
+      {"stop",
+       "stop the node's daemon and its PostgreSQL",
        {pgdata_option(),
         {"fast", "", "SIGINT instead of SIGTERM"},
         {"immediate", "", "SIGQUIT: PostgreSQL will have to recover at its next start"},
         {"wait", "SECONDS", "how long to wait for the end (120)"}},
-       {}, stop, "Exits with 3 when it is not running."},
+       {},
+       stop,
+       "Exits with 3 when it is not running."},
       {"reload", "make the node's daemon read its configuration again", {pgdata_option()}, {}, reload},
-      {"status", "does the node's daemon run, and is its PostgreSQL ready?", {pgdata_option(), json_option()}, {}, status,
+      {"status",
+       "does the node's daemon run, and is its PostgreSQL ready?",
+       {pgdata_option(), json_option()},
+       {},
+       status,
        "Exits with 0 when all is well, 3 when the daemon is not running, 5 when PostgreSQL is not ready."},
   };
 }

@@ -68,7 +68,10 @@ int set_metadata(const Args& args) {
   const json::value node = find_node(monitor.current_state(formation_of(args), std::nullopt), which);
   monitor.query("select pgvigil.set_node_metadata($1::bigint, $2::text, $3::text, $4::int)",
                 {std::to_string(integer_of(node, "node_id")), new_name, new_host, new_port});
-  json::object result{{"node_id", node.at("node_id")}, {"name", node.at("nodename")}, {"hostname", node.at("nodehost")}, {"pgport", node.at("nodeport")}};
+  json::object result{{"node_id", node.at("node_id")},
+                      {"name", node.at("nodename")},
+                      {"hostname", node.at("nodehost")},
+                      {"pgport", node.at("nodeport")}};
   if (new_name) result["name"] = *new_name;
   if (new_host) result["hostname"] = *new_host;
   if (new_port) result["pgport"] = std::stoi(*new_port);
@@ -95,7 +98,8 @@ int get_standbys(const Args& args) {
 int set_standbys(const Args& args) {
   const int number = cli::parse_integer(args.arguments.front(), "number-sync-standbys", 0, 1000);
   Monitor monitor(args);
-  monitor.query("select pgvigil.set_formation_number_sync_standbys($1::text, $2::int)", {formation_of(args), std::to_string(number)});
+  monitor.query("select pgvigil.set_formation_number_sync_standbys($1::text, $2::int)",
+                {formation_of(args), std::to_string(number)});
   const std::string key = "number-sync-standbys";
   show_value(args, {{key, number}}, key);
   return 0;
@@ -105,7 +109,8 @@ int set_timing(const Args& args) {
   const std::string key = args.arguments[0];
   const int ms = cli::parse_integer(args.arguments[1], key, 1, 86'400'000);
   Monitor monitor(args);
-  monitor.query("select pgvigil.set_formation_timing($1::text, $2::text, $3::int)", {formation_of(args), key, std::to_string(ms)});
+  monitor.query("select pgvigil.set_formation_timing($1::text, $2::text, $3::int)",
+                {formation_of(args), key, std::to_string(ms)});
   show_value(args, {{key, ms}}, key);
   return 0;
 }
@@ -116,22 +121,42 @@ std::vector<Command> settings_commands() {
   const auto node = monitor_options({name_option});
   const auto formation = monitor_options();
   return {
-      {"get node candidate-priority", "0: never promoted; the highest is preferred", node, {},
+      {"get node candidate-priority",
+       "0: never promoted; the highest is preferred",
+       node,
+       {},
        [](const Args& args) { return get_node(args, "candidate-priority", "candidate_priority"); }},
-      {"get node replication-quorum", "does the node count for synchronous replication?", node, {},
+      {"get node replication-quorum",
+       "does the node count for synchronous replication?",
+       node,
+       {},
        [](const Args& args) { return get_node(args, "replication-quorum", "replication_quorum"); }},
       {"set node candidate-priority", "0 (never promoted) to 100", node, {"PRIORITY"}, set_priority},
       {"set node replication-quorum", "true or false", node, {"BOOLEAN"}, set_quorum},
-      {"set node metadata", "another name or address for a node",
+      {"set node metadata",
+       "another name or address for a node",
        monitor_options({{"node", "NODE", "which node, by its present name (else the one of --pgdata)"},
                         {"name", "NAME", "its new name"},
                         {"hostname", "HOST", "its new host"},
                         {"pgport", "PORT", "its new port"}}),
-       {}, set_metadata},
+       {},
+       set_metadata},
       {"get formation settings", "the settings of a formation and of its nodes", formation, {}, show_settings},
-      {"get formation number-sync-standbys", "standbys that must have a commit before it is acknowledged", formation, {}, get_standbys},
-      {"set formation number-sync-standbys", "standbys that must have a commit before it is acknowledged", formation, {"N"}, set_standbys},
-      {"set formation settings", "a time limit of the monitor's rules", formation, {"SETTING", "MILLISECONDS"}, set_timing,
+      {"get formation number-sync-standbys",
+       "standbys that must have a commit before it is acknowledged",
+       formation,
+       {},
+       get_standbys},
+      {"set formation number-sync-standbys",
+       "standbys that must have a commit before it is acknowledged",
+       formation,
+       {"N"},
+       set_standbys},
+      {"set formation settings",
+       "a time limit of the monitor's rules",
+       formation,
+       {"SETTING", "MILLISECONDS"},
+       set_timing,
        "Settings: unhealthy_ms, standby_lost_ms, lease_ms, drain_ms. `get formation settings` shows them."},
   };
 }

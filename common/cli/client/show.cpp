@@ -35,8 +35,8 @@ int show_local(const Args& args) {
   }
   cli::Table table({"Name", "Node", "Host:Port", "TLI", "PostgreSQL", "Reported State", "Assigned State"});
   table.add({cli::cell(state, "name"), cli::cell(state, "groupId") + "/" + cli::cell(state, "nodeId"),
-             config.hostname + ":" + std::to_string(config.port), cli::cell(state, "timeline"),
-             postgres_word(postgres), cli::cell(state, "current_role"), cli::cell(state, "assigned_role")});
+             config.hostname + ":" + std::to_string(config.port), cli::cell(state, "timeline"), postgres_word(postgres),
+             cli::cell(state, "current_role"), cli::cell(state, "assigned_role")});
   print(table.text());
   return 0;
 }
@@ -98,9 +98,10 @@ int show_names(const Args& args) {
   Monitor monitor(args);
   const std::string formation = formation_of(args);
   const int group = group_of(args).value_or(0);
-  const std::string names =
-      monitor.query("select pgvigil.synchronous_standby_names($1::text, $2::int) as names", {formation, std::to_string(group)})
-          .text(0, "names");
+  const std::string names = monitor
+                                .query("select pgvigil.synchronous_standby_names($1::text, $2::int) as names",
+                                       {formation, std::to_string(group)})
+                                .text(0, "names");
   if (args.has("json")) {
     print_json(json::object{{"formation", formation}, {"group", group}, {"synchronous_standby_names", names}});
   } else {
@@ -117,7 +118,8 @@ int show_settings(const Args& args) {
   if (!args.has("json")) {
     cli::Table table({"Context", "Name", "Setting", "Value"});
     for (const json::value& row : rows) {
-      table.add({cli::cell(row, "context"), cli::cell(row, "nodename"), cli::cell(row, "setting"), cli::cell(row, "value")});
+      table.add(
+          {cli::cell(row, "context"), cli::cell(row, "nodename"), cli::cell(row, "setting"), cli::cell(row, "value")});
     }
     print(table.text());
     return 0;
@@ -135,12 +137,23 @@ std::vector<Command> show_commands() {
   const Option count{"count", "N", "how many (10)"};
   const Option local{"local", "", "only this node, from its own files; asks no monitor"};
   return {
-      {"show state", "the nodes, with reported and assigned states",
-       monitor_options({group_option(), local, watch_option}), {}, show_state,
+      {"show state",
+       "the nodes, with reported and assigned states",
+       monitor_options({group_option(), local, watch_option}),
+       {},
+       show_state,
        "With --watch --json: one line for each change."},
-      {"show events", "what was decided, by which rule, and why", monitor_options({group_option(), count, watch_option}), {}, show_events},
+      {"show events",
+       "what was decided, by which rule, and why",
+       monitor_options({group_option(), count, watch_option}),
+       {},
+       show_events},
       {"show settings", "the settings of a formation and of its nodes", monitor_options(), {}, show_settings},
-      {"show standby-names", "synchronous_standby_names of a group's primary", monitor_options({group_option()}), {}, show_names},
+      {"show standby-names",
+       "synchronous_standby_names of a group's primary",
+       monitor_options({group_option()}),
+       {},
+       show_names},
   };
 }
 

@@ -13,7 +13,8 @@ namespace {
 std::string formation_uri(Monitor& monitor, const std::string& formation) {
   const auto rows = monitor.query("select host, port, dbname from pgvigil.formation_hosts($1::text)", {formation});
   std::vector<pg::HostPort> hosts;
-  for (int i = 0; i < rows.rows(); ++i) hosts.push_back({rows.text(i, "host"), static_cast<int>(rows.integer(i, "port"))});
+  for (int i = 0; i < rows.rows(); ++i)
+    hosts.push_back({rows.text(i, "host"), static_cast<int>(rows.integer(i, "port"))});
   return hosts.empty() ? "" : pg::application_uri(hosts, rows.text(0, "dbname"), "prefer");
 }
 
@@ -61,8 +62,13 @@ int show_uri(const Args& args) {
 }  // namespace
 
 std::vector<Command> uri_commands() {
-  return {{"show uri", "connection strings of the monitor and of the formations", monitor_options(), {}, show_uri,
-           "With --formation NAME only that one, without a table; the name \"monitor\" stands for the monitor itself."}};
+  return {
+      {"show uri",
+       "connection strings of the monitor and of the formations",
+       monitor_options(),
+       {},
+       show_uri,
+       "With --formation NAME only that one, without a table; the name \"monitor\" stands for the monitor itself."}};
 }
 
 }  // namespace pgvigil::client

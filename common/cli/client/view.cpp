@@ -76,8 +76,8 @@ std::string event_line(const json::value& event) {
   const std::string name = cell(event, "nodename");
   const std::string states = states_word(event);
   return short_time(cell(event, "eventtime")) + "  " + (name.empty() ? "group " + cell(event, "groupid") : name) +
-         (states.empty() ? "" : "  " + states) + "  [" + cell(event, "rule_pos") + " " + cell(event, "rule_name") + "] " +
-         cell(event, "description") + "\n";
+         (states.empty() ? "" : "  " + states) + "  [" + cell(event, "rule_pos") + " " + cell(event, "rule_name") +
+         "] " + cell(event, "description") + "\n";
 }
 
 }  // namespace pgvigil::client

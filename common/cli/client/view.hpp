@@ -7,7 +7,7 @@ namespace pgvigil::client {
 
 namespace json = boost::json;
 
-std::string state_table(const json::array& nodes);    // and below it, one line for each node that is held up by something
+std::string state_table(const json::array& nodes);  // and below it, one line for each node that is held up by something
 std::string event_table(const json::array& events);
 std::string event_line(const json::value& event);
 
