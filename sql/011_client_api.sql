@@ -71,22 +71,22 @@ BEGIN
 END $$;
 
 -- NULL: removed at once (force), or gone already.
-CREATE OR REPLACE FUNCTION pgvigil.remove_node(node bigint, force boolean) RETURNS bigint
+CREATE OR REPLACE FUNCTION pgvigil.remove_node(target bigint, force boolean) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 DECLARE
   n pgvigil.node;
   gr pgvigil.grp;
 BEGIN
-  SELECT * INTO n FROM pgvigil.node WHERE id = node;
-  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', node), 'pgvigil show state lists them', 'PV404'); END IF;
+  SELECT * INTO n FROM pgvigil.node WHERE id = target;
+  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', target), 'pgvigil show state lists them', 'PV404'); END IF;
   IF NOT coalesce(force, false) THEN RETURN pgvigil.ask(n.formation, n.group_id, 'drop_node', n.id, false); END IF;
   UPDATE pgvigil.grp SET peers_version = peers_version + 1 WHERE formation = n.formation AND group_id = n.group_id RETURNING * INTO gr;
   PERFORM pgvigil.record_event(n.formation, n.group_id, n, gr.term, 3, 'removed_by_force', n.name || ' is removed by force');
-  DELETE FROM pgvigil.node WHERE id = node;
+  DELETE FROM pgvigil.node WHERE id = target;
   INSERT INTO pgvigil.removed_node (node_id, formation, name) VALUES (n.id, n.formation, n.name);
   PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id);
   PERFORM pgvigil.wake_keepers(n.formation, n.group_id);
-  PERFORM pg_notify('pgvigil_node_' || node, 'removed');
+  PERFORM pg_notify('pgvigil_node_' || target, 'removed');
   RETURN NULL;
 END $$;
 
@@ -181,14 +181,14 @@ EXCEPTION WHEN check_violation OR not_null_violation THEN
   PERFORM pgvigil.refuse(format('%s ms is out of range for %s', ms, setting));
 END $$;
 
-CREATE OR REPLACE FUNCTION pgvigil.set_node_metadata(node bigint, new_name text, new_host text, new_port integer) RETURNS void
+CREATE OR REPLACE FUNCTION pgvigil.set_node_metadata(target bigint, new_name text, new_host text, new_port integer) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 DECLARE
   n pgvigil.node;
 BEGIN
   UPDATE pgvigil.node SET name = coalesce(new_name, name), host = coalesce(new_host, host), port = coalesce(new_port, port)
-  WHERE id = node RETURNING * INTO n;
-  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', node), '', 'PV404'); END IF;
+  WHERE id = target RETURNING * INTO n;
+  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', target), '', 'PV404'); END IF;
   UPDATE pgvigil.grp SET peers_version = peers_version + 1 WHERE formation = n.formation AND group_id = n.group_id;
   PERFORM pgvigil.wake_keepers(n.formation, n.group_id);
   PERFORM pgvigil.settings_changed(n, format('%s is now at %s:%s', n.name, n.host, n.port));

@@ -14,7 +14,8 @@ Keeper::Keeper(asio::io_context& context, config::Config config, KeeperState sta
       state_(std::move(state)),
       report_now_(context.get_executor()),
       reconcile_now_(context.get_executor()),
-      names_now_(context.get_executor()) {
+      names_now_(context.get_executor()),
+      watch_now_(context.get_executor()) {
   pg_was_running_at_start_ = instance_.postmaster().has_value();
   pg_running_ = pg_was_running_at_start_;
 }
@@ -57,6 +58,7 @@ void Keeper::accept(const Goal& goal) {
   state_.term = goal.term;
   save();  // the promise is durable before anything is done or answered
   if (details) dirty_ = true;
+  watch_now_.set();
   reconcile_now_.set();
 }
 

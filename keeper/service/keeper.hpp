@@ -91,6 +91,7 @@ class Keeper {
   os::Event report_now_;
   os::Event reconcile_now_;
   os::Event names_now_;
+  os::Event watch_now_;               // an order may make the next LSN urgent
   bool dirty_{true};                  // something besides the goal's state has changed: run the plan that keeps us there
   std::optional<postgres::StopMode> stopping_;
   bool finished_{false};

@@ -1,5 +1,6 @@
 // Sees what PostgreSQL does: its process by pidfd, itself by a query on one persistent session.
 #include "common/log/log.hpp"
+#include "common/os/race.hpp"
 #include "keeper/service/keeper.hpp"
 
 namespace pgvigil::keeper {
@@ -75,8 +76,12 @@ asio::awaitable<void> Keeper::observe_once(const os::PidFd& postmaster) {
       report_now_.set();
       names_now_.set();
     }
-    const bool ended = co_await postmaster.wait_exit(urgent(state_) ? pg::Millis{20} : pg::Millis{250});
-    if (ended) co_return;
+    bool ended = false;
+    const pg::Millis pause{urgent(state_) ? 10 : 250};
+    const auto end = [&]() -> asio::awaitable<void> { ended = co_await postmaster.wait_exit(pause); };
+    const auto order = [&]() -> asio::awaitable<void> { co_await watch_now_.wait(pause); };
+    co_await os::race(end(), order());
+    if (ended || !postmaster.alive()) co_return;
   }
 }
 

@@ -1,0 +1,290 @@
+// Inserts unique ids through a multi-host URI, as an application would, and keeps their fates apart: acknowledged, failed for sure, in doubt.
+// The demo, the benchmarks and the scenarios judge by its log. libpq alone, one thread; every wait has a limit, so that no hung host can hold it.
+//
+//   pgvigil-writer --uri URI --log FILE [--table T] [--seconds N] [--rate N]     inserts until SIGTERM or N seconds; prints a summary (JSON)
+//   pgvigil-writer --uri URI --check FILE [--check FILE ...] [--table T]         is every acknowledged id there? exit 1 when one is missing
+#include <libpq-fe.h>
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds connect_limit{2000};
+constexpr milliseconds statement_limit{3000};
+constexpr milliseconds first_backoff{2};
+constexpr milliseconds last_backoff{20};
+
+volatile sig_atomic_t interrupted = 0;
+void interrupt(int) { interrupted = 1; }
+
+enum class Fate : char { acknowledged = 'A', failed = 'F', in_doubt = 'D' };
+
+// False after the deadline (or a signal).
+bool wait_for(PGconn* connection, short events, Clock::time_point deadline) {
+  for (;;) {
+    const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now()).count();
+    if (left <= 0 || PQsocket(connection) < 0) return false;
+    pollfd entry{PQsocket(connection), events, 0};
+    const int ready = ::poll(&entry, 1, static_cast<int>(left));
+    if (ready > 0) return true;
+    if (ready < 0 && errno != EINTR) return false;
+  }
+}
+
+class Client {
+ public:
+  Client(std::string uri, std::string table) : uri_(std::move(uri)), table_(std::move(table)) {}
+  ~Client() { close(); }
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  bool connected() const { return connection_ != nullptr; }
+  void close() {
+    if (connection_ != nullptr) PQfinish(connection_);
+    connection_ = nullptr;
+  }
+
+  bool connect() {
+    close();
+    connection_ = PQconnectStart(uri_.c_str());
+    if (connection_ == nullptr) return false;
+    PQsetNoticeProcessor(connection_, &Client::on_notice, this);
+    const auto deadline = Clock::now() + connect_limit;
+    short events = POLLOUT;
+    for (;;) {
+      if (PQstatus(connection_) == CONNECTION_BAD || !wait_for(connection_, events, deadline)) break;
+      const auto status = PQconnectPoll(connection_);
+      if (status == PGRES_POLLING_OK) return true;
+      if (status == PGRES_POLLING_FAILED) break;
+      events = status == PGRES_POLLING_READING ? POLLIN : POLLOUT;
+    }
+    close();
+    return false;
+  }
+
+  // nullopt: no answer, the connection is closed then. Otherwise the SQLSTATE, "" for success.
+  std::optional<std::string> run(const std::string& sql, std::vector<std::string>* first_column = nullptr) {
+    warned_ = false;
+    const auto deadline = Clock::now() + statement_limit;
+    if (PQsendQuery(connection_, sql.c_str()) == 0) {
+      close();
+      return std::nullopt;
+    }
+    std::string state;
+    for (;;) {
+      while (PQisBusy(connection_) != 0) {
+        if (!wait_for(connection_, POLLIN, deadline) || PQconsumeInput(connection_) == 0) {
+          close();
+          return std::nullopt;
+        }
+      }
+      const std::unique_ptr<PGresult, decltype(&PQclear)> result(PQgetResult(connection_), PQclear);
+      if (!result) break;
+      const auto status = PQresultStatus(result.get());
+      if (status == PGRES_TUPLES_OK && first_column != nullptr) {
+        for (int row = 0; row < PQntuples(result.get()); ++row) first_column->emplace_back(PQgetvalue(result.get(), row, 0));
+      }
+      if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK) continue;
+      const char* code = PQresultErrorField(result.get(), PG_DIAG_SQLSTATE);
+      if (code == nullptr || PQstatus(connection_) == CONNECTION_BAD) {
+        close();
+        // A FATAL that ended the session before or after the commit: nobody can tell.
+        return std::nullopt;
+      }
+      state = code;
+    }
+    if (PQstatus(connection_) == CONNECTION_BAD) {
+      close();
+      return std::nullopt;
+    }
+    return state;
+  }
+
+  Fate insert(std::int64_t id) {
+    if (!connected()) return Fate::failed;
+    const auto state = run("INSERT INTO " + table_ + " (id) VALUES (" + std::to_string(id) + ")");
+    if (!state) return Fate::in_doubt;
+    // "The transaction has already committed locally, but might not have been replicated": not acknowledged by the quorum.
+    if (state->empty()) return warned_ ? Fate::in_doubt : Fate::acknowledged;
+    // admin_shutdown and crash_shutdown end a session at any point, also between commit and answer.
+    const bool unclear = *state == "57P01" || *state == "57P02" || *state == "08006";
+    close();  // read-only (25006) and all else: look for the primary again
+    return unclear ? Fate::in_doubt : Fate::failed;
+  }
+
+  bool create_table() {
+    if (!connected()) return false;
+    const auto state = run("SET client_min_messages = error; CREATE TABLE IF NOT EXISTS " + table_ +
+                           " (id bigint PRIMARY KEY, written_at timestamptz NOT NULL DEFAULT clock_timestamp()); RESET client_min_messages");
+    return state && state->empty();
+  }
+
+ private:
+  static void on_notice(void* self, const char* message) {
+    if (std::strstr(message, "WARNING") != nullptr) static_cast<Client*>(self)->warned_ = true;
+  }
+
+  std::string uri_;
+  std::string table_;
+  PGconn* connection_{nullptr};
+  bool warned_{false};
+};
+
+struct Options {
+  std::string uri;
+  std::string log;
+  std::string table{"vigil_ids"};
+  std::vector<std::string> check;
+  double seconds{0};
+  double rate{0};
+};
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string name = argv[i];
+    if (i + 1 >= argc) throw std::runtime_error("a value is missing after " + name);
+    const std::string value = argv[++i];
+    if (name == "--uri") options.uri = value;
+    else if (name == "--log") options.log = value;
+    else if (name == "--table") options.table = value;
+    else if (name == "--check") options.check.push_back(value);
+    else if (name == "--seconds") options.seconds = std::stod(value);
+    else if (name == "--rate") options.rate = std::stod(value);
+    else throw std::runtime_error("unknown option " + name);
+  }
+  if (options.uri.empty() || (options.log.empty() && options.check.empty())) throw std::runtime_error("--uri and --log or --check are needed");
+  return options;
+}
+
+struct Gap {
+  double start_ms;
+  double ms;
+};
+
+int write(const Options& options) {
+  Client client(options.uri, options.table);
+  std::ofstream log(options.log, std::ios::app);
+  if (!log) throw std::runtime_error("cannot write " + options.log);
+  const auto begin = Clock::now();
+  const auto ms_since_begin = [&](Clock::time_point at) { return std::chrono::duration<double, std::milli>(at - begin).count(); };
+  while (interrupted == 0 && !(client.connect() && client.create_table())) ::usleep(20'000);
+  // Ids grow over runs into the same table: seconds since 2020 in front.
+  std::int64_t id = (static_cast<std::int64_t>(::time(nullptr)) - 1577836800) * 10'000'000;
+  std::map<Fate, std::int64_t> counts;
+  std::vector<Gap> gaps;
+  std::optional<Clock::time_point> last;
+  milliseconds backoff = first_backoff;
+  std::int64_t attempts = 0;
+  while (interrupted == 0 && (options.seconds <= 0 || ms_since_begin(Clock::now()) < options.seconds * 1000)) {
+    if (!client.connected() && !client.connect()) {
+      ::usleep(static_cast<useconds_t>(backoff.count() * 1000));
+      backoff = std::min(backoff * 2, last_backoff);
+      continue;
+    }
+    const Fate fate = client.insert(++id);
+    const auto now = Clock::now();
+    log << static_cast<char>(fate) << ' ' << id << ' ' << now.time_since_epoch().count() << '\n';
+    ++counts[fate];
+    if (fate == Fate::acknowledged) {
+      backoff = first_backoff;
+      if (last) gaps.push_back({ms_since_begin(*last), std::chrono::duration<double, std::milli>(now - *last).count()});
+      last = now;
+      if (gaps.size() > 10000) {
+        std::nth_element(gaps.begin(), gaps.begin() + 10, gaps.end(), [](const Gap& a, const Gap& b) { return a.ms > b.ms; });
+        gaps.resize(10);
+      }
+    } else {
+      log.flush();
+    }
+    if (options.rate > 0) {
+      ++attempts;
+      const auto due = begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(static_cast<double>(attempts) / options.rate));
+      if (due > now) ::usleep(static_cast<useconds_t>(std::chrono::duration_cast<std::chrono::microseconds>(due - now).count()));
+    }
+  }
+  std::sort(gaps.begin(), gaps.end(), [](const Gap& a, const Gap& b) { return a.ms > b.ms; });
+  if (gaps.size() > 5) gaps.resize(5);
+  std::printf("{\"acknowledged\": %lld, \"failed\": %lld, \"in_doubt\": %lld, \"longest_gap_ms\": %.1f, \"gaps\": [",
+              static_cast<long long>(counts[Fate::acknowledged]), static_cast<long long>(counts[Fate::failed]),
+              static_cast<long long>(counts[Fate::in_doubt]), gaps.empty() ? 0.0 : gaps.front().ms);
+  for (std::size_t i = 0; i < gaps.size(); ++i) {
+    std::printf("%s{\"start_ms\": %.1f, \"ms\": %.1f}", i == 0 ? "" : ", ", gaps[i].start_ms, gaps[i].ms);
+  }
+  std::printf("]}\n");
+  return 0;
+}
+
+int check(const Options& options) {
+  std::map<Fate, std::vector<std::int64_t>> logged;
+  for (const std::string& file : options.check) {
+    std::ifstream log(file);
+    if (!log) throw std::runtime_error("cannot read " + file);
+    for (std::string line; std::getline(log, line);) {
+      std::istringstream fields(line);
+      char fate = 0;
+      std::int64_t id = 0;
+      std::int64_t at = 0;
+      if (fields >> fate >> id >> at) logged[static_cast<Fate>(fate)].push_back(id);  // a torn last line is skipped
+    }
+  }
+  Client client(options.uri, options.table);
+  const auto deadline = Clock::now() + std::chrono::seconds{60};
+  std::vector<std::string> column;
+  for (;;) {
+    column.clear();
+    if (client.connect()) {
+      const auto state = client.run("SELECT id FROM " + options.table, &column);
+      if (state && state->empty()) break;
+    }
+    if (Clock::now() >= deadline) throw std::runtime_error("no read-write server answers");
+    ::usleep(100'000);
+  }
+  std::set<std::int64_t> present;
+  for (const std::string& text : column) present.insert(std::stoll(text));
+  const auto count_present = [&](Fate fate) {
+    return std::count_if(logged[fate].begin(), logged[fate].end(), [&](std::int64_t id) { return present.contains(id); });
+  };
+  const auto acknowledged = static_cast<long>(logged[Fate::acknowledged].size());
+  const long missing = acknowledged - count_present(Fate::acknowledged);
+  std::printf("{\"acknowledged\": %ld, \"missing\": %ld, \"in_doubt\": %zu, \"in_doubt_present\": %ld, \"failed_present\": %ld}\n", acknowledged, missing,
+              logged[Fate::in_doubt].size(), count_present(Fate::in_doubt), count_present(Fate::failed));
+  return missing == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    struct sigaction action {};
+    action.sa_handler = interrupt;
+    ::sigaction(SIGTERM, &action, nullptr);
+    ::sigaction(SIGINT, &action, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);
+    const Options options = parse(argc, argv);
+    return options.check.empty() ? write(options) : check(options);
+  } catch (const std::exception& error) {
+    std::cerr << "pgvigil-writer: error: " << error.what() << std::endl;
+    return 2;
+  }
+}
