@@ -65,8 +65,6 @@ struct NodeView {
 enum class RequestKind {
   failover,     // planned when the primary is well, else an election
   promotion,    // of one named node
-  start_maintenance,
-  stop_maintenance,
   drop_node,
   refresh,      // settings have changed: look again
 };
@@ -79,7 +77,6 @@ struct Request {
   RequestKind kind{RequestKind::refresh};
   std::optional<NodeId> node;
   bool allow_data_loss{false};
-  bool allow_failover{false};
 };
 
 // Timers of the rules; formation settings may change them.

@@ -38,8 +38,6 @@ std::string_view to_string(RequestKind kind) {
   switch (kind) {
     case RequestKind::failover: return "failover";
     case RequestKind::promotion: return "promotion";
-    case RequestKind::start_maintenance: return "start_maintenance";
-    case RequestKind::stop_maintenance: return "stop_maintenance";
     case RequestKind::drop_node: return "drop_node";
     case RequestKind::refresh: return "refresh";
   }
@@ -47,8 +45,7 @@ std::string_view to_string(RequestKind kind) {
 }
 
 std::optional<RequestKind> parse_request_kind(std::string_view text) {
-  for (const auto kind : {RequestKind::failover, RequestKind::promotion, RequestKind::start_maintenance,
-                          RequestKind::stop_maintenance, RequestKind::drop_node, RequestKind::refresh}) {
+  for (const auto kind : {RequestKind::failover, RequestKind::promotion, RequestKind::drop_node, RequestKind::refresh}) {
     if (to_string(kind) == text) return kind;
   }
   return std::nullopt;

@@ -1,4 +1,4 @@
-// perform failover|switchover|promotion, and maintenance.
+// perform failover|switchover|promotion.
 #include "common/cli/client/commands.hpp"
 #include "common/cli/client/outcome.hpp"
 #include "common/cli/json_text.hpp"
@@ -69,40 +69,6 @@ int promotion(const Args& args) {
   return follow(args, follower, result.integer(0, "id"), wait.to_the_end, name, "");
 }
 
-bool in_maintenance(const json::array& nodes, std::int64_t id) {
-  for (const json::value& node : nodes) {
-    if (integer_of(node, "node_id") == id) return cli::cell(node, "current_group_state") == "maintenance";
-  }
-  return false;
-}
-
-int maintenance(const Args& args, bool enable) {
-  const std::string formation = formation_of(args);
-  const Waiting wait = waiting(args, args.has("allow-failover") ? 180 : 60);
-  Monitor monitor(args);
-  const json::value node = find_node(monitor.current_state(formation, std::nullopt), args);
-  const std::int64_t id = integer_of(node, "node_id");
-  Follower follower(monitor, args, formation, static_cast<int>(integer_of(node, "group_id")), wait.limit);
-  std::vector<pg::Param> params{std::to_string(id)};
-  if (enable) params.emplace_back(args.has("allow-failover") ? "true" : "false");
-  const auto result = monitor.query(enable ? "select pgvigil.start_maintenance($1::bigint, $2::boolean) as id"
-                                           : "select pgvigil.stop_maintenance($1::bigint) as id",
-                                    params);
-  const std::string message = follower.wait_decision(result.integer(0, "id"));
-  if (!wait.to_the_end) {
-    note(args, message);
-    return 0;
-  }
-  const json::array nodes = follower.wait_settled();
-  if (in_maintenance(nodes, id) != enable) {
-    throw UserError(
-        ExitCode::internal,
-        "the group has come to rest, but the node is " + std::string(enable ? "not " : "still ") + "in maintenance",
-        "`pgvigil show events` says why");
-  }
-  finish(args, nodes, cli::cell(node, "nodename") + (enable ? " is in maintenance" : " is back from maintenance"));
-  return 0;
-}
 
 }  // namespace
 
@@ -129,24 +95,6 @@ std::vector<Command> perform_commands() {
        {},
        promotion,
        details},
-  };
-}
-
-std::vector<Command> maintenance_commands() {
-  const Option name{"name", "NODE", "which node (else the one of --pgdata)"};
-  const Option no_wait{"no-wait", "", "the same as --wait 0"};
-  const Option allow{"allow-failover", "", "also a primary: another node takes over first"};
-  return {
-      {"enable maintenance",
-       "take a node out of the group's work",
-       monitor_options({name, allow, wait_option, no_wait}),
-       {},
-       [](const Args& args) { return maintenance(args, true); }},
-      {"disable maintenance",
-       "let a node come back from maintenance",
-       monitor_options({name, wait_option, no_wait}),
-       {},
-       [](const Args& args) { return maintenance(args, false); }},
   };
 }
 

@@ -1,0 +1,278 @@
+"""A formation of real processes on loopback, for scenarios, the demo and the benchmarks. Python's standard library only."""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+BIN = os.environ.get("PGVIGIL_BIN", os.path.join(os.path.dirname(__file__), "..", "..", "build"))
+
+
+class ScenarioError(AssertionError):
+    pass
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid):
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as stat:
+                    if int(stat.read().rsplit(")", 1)[1].split()[1]) == pid:
+                        found.append(int(entry))
+            except OSError:
+                pass
+    return found
+
+
+class Daemon:
+    """A monitor or a keeper: its directories, its process, its PostgreSQL."""
+
+    def __init__(self, formation, name):
+        self.formation = formation
+        self.name = name
+        self.pgdata = os.path.join(formation.work, name, "pgdata")
+        self.state = os.path.join(formation.work, name, "state")
+        self.log = os.path.join(formation.work, name + ".log")
+        self.port = free_port()
+        self.process = None
+        os.makedirs(os.path.join(formation.work, name), exist_ok=True)
+
+    def start(self):
+        log = open(self.log, "ab")
+        self.process = subprocess.Popen([self.formation.pgvigil, "run", "--pgdata", self.pgdata], stdout=log, stderr=log,
+                                        env=self.formation.env, start_new_session=True)
+        log.close()
+
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self, number=signal.SIGKILL):
+        """Ends the daemon alone; its PostgreSQL goes on."""
+        self.process.send_signal(number)
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
+            self.process.wait(60)
+
+    def postmaster(self):
+        try:
+            with open(os.path.join(self.pgdata, "postmaster.pid")) as file:
+                pid = int(file.readline())
+            return pid if alive(pid) else None
+        except (OSError, ValueError):
+            return None
+
+    def kill_postmaster(self, number=signal.SIGKILL):
+        pid = self.postmaster()
+        if pid:
+            os.kill(pid, number)
+
+    def signal_postgres(self, number):
+        """All processes of the PostgreSQL, as when the host hangs."""
+        pid = self.postmaster()
+        for process in [pid] + children(pid):
+            try:
+                os.kill(process, number)
+            except ProcessLookupError:
+                pass
+
+    def crash(self):
+        """The whole node: keeper and postmaster at once."""
+        self.kill_postmaster()
+        self.kill()
+
+    def sql(self, text, database="postgres", seconds=20):
+        result = subprocess.run(["psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.state, "-p", str(self.port), "-d", database, "-c", text],
+                                env=self.formation.env, capture_output=True, text=True, timeout=seconds)
+        if result.returncode != 0:
+            raise ScenarioError(f"{self.name}: {text}: {result.stderr}")
+        return result.stdout.strip()
+
+
+class Writer:
+    def __init__(self, formation, rate=0):
+        self.formation = formation
+        self.summary = None
+        self.log = os.path.join(formation.work, f"writer-{len(formation.writers)}.log")
+        self.process = subprocess.Popen([os.path.join(BIN, "pgvigil-writer"), "--uri", formation.uri(), "--log", self.log, "--rate", str(rate)],
+                                        stdout=subprocess.PIPE, env=formation.env, text=True)
+        formation.writers.append(self)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        if self.summary is None:
+            self.summary = json.loads(self.process.communicate(timeout=30)[0])
+        return self.summary
+
+
+class Formation:
+    def __init__(self, nodes=2, auth="trust", settings=()):
+        self.work = tempfile.mkdtemp(prefix="pgvigil-scenario.", dir=os.environ.get("TMPDIR", "/tmp"))
+        self.env = dict(os.environ, PGVIGIL_CONFIG_DIR=os.path.join(self.work, "etc"), LC_ALL="C.UTF-8", PGCONNECT_TIMEOUT="5")
+        for name in ("PGDATA", "PGPORT", "PGVIGIL_MONITOR", "PG_AUTOCTL_MONITOR", "PGPASSWORD", "PGHOST"):
+            self.env.pop(name, None)
+        self.pgvigil = os.path.join(BIN, "pgvigil")
+        self.auth = auth
+        self.writers = []
+        self.nodes = []
+        self.monitor = Daemon(self, "monitor")
+        self.count = nodes
+        self.settings = settings
+
+    def __enter__(self):
+        try:
+            self.create_monitor()
+            for _ in range(self.count):
+                self.add_node()
+            if self.count > 1:
+                self.wait_healthy()
+            for setting in self.settings:
+                self.run(*setting)
+        except BaseException:
+            self.close(failed=True)
+            raise
+        return self
+
+    def __exit__(self, kind, value, trace):
+        self.close(failed=kind is not None)
+
+    def run(self, *args, check=True, seconds=120):
+        result = subprocess.run([self.pgvigil, *map(str, args)], env=self.env, capture_output=True, text=True, timeout=seconds)
+        if check and result.returncode != 0:
+            raise ScenarioError(f"pgvigil {' '.join(map(str, args))}: exit {result.returncode}: {result.stdout}{result.stderr}")
+        return result
+
+    def create_monitor(self):
+        monitor = self.monitor
+        self.run("create", "monitor", "--pgdata", monitor.pgdata, "--pgport", monitor.port, "--hostname", "127.0.0.1", "--state-directory", monitor.state)
+        self.monitor_uri = f"postgres://pgvigil_node@127.0.0.1:{monitor.port}/pgvigil"
+        self.password_file = os.path.join(monitor.state, "node-password")
+        monitor.start()
+        self.wait_until(lambda: self.run("show", "state", "--pgdata", monitor.pgdata, "--json", check=False).returncode == 0, what="the monitor answers")
+
+    def create_args(self, node):
+        return ["create", "postgres", "--pgdata", node.pgdata, "--pgport", node.port, "--hostname", "127.0.0.1", "--monitor", self.monitor_uri,
+                "--monitor-password-file", self.password_file, "--name", node.name, "--state-directory", node.state, "--auth", self.auth]
+
+    def add_node(self, name=None):
+        node = Daemon(self, name or f"node{len(self.nodes) + 1}")
+        self.nodes.append(node)
+        self.run(*self.create_args(node))
+        node.start()
+        return node
+
+    def node(self, name):
+        return next(node for node in self.nodes if node.name == name)
+
+    def uri(self):
+        """As an application gets it; over TCP with the user that owns the cluster."""
+        rows = json.loads(self.run("show", "uri", "--pgdata", self.monitor.pgdata, "--json").stdout)
+        uri = next(row["uri"] for row in rows if row["type"] == "formation")
+        return uri + "&user=" + os.environ.get("PGVIGIL_TEST_USER", self.owner())
+
+    def owner(self):
+        import pwd
+        return pwd.getpwuid(os.getuid()).pw_name
+
+    def state(self):
+        result = self.run("show", "state", "--pgdata", self.monitor.pgdata, "--json", check=False)
+        return {row["nodename"]: row for row in json.loads(result.stdout)} if result.returncode == 0 else {}
+
+    def in_state(self, *states):
+        """Names of the nodes that have reached one of the states as their goal."""
+        return [name for name, row in self.state().items()
+                if row["current_group_state"] in states and row["assigned_group_state"] == row["current_group_state"]]
+
+    def primary(self):
+        names = self.in_state("primary", "wait_primary", "single")
+        return self.node(names[0]) if len(names) == 1 else None
+
+    def secondary(self):
+        names = self.in_state("secondary")
+        return self.node(names[0]) if names else None
+
+    def wait_until(self, condition, seconds=60, what="a condition"):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.05)
+        raise ScenarioError(f"not within {seconds} s: {what}\n{self.describe()}")
+
+    def wait_healthy(self, seconds=60):
+        """One primary, every other node a secondary."""
+        self.wait_until(lambda: len(self.in_state("primary")) == 1 and len(self.in_state("secondary")) == len(self.nodes) - 1, seconds, "a healthy formation")
+
+    def wait_state(self, node, *states, seconds=60):
+        self.wait_until(lambda: node.name in self.in_state(*states), seconds, f"{node.name} in {' or '.join(states)}")
+
+    def wait_takeover(self, former, seconds=60):
+        """Another node takes writes."""
+        self.wait_until(lambda: self.primary() is not None and self.primary() is not former, seconds, f"another primary than {former.name}")
+        return self.primary()
+
+    def check_acknowledged(self):
+        """Every acknowledged id of every writer is in the table; ends the writers. Returns their summaries and the verdict."""
+        summaries = [writer.stop() for writer in self.writers]
+        logs = [argument for writer in self.writers for argument in ("--check", writer.log)]
+        result = subprocess.run([os.path.join(BIN, "pgvigil-writer"), "--uri", self.uri(), *logs], env=self.env, capture_output=True, text=True, timeout=90)
+        if result.returncode != 0:
+            raise ScenarioError(f"acknowledged ids are missing: {result.stdout}{result.stderr}\n{self.describe()}")
+        verdict = json.loads(result.stdout)
+        if verdict["acknowledged"] == 0:
+            raise ScenarioError("the writer got nothing acknowledged: the check proves nothing\n" + self.describe())
+        return summaries, verdict
+
+    def describe(self):
+        text = self.run("show", "state", "--pgdata", self.monitor.pgdata, check=False).stdout
+        for daemon in [self.monitor] + self.nodes:
+            for log in (daemon.log, os.path.join(daemon.state, "postgresql.log")):
+                if os.path.exists(log):
+                    with open(log, errors="replace") as file:
+                        text += f"--- {log}\n" + "".join(file.readlines()[-25:])
+        return text
+
+    def close(self, failed=False):
+        for writer in self.writers:
+            if writer.process.poll() is None:
+                writer.process.kill()
+                writer.process.wait()
+        for daemon in self.nodes + [self.monitor]:
+            if daemon.running():
+                daemon.process.send_signal(signal.SIGCONT)
+                daemon.process.kill()
+                daemon.process.wait()
+            pid = daemon.postmaster()
+            if pid:
+                for process in [pid] + children(pid):
+                    try:
+                        os.kill(process, signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
+        if failed and os.environ.get("PGVIGIL_KEEP"):
+            print(f"kept: {self.work}", file=sys.stderr)
+            return
+        for _ in range(20):
+            shutil.rmtree(self.work, ignore_errors=True)
+            if not os.path.exists(self.work):
+                return
+            time.sleep(0.1)
