@@ -20,6 +20,14 @@ void refuse_root() {
   }
 }
 
+void clear_postgres_environment() {
+  for (const char* name : {"PGAPPNAME", "PGCHANNELBINDING", "PGCLIENTENCODING", "PGCONNECT_TIMEOUT", "PGDATA", "PGDATABASE", "PGHOST", "PGHOSTADDR",
+                           "PGOPTIONS", "PGPASSFILE", "PGPASSWORD", "PGPORT", "PGREQUIREPEER", "PGREQUIRESSL", "PGSERVICE", "PGSERVICEFILE", "PGSSLMODE",
+                           "PGTARGETSESSIONATTRS", "PGUSER"}) {
+    ::unsetenv(name);
+  }
+}
+
 void notify_systemd(const std::string& state) {
   const char* path = std::getenv("NOTIFY_SOCKET");
   if (path == nullptr || *path == '\0') return;

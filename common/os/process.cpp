@@ -1,6 +1,7 @@
 #include "common/os/process.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -247,13 +248,12 @@ int PidFd::exit_status() const { return impl_->status; }
 
 bool PidFd::alive() const {
   if (impl_->ended) return false;
-  const pid_t reaped = ::waitpid(impl_->pid, &impl_->status, WNOHANG);
-  if (reaped == impl_->pid) {
-    impl_->ended = true;
-  } else if (reaped < 0 && pidfd_send(impl_->fd, 0) != 0 && errno == ESRCH) {
-    impl_->ended = true;  // not our child, and gone (reaped by its own parent)
-  }
-  return !impl_->ended;
+  // Readable from the process's end on, also while its own parent has not reaped it.
+  pollfd entry{impl_->fd, POLLIN, 0};
+  if (::poll(&entry, 1, 0) <= 0) return true;
+  ::waitpid(impl_->pid, &impl_->status, WNOHANG);  // no child of ours: ECHILD, and nothing to do
+  impl_->ended = true;
+  return false;
 }
 
 void PidFd::signal(int number) const { pidfd_send(impl_->fd, number); }
@@ -269,9 +269,7 @@ asio::awaitable<bool> PidFd::wait_exit(Millis timeout) const {
   const auto outcome =
       co_await (watched.async_wait(asio::posix::stream_descriptor::wait_read, asio::use_awaitable) || timer.async_wait(asio::use_awaitable));
   if (outcome.index() == 1) co_return !alive();
-  // Ended; a child of ours is reaped here. A zombie of somebody else's can't run anything any more either.
-  if (alive()) impl->ended = true;
-  co_return true;
+  co_return !alive();
 }
 
 }  // namespace pgvigil::os

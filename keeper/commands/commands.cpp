@@ -178,6 +178,7 @@ asio::awaitable<int> create(config::Config config) {
 
 int serve(const config::Config& config) {
   os::refuse_root();
+  os::clear_postgres_environment();
   log::setup("pgvigil-keeper", config.log_level, config.log_format);
   const auto lock = os::PidFile::acquire(fs::path(config.state_directory) / "pid");
   if (!lock) throw UserError(ExitCode::bad_state, "the keeper of " + config.pgdata + " runs already", "pgvigil status --pgdata " + config.pgdata);
@@ -205,12 +206,22 @@ int serve(const config::Config& config) {
   return static_cast<int>(run_to_end(context, keeper.run()));
 }
 
+// A password given in the environment is for this command; the keeper needs it for ever: it goes into a file.
+void keep_password(config::Config& config) {
+  const char* password = std::getenv("PGPASSWORD");
+  if (!config.monitor_password_file.empty() || password == nullptr || *password == '\0') return;
+  const fs::path file = fs::path(config.state_directory) / "monitor-password";
+  os::write_file_atomic(file, std::string(password) + "\n", 0600);
+  config.monitor_password_file = file.string();
+}
+
 int run_create(const Args& args) {
   os::refuse_root();
   log::setup("pgvigil-keeper", "info", "text");
   config::Config config = config_from(args);
   os::make_directories(config.state_directory, 0700);
   adopt_running(config);
+  keep_password(config);
   {
     asio::io_context context(1);
     run_to_end(context, create(config));
@@ -234,7 +245,7 @@ asio::awaitable<int> drop(config::Config config, bool destroy) {
       for (const auto& entry : fs::directory_iterator(config.pgdata)) fs::remove_all(entry.path());
     }
   }
-  for (const char* name : {"keeper.json", "pgpass", "copy-in-progress"}) fs::remove(fs::path(config.state_directory) / name);
+  for (const char* name : {"keeper.json", "pgpass", "monitor-password", "copy-in-progress"}) fs::remove(fs::path(config.state_directory) / name);
   fs::remove(config.file);
   co_return 0;
 }

@@ -6,6 +6,7 @@ std::string_view to_string(Step step) {
   switch (step) {
     case Step::create_cluster: return "create_cluster";
     case Step::configure_primary: return "configure_primary";
+    case Step::keep_running: return "keep_running";
     case Step::start: return "start";
     case Step::create_roles: return "create_roles";
     case Step::checkpoint: return "checkpoint";
@@ -39,7 +40,7 @@ std::optional<Plan> to_writer(NodeState reported) {
 }
 
 std::optional<Plan> to_standby(NodeState reported) {
-  if (runs_as_standby(reported)) return Plan{Step::prepare_standby, Step::configure_standby, Step::start};
+  if (runs_as_standby(reported)) return Plan{Step::keep_running, Step::prepare_standby, Step::configure_standby, Step::start};
   if (takes_writes(reported)) return Plan{Step::stop, Step::prepare_standby, Step::configure_standby, Step::start};
   return Plan{Step::prepare_standby, Step::configure_standby, Step::start};
 }

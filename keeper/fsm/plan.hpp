@@ -12,6 +12,7 @@ namespace pgvigil::keeper {
 enum class Step {
   create_cluster,    // initdb, or take over what is in PGDATA
   configure_primary, // settings of a primary with the goal's names, HBA for the peers; reload when it runs
+  keep_running,      // a standby goes on (and can vote) while its upstream is away; nothing when PGDATA is an unfinished copy
   start,             // the postmaster, and wait until it accepts sessions
   create_roles,      // replication and probe roles, the database; slots for the peers
   checkpoint,        // while writes go on, so that the stop after it is short

@@ -12,6 +12,9 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
   switch (step) {
     case Step::create_cluster: co_await create_cluster(); co_return;
     case Step::configure_primary: co_await configure_primary(); co_return;
+    case Step::keep_running:
+      if (!copy_unfinished(node_) && postgres::has_standby_signal(instance_.settings().pgdata)) co_await start();
+      co_return;
     case Step::start: co_await start(); co_return;
     case Step::create_roles: co_await roles_and_slots(); co_return;
     case Step::stop: co_await stop_postgres(postgres::StopMode::fast); co_return;

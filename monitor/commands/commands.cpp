@@ -150,7 +150,10 @@ void run_to_end(asio::io_context& context, asio::awaitable<void> work) {
 }
 
 int serve(const config::Config& config) {
-  if (embedded(config)) os::refuse_root();
+  if (embedded(config)) {
+    os::refuse_root();
+    os::clear_postgres_environment();  // with --database-uri, its password may be there
+  }
   log::setup("pgvigil-monitor", config.log_level, config.log_format);
   const auto lock = os::PidFile::acquire(fs::path(config.state_directory) / "pid");
   if (!lock) throw UserError(ExitCode::bad_state, "the monitor of " + config.pgdata + " runs already", "pgvigil status --pgdata " + config.pgdata);

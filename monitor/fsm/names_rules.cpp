@@ -28,7 +28,7 @@ std::optional<Decision> confirmed(const GroupSnapshot& group) {
 
 std::optional<Decision> new_names(const GroupSnapshot& group) {
   const NodeView* primary = steady_primary(group);
-  if (primary == nullptr || primary->goal == NodeState::single) return std::nullopt;
+  if (primary == nullptr || primary->goal == NodeState::single || !healthy(group, *primary)) return std::nullopt;
   const auto names = desired_names(group, *primary);
   if (!names || (told(group, *primary) && group.names.back().names == *names)) return std::nullopt;
   Decision decision = change(names->asynchronous() ? "no secondary is left and number_sync_standbys is 0: " + primary->name +

@@ -100,7 +100,8 @@ std::optional<Decision> election_is_over(const GroupSnapshot& group) {
 std::optional<Decision> caught_up(const GroupSnapshot& group) {
   return for_each_standby(group, [&](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
     const bool close = node.lsn.value + close_enough >= primary.lsn.value && node.timeline == primary.timeline;
-    if (!node.converged(NodeState::catchingup) || !healthy(group, node) || !node.streaming || !close) return std::nullopt;
+    if (!node.converged(NodeState::catchingup) || !healthy(group, node) || !healthy(group, primary)) return std::nullopt;
+    if (!node.streaming || !close) return std::nullopt;
     Decision decision = change(node.name + " streams from " + primary.name + " and has caught up");
     return to(decision, node, NodeState::secondary);
   });

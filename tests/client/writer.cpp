@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -53,7 +54,7 @@ bool wait_for(PGconn* connection, short events, Clock::time_point deadline) {
 
 class Client {
  public:
-  Client(std::string uri, std::string table) : uri_(std::move(uri)), table_(std::move(table)) {}
+  Client(std::string uri, std::string table) : uri_(std::move(uri)), table_(std::move(table)) { read_hosts(); }
   ~Client() { close(); }
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
@@ -64,15 +65,25 @@ class Client {
     connection_ = nullptr;
   }
 
+  // PQconnectPoll knows no connect_timeout, and a new attempt would begin with the same host: one that hangs (accepts and says nothing)
+  // must not hide those after it, so the next attempt begins with the host behind it.
   bool connect() {
     close();
-    connection_ = PQconnectStart(uri_.c_str());
+    const std::string hosts = rotated(hosts_);
+    const std::string ports = rotated(ports_);
+    const std::array<const char*, 4> keywords{"dbname", hosts_.empty() ? nullptr : "host", ports_.empty() ? nullptr : "port", nullptr};
+    const std::array<const char*, 4> values{uri_.c_str(), hosts.c_str(), ports.c_str(), nullptr};
+    connection_ = PQconnectStartParams(keywords.data(), values.data(), 1);
     if (connection_ == nullptr) return false;
     PQsetNoticeProcessor(connection_, &Client::on_notice, this);
     const auto deadline = Clock::now() + connect_limit;
     short events = POLLOUT;
     for (;;) {
-      if (PQstatus(connection_) == CONNECTION_BAD || !wait_for(connection_, events, deadline)) break;
+      if (PQstatus(connection_) == CONNECTION_BAD) break;
+      if (!wait_for(connection_, events, deadline)) {
+        pass_over_current_host();
+        break;
+      }
       const auto status = PQconnectPoll(connection_);
       if (status == PGRES_POLLING_OK) return true;
       if (status == PGRES_POLLING_FAILED) break;
@@ -144,8 +155,50 @@ class Client {
     if (std::strstr(message, "WARNING") != nullptr) static_cast<Client*>(self)->warned_ = true;
   }
 
+  static std::vector<std::string> split(const char* list) {
+    std::vector<std::string> items;
+    std::istringstream text(list == nullptr ? "" : list);
+    for (std::string item; std::getline(text, item, ',');) items.push_back(item);
+    if (!items.empty() && text.str().back() == ',') items.emplace_back();  // "5432," is two ports, the second the default
+    return items;
+  }
+
+  // The lists of the URI; left empty where there is nothing to rotate, or where hostaddr or a list of another length would get out of step.
+  void read_hosts() {
+    const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> options(PQconninfoParse(uri_.c_str(), nullptr), PQconninfoFree);
+    bool addresses = false;
+    for (const PQconninfoOption* option = options.get(); option != nullptr && option->keyword != nullptr; ++option) {
+      if (std::strcmp(option->keyword, "host") == 0) hosts_ = split(option->val);
+      if (std::strcmp(option->keyword, "port") == 0) ports_ = split(option->val);
+      if (std::strcmp(option->keyword, "hostaddr") == 0) addresses = option->val != nullptr;
+    }
+    if (addresses || hosts_.size() < 2 || (ports_.size() > 1 && ports_.size() != hosts_.size())) hosts_.clear();
+    if (hosts_.empty()) ports_.clear();
+  }
+
+  std::string rotated(const std::vector<std::string>& items) const {
+    std::string text;
+    for (std::size_t i = 0; i < items.size(); ++i) text += (i == 0 ? "" : ",") + items[(first_ + i) % items.size()];
+    return text;
+  }
+
+  void pass_over_current_host() {
+    const char* const host = PQhost(connection_);
+    const char* const port = PQport(connection_);
+    for (std::size_t i = 0; i < hosts_.size(); ++i) {
+      const bool same_port = ports_.size() != hosts_.size() || (port != nullptr && ports_[i] == port);
+      if (host != nullptr && hosts_[i] == host && same_port) {
+        first_ = (i + 1) % hosts_.size();
+        return;
+      }
+    }
+  }
+
   std::string uri_;
   std::string table_;
+  std::vector<std::string> hosts_;
+  std::vector<std::string> ports_;
+  std::size_t first_{0};
   PGconn* connection_{nullptr};
   bool warned_{false};
 };

@@ -1,6 +1,7 @@
 """A formation of real processes on loopback, for scenarios, the demo and the benchmarks. Python's standard library only."""
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,10 +17,25 @@ class ScenarioError(AssertionError):
     pass
 
 
+_reserved = []  # abstract sockets: a port is ours as long as this process lives, and nothing is left behind
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Below the ephemeral range: there an outgoing connection could take the port while PostgreSQL restarts. Scenarios run side by side,
+    and a port is picked long before it is listened on; the reservation keeps them apart."""
+    for port in random.sample(range(6200, 7000), 800):
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0pgvigil-test-port-{port}")
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            reservation.close()
+            continue
+        _reserved.append(reservation)
+        return port
+    raise ScenarioError("no free port between 6200 and 6999")
 
 
 def alive(pid):

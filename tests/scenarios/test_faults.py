@@ -1,0 +1,307 @@
+"""Each process crashes in turn; hangs; divergence; durability."""
+import os
+import random
+import signal
+import subprocess
+import time
+
+from formation import Formation, Writer
+
+
+def expect(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def settle(f, former=None):
+    """Healthy again, the writer goes on, nothing acknowledged is lost."""
+    f.wait_healthy()
+    if former is not None:
+        expect(f.primary() is not former, f"{former.name} is still the primary")
+    time.sleep(0.5)
+    f.check_acknowledged()
+
+
+def scenario_postmaster_of_primary():
+    with Formation() as f:
+        Writer(f)
+        time.sleep(1)
+        former = f.primary()
+        former.kill_postmaster()
+        f.wait_until(lambda: former.postmaster() is not None, what="PostgreSQL runs again")
+        settle(f)
+
+
+def scenario_postmaster_of_secondary():
+    with Formation() as f:
+        Writer(f)
+        primary, secondary = f.primary(), f.secondary()
+        secondary.kill_postmaster()
+        time.sleep(1)
+        settle(f)
+        expect(f.primary() is primary, "the primary has changed without need")
+
+
+def scenario_keepers():
+    with Formation() as f:
+        Writer(f)
+        primary, secondary = f.primary(), f.secondary()
+        pids = primary.postmaster(), secondary.postmaster()
+        for node in (primary, secondary):
+            node.kill()
+            time.sleep(4.5)  # longer than unhealthy_after: PostgreSQL is well, so nothing may happen to the role
+            expect(f.primary() is primary, "a dead keeper alone made a failover")
+            node.start()
+            f.wait_healthy()
+        expect((primary.postmaster(), secondary.postmaster()) == pids, "a PostgreSQL was restarted")
+        settle(f)
+
+
+def scenario_monitor_process():
+    with Formation() as f:
+        Writer(f)
+        former = f.primary()
+        f.monitor.kill()
+        time.sleep(1)
+        f.monitor.start()
+        time.sleep(1)
+        former.crash()
+        f.wait_takeover(former)
+        former.start()
+        settle(f, former)
+
+
+def scenario_monitor_postgres():
+    with Formation() as f:
+        Writer(f)
+        former = f.primary()
+        f.monitor.kill_postmaster()
+        time.sleep(2)
+        f.wait_until(lambda: f.in_state("primary") == [former.name], what="the monitor is back and nothing has changed")
+        former.crash()
+        f.wait_takeover(former)
+        former.start()
+        settle(f, former)
+
+
+def scenario_monitor_lost():
+    """Cut off from the monitor only, a synchronous primary goes on, for longer than a lease."""
+    with Formation() as f:
+        writer = Writer(f)
+        primary = f.primary()
+        f.monitor.crash()
+        time.sleep(14)
+        expect(primary.postmaster() is not None and primary.sql("SELECT pg_is_in_recovery()") == "f", "the primary has stopped")
+        before = int(primary.sql("SELECT count(*) FROM vigil_ids"))
+        f.wait_until(lambda: int(primary.sql("SELECT count(*) FROM vigil_ids")) > before, what="writes go on")
+        f.monitor.start()
+        settle(f)
+        expect(f.primary() is primary and writer.summary["longest_gap_ms"] < 5000, f"writes stopped: {writer.summary}")
+
+
+def scenario_cut_off_from_everybody():
+    """Without monitor and standby the primary stops by itself."""
+    with Formation() as f:
+        Writer(f)
+        primary, secondary = f.primary(), f.secondary()
+        f.monitor.crash()
+        secondary.crash()
+        f.wait_until(lambda: primary.postmaster() is None, 40, "the primary fences itself")
+        f.monitor.start()
+        secondary.start()
+        settle(f)
+
+
+def scenario_whole_node():
+    with Formation() as f:
+        Writer(f)
+        for _ in range(3):
+            time.sleep(1)
+            former = f.primary()
+            former.crash()
+            f.wait_takeover(former)
+            time.sleep(0.5)
+            former.start()
+            f.wait_healthy()
+        f.check_acknowledged()
+
+
+def scenario_hung_primary():
+    with Formation() as f:
+        Writer(f)
+        time.sleep(1)
+        former = f.primary()
+        former.signal_postgres(signal.SIGSTOP)
+        f.wait_takeover(former)
+        settle(f, former)
+
+
+def scenario_hung_primary_comes_back():
+    """It wakes up after another has taken over: its keeper must not be there to help."""
+    with Formation() as f:
+        Writer(f)
+        time.sleep(1)
+        former = f.primary()
+        former.signal_postgres(signal.SIGSTOP)
+        former.kill(signal.SIGSTOP)
+        f.wait_takeover(former)
+        time.sleep(1)
+        former.signal_postgres(signal.SIGCONT)
+        # With its keeper still stopped, the old primary answers; it must not acknowledge a write.
+        try:
+            former.sql("INSERT INTO vigil_ids (id) VALUES (-1)", seconds=3)
+            acknowledged = True
+        except Exception:
+            acknowledged = False
+        expect(not acknowledged, "two nodes acknowledge writes")
+        former.kill(signal.SIGCONT)
+        settle(f, former)
+
+
+def scenario_divergence():
+    """The old primary has local commits that nobody else has; it is rewound."""
+    with Formation() as f:
+        Writer(f)
+        former = f.primary()
+        former.kill(signal.SIGSTOP)
+        f.secondary().kill(signal.SIGSTOP)
+        survivor = f.secondary()
+        # A commit that waits for its standby, which is told to stop receiving: it stays local.
+        survivor.kill_postmaster(signal.SIGSTOP)
+        survivor.signal_postgres(signal.SIGSTOP)
+        waiting = subprocess.Popen(["psql", "-X", "-h", former.state, "-p", str(former.port), "-d", "postgres", "-c", "CREATE TABLE only_here (x int)"],
+                                   env=f.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(0.5)
+        former.kill_postmaster()
+        former.kill(signal.SIGKILL)
+        waiting.wait(10)
+        survivor.signal_postgres(signal.SIGCONT)
+        survivor.kill(signal.SIGCONT)
+        f.wait_takeover(former)
+        time.sleep(1)
+        former.start()
+        settle(f, former)
+        with open(former.log) as log:
+            text = log.read()
+        expect("rewound" in text and "base backup" not in text.split("rewound")[0][-2000:], "the old primary was not rewound:\n" + text[-2000:])
+
+
+def scenario_switchover_under_load():
+    with Formation() as f:
+        Writer(f)
+        for _ in range(4):
+            time.sleep(0.5)
+            former = f.primary()
+            f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+            f.wait_healthy()
+            expect(f.primary() is not former, "the primary has not changed")
+        _, verdict = f.check_acknowledged()
+
+
+def scenario_secondary_lost_asynchronous():
+    with Formation() as f:
+        Writer(f)
+        primary, secondary = f.primary(), f.secondary()
+        secondary.crash()
+        f.wait_state(primary, "wait_primary")
+        before = int(primary.sql("SELECT count(*) FROM vigil_ids"))
+        f.wait_until(lambda: int(primary.sql("SELECT count(*) FROM vigil_ids")) > before + 10, what="asynchronous writes go on")
+        events = f.run("show", "events", "--count", "20", "--pgdata", f.monitor.pgdata).stdout
+        expect("without a synchronous standby" in events, "nobody was told:\n" + events)
+        secondary.start()
+        settle(f)
+
+
+def scenario_secondary_lost_synchronous():
+    """number_sync_standbys = 1: writes block rather than lose."""
+    with Formation() as f:
+        f.run("set", "formation", "number-sync-standbys", "1", "--pgdata", f.monitor.pgdata)
+        Writer(f)
+        time.sleep(1)
+        primary, secondary = f.primary(), f.secondary()
+        secondary.crash()
+        time.sleep(6)
+        expect(f.primary() is primary and primary.sql("SHOW synchronous_standby_names") != "", "the names were given up")
+        before = primary.sql("SELECT count(*) FROM vigil_ids")
+        time.sleep(1.5)
+        expect(primary.sql("SELECT count(*) FROM vigil_ids") == before, "a write was acknowledged without its standby")
+        secondary.start()
+        settle(f)
+
+
+def scenario_primary_lost_after_the_secondary():
+    """Asynchronous, the last node dies: nobody is promoted with less than everything; an operator may choose to."""
+    with Formation() as f:
+        primary, secondary = f.primary(), f.secondary()
+        secondary.crash()
+        f.wait_state(primary, "wait_primary")
+        primary.sql("CREATE TABLE late AS SELECT 1 AS x")
+        primary.crash()
+        secondary.start()
+        time.sleep(6)
+        expect(f.state()[secondary.name]["assigned_group_state"] not in ("wait_primary", "primary", "single"), "a node without the last commits was promoted")
+        f.run("perform", "failover", "--allow-data-loss", "--pgdata", f.monitor.pgdata)
+        f.wait_takeover(primary)
+        primary.start()
+        f.wait_healthy()
+
+
+def scenario_keeper_killed_in_transitions():
+    """kill -9 of a keeper at random moments of switchovers; a new one goes on where it stopped."""
+    generator = random.Random(20261121)
+    with Formation() as f:
+        Writer(f)
+        for round_number in range(10):
+            victim = generator.choice(f.nodes)
+            asked = subprocess.Popen([f.pgvigil, "perform", "switchover", "--pgdata", f.monitor.pgdata, "--wait", "30"], env=f.env,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(generator.uniform(0.0, 0.5))
+            victim.kill()
+            time.sleep(generator.uniform(0.0, 0.5))
+            victim.start()
+            asked.wait(60)
+            f.wait_healthy()
+        f.check_acknowledged()
+
+
+def scenario_keeper_killed_in_base_backup():
+    with Formation(nodes=1) as f:
+        f.wait_state(f.nodes[0], "single")
+        f.nodes[0].sql("CREATE TABLE bulk AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 200000)")
+        two = f.add_node()
+        f.wait_until(lambda: os.path.exists(os.path.join(two.state, "copy-in-progress")), what="the base backup has begun")
+        two.kill()
+        two.start()
+        f.wait_healthy()
+        expect(two.sql("SELECT count(*) FROM bulk") == "200000", "the copy is incomplete")
+
+
+def scenario_rto_script():
+    with Formation() as f:
+        Writer(f)
+        time.sleep(0.5)
+        pids = {node.name: node for node in f.nodes}
+        script = os.path.join(f.work, "crash.sh")
+        with open(script, "w") as file:
+            file.write("set -e\ncase $1 in\n")
+            for name, node in pids.items():
+                file.write(f"{name}) kill -9 $(head -1 {node.pgdata}/postmaster.pid) $(cat {node.state}/pid);;\n")
+            file.write("esac\n")
+        former = f.primary()
+        here = os.path.dirname(os.path.abspath(__file__))
+        rto = os.environ.get("PGVIGIL_RTO_SCRIPT", os.path.join(here, "..", "..", "scripts", "test_pg_failover.sh"))
+        start = f"PGVIGIL_CONFIG_DIR={f.env['PGVIGIL_CONFIG_DIR']} setsid {f.pgvigil} run --pgdata {former.pgdata} >> {former.log} 2>&1 & echo $! > {f.work}/restarted"
+        with open(f.password_file) as file:
+            password = file.read().strip()
+        env = dict(f.env, PGVIGIL=f.pgvigil, MONITOR_URI=f.monitor_uri, PGPASSWORD=password, STOP_COMMAND=f"bash {script} {{name}}", START_COMMAND=start)
+        result = subprocess.run(["bash", rto], env=env, capture_output=True, text=True, timeout=240)
+        expect(result.returncode == 0 and "PASS" in result.stdout, f"exit {result.returncode}: {result.stdout}{result.stderr}")
+        former.process.wait(10)
+        with open(os.path.join(f.work, "restarted")) as file:
+            pid = int(file.read())
+        unhealthy = subprocess.run(["bash", rto], env=dict(env, FORMATION="none"), capture_output=True, text=True, timeout=60)
+        expect(unhealthy.returncode == 1, f"an unhealthy baseline: exit {unhealthy.returncode}")
+        missing = subprocess.run(["bash", rto], env=dict(env, PGVIGIL="/nonexistent"), capture_output=True, text=True, timeout=60)
+        expect(missing.returncode == 3, f"a missing tool: exit {missing.returncode}")
+        f.check_acknowledged()
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,168 @@
+"""Building up, restarting, taking over, dropping, commands."""
+import json
+import os
+import subprocess
+import time
+
+from formation import Daemon, Formation, Writer
+
+
+def expect(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def scenario_build_up():
+    with Formation(nodes=2) as f:
+        one, two = f.nodes
+        names = one.sql("SHOW synchronous_standby_names")
+        expect(names == "ANY 1 (pgvigil_standby_2)", f"names in force: {names}")
+        # Each command can be run again: nothing changes.
+        before = f.state()
+        f.run(*f.create_args(one))
+        f.run("create", "monitor", "--pgdata", f.monitor.pgdata)
+        expect({n: r["node_id"] for n, r in f.state().items()} == {n: r["node_id"] for n, r in before.items()}, "create again changed the nodes")
+        # A restart of a keeper does not restart PostgreSQL.
+        for node in (one, two):
+            pid = node.postmaster()
+            node.kill()
+            node.start()
+            f.wait_healthy()
+            expect(node.postmaster() == pid, f"{node.name}: another postmaster after a restart of its keeper")
+        # HBA: exactly the registered nodes, and the user's own lines stay.
+        hba = os.path.join(one.pgdata, "pg_hba.conf")
+        with open(hba) as file:
+            text = file.read()
+        expect(text.count("pgvigil_replicator") == 2, "HBA entries for one peer:\n" + text)
+        expect("write" not in one.sql("SELECT pg_is_in_recovery()"), "")
+        rc = f.run("status", "--pgdata", one.pgdata, check=False).returncode
+        expect(rc == 0, f"status of a running node: {rc}")
+
+
+def scenario_stop_and_start():
+    with Formation(nodes=2) as f:
+        Writer(f)
+        former = f.primary()
+        f.run("stop", "--pgdata", former.pgdata)
+        expect(not former.running() and former.postmaster() is None, "stop leaves something running")
+        expect(f.run("status", "--pgdata", former.pgdata, check=False).returncode == 3, "status of a stopped node is 3")
+        f.wait_takeover(former)
+        former.start()
+        f.wait_healthy()
+        f.check_acknowledged()
+
+
+def scenario_third_node_and_drop():
+    with Formation(nodes=2) as f:
+        Writer(f)
+        three = f.add_node()
+        f.wait_healthy()
+        names = f.primary().sql("SHOW synchronous_standby_names")
+        expect(names == "ANY 1 (pgvigil_standby_2, pgvigil_standby_3)", names)
+        f.run("drop", "node", "--monitor", f.monitor_uri, "--monitor-password-file", f.password_file, "--name", three.name)
+        f.wait_until(lambda: three.name not in f.state(), what="the node is gone")
+        three.process.wait(30)
+        expect(three.process.returncode == 121, f"the dropped keeper ended with {three.process.returncode}")
+        f.nodes.remove(three)
+        f.wait_until(lambda: f.primary() and "standby_3" not in f.primary().sql("SHOW synchronous_standby_names"), what="names without the dropped node")
+        with open(os.path.join(f.primary().pgdata, "pg_hba.conf")) as file:
+            expect(file.read().count("pgvigil_replicator") == 2, "HBA entries of the dropped node are left")
+        # Re-add with an empty PGDATA.
+        f.run("drop", "node", "--pgdata", three.pgdata, "--destroy")
+        again = f.add_node("node3")
+        f.wait_healthy()
+        expect(again.sql("SELECT pg_is_in_recovery()") == "t", "the node that was added again is no standby")
+        f.check_acknowledged()
+
+
+def scenario_drop_the_primary():
+    with Formation(nodes=2) as f:
+        Writer(f)
+        former = f.primary()
+        f.run("drop", "node", "--monitor", f.monitor_uri, "--monitor-password-file", f.password_file, "--name", former.name)
+        f.wait_until(lambda: list(f.state()) and former.name not in f.state(), what="the primary is gone")
+        f.nodes.remove(former)
+        f.wait_state(f.nodes[0], "single")
+        former.process.wait(30)
+        f.check_acknowledged()
+
+
+def scenario_take_over_running_cluster():
+    with Formation(nodes=0) as f:
+        node = Daemon(f, "old")
+        pg = subprocess.run(["bash", "-c", "ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1"], capture_output=True, text=True).stdout.strip()
+        os.makedirs(node.state, mode=0o700)
+        subprocess.run([pg + "/initdb", "-D", node.pgdata, "-k", "--auth=trust"], check=True, capture_output=True)
+        with open(os.path.join(node.pgdata, "postgresql.conf"), "a") as conf:
+            conf.write(f"port = {node.port}\nunix_socket_directories = '{node.state}'\n# the user's last line\n")
+        with open(os.path.join(node.pgdata, "pg_hba.conf"), "a") as hba:
+            hba.write("host all the_users_own 10.1.2.3/32 reject\n")
+        subprocess.run([pg + "/pg_ctl", "-D", node.pgdata, "-l", node.log + ".pg", "-w", "start"], check=True, capture_output=True)
+        pid = node.postmaster()
+        node.sql("CREATE TABLE kept AS SELECT 42 AS x")
+        f.nodes.append(node)
+        f.run(*f.create_args(node))
+        node.start()
+        f.wait_state(node, "single")
+        expect(node.postmaster() == pid, "the running cluster was restarted")
+        f.add_node("new")
+        f.wait_healthy()
+        expect(f.node("new").sql("SELECT x FROM kept") == "42", "the copy lacks the data")
+        with open(os.path.join(node.pgdata, "pg_hba.conf")) as hba:
+            expect("host all the_users_own 10.1.2.3/32 reject\n" in hba.read(), "the user's own HBA line is gone")
+
+
+def scenario_bad_input():
+    with Formation(nodes=2) as f:
+        before = f.state()
+        one = f.nodes[0]
+        for args, code in [
+            (["perform", "promotion", "--name", "nobody", "--pgdata", f.monitor.pgdata], 1),
+            (["set", "formation", "number-sync-standbys", "7", "--pgdata", f.monitor.pgdata], 1),
+            (["set", "node", "candidate-priority", "101", "--name", one.name, "--pgdata", f.monitor.pgdata], 1),
+            (["show", "state", "--formation", "none", "--pgdata", f.monitor.pgdata], 1),
+            (["show", "state", "--no-such-option"], 1),
+            (["show", "state", "--monitor", "postgres://127.0.0.1:1/pgvigil"], 6),
+            (["config", "get", "no.such", "--pgdata", one.pgdata], 1),
+            (["config", "set", "postgresql.port", "99999", "--pgdata", one.pgdata], 2),
+            (["run", "--pgdata", f.work + "/nothing"], 2),
+        ]:
+            result = f.run(*args, check=False)
+            expect(result.returncode == code, f"{args}: exit {result.returncode} instead of {code}: {result.stderr}")
+            expect("error" in result.stderr, f"{args}: no error text: {result.stderr}")
+        foreign = Daemon(f, "foreign")
+        os.makedirs(foreign.pgdata)
+        with open(os.path.join(foreign.pgdata, "precious"), "w") as file:
+            file.write("not a cluster")
+        result = f.run(*f.create_args(foreign), check=False)
+        expect(result.returncode == 1 and os.listdir(foreign.pgdata) == ["precious"], "a foreign directory was touched: " + result.stderr)
+        expect({n: r["assigned_group_state"] for n, r in f.state().items()} == {n: r["assigned_group_state"] for n, r in before.items()}, "something changed")
+
+
+def scenario_scram_everywhere():
+    with Formation(nodes=2, auth="scram-sha-256") as f:
+        primary = f.primary()
+        primary.sql("CREATE ROLE app LOGIN PASSWORD 'app-password'; GRANT ALL ON SCHEMA public TO app")
+        f.env.update(PGPASSWORD="app-password", PGVIGIL_TEST_USER="app")
+        os.environ["PGVIGIL_TEST_USER"] = "app"
+        Writer(f)
+        time.sleep(1)
+        primary.crash()
+        f.wait_takeover(primary)
+        primary.start()
+        f.wait_healthy()
+        f.check_acknowledged()
+        # No secret in a log or in an event.
+        with open(f.password_file) as file:
+            secrets = [file.read().strip()]
+        with open(os.path.join(primary.state, "pgpass")) as file:
+            secrets += [line.strip().rsplit(":", 1)[1] for line in file]
+        events = f.run("show", "events", "--count", "1000", "--pgdata", f.monitor.pgdata, "--json").stdout
+        expect(json.loads(events), "no events")
+        texts = [events]
+        for daemon in [f.monitor] + f.nodes:
+            for log in (daemon.log, os.path.join(daemon.state, "postgresql.log")):
+                with open(log, errors="replace") as file:
+                    texts.append(file.read())
+        for secret in secrets:
+            expect(len(secret) > 20 and all(secret not in text for text in texts), "a secret stands in a log or an event")
