@@ -8,7 +8,8 @@
 #   RTO_TARGET_SECONDS    60
 #   HEALTHY_TIMEOUT       seconds to wait for the old primary to be a secondary again; 120
 #
-# Exit: 0 pass; 1 the baseline is not healthy; 2 no promotion (or no recovery) in time; 3 a tool is missing.
+# Exit: 0 pass; 1 the baseline is not healthy; 2 no promotion (or no recovery) in time; 3 a tool is missing,
+#       or the stop or start command failed.
 set -euo pipefail
 PGVIGIL=${PGVIGIL:-pgvigil}
 FORMATION=${FORMATION:-default}
@@ -21,11 +22,14 @@ while [ $# -gt 0 ]; do
     --monitor) MONITOR_URI=$2; shift 2 ;;
     --stop-command) STOP_COMMAND=$2; shift 2 ;;
     --start-command) START_COMMAND=$2; shift 2 ;;
-    -h | --help) sed -n '2,13p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,12p' "$0"; exit 0 ;;
     *) echo "unknown option $1 (--help shows them)" >&2; exit 3 ;;
   esac
 done
-for tool in "$PGVIGIL" python3; do
+# The program that a command begins with; nothing for a variable assignment or another shell construct.
+program() { local word=${1%% *}; [[ ! $word =~ ^[A-Za-z0-9_./-]+$ ]] || printf '%s' "$word"; }
+for tool in "$PGVIGIL" python3 "$(program "$STOP_COMMAND")" "$(program "$START_COMMAND")"; do
+  [ -n "$tool" ] || continue
   command -v "$tool" >/dev/null || { echo "missing tool: $tool (PGVIGIL=/path/to/pgvigil names the client)" >&2; exit 3; }
 done
 [ -n "${MONITOR_URI:-}" ] || { echo "MONITOR_URI is not set" >&2; exit 3; }
@@ -54,7 +58,7 @@ fi
 host=$(field nodehost primary <<<"$baseline"); port=$(field nodeport primary <<<"$baseline")
 echo "baseline: $name is the primary, $standby a secondary"
 begin=$(now)
-bash -c "$(fill "$STOP_COMMAND")"
+bash -c "$(fill "$STOP_COMMAND")" || { echo "FAIL: the stop command ended with exit code $?" >&2; exit 3; }
 stopped=$(now)
 promoted=
 while python3 -c "import sys; sys.exit(0 if $(now) - $stopped < $RTO_TARGET_SECONDS else 1)"; do
@@ -66,7 +70,7 @@ done
 end=$(now)
 echo "promoted: $promoted, $(elapsed "$begin" "$end") s after the stop began, $(elapsed "$stopped" "$end") s after it was done (target $RTO_TARGET_SECONDS s)"
 if [ -n "$START_COMMAND" ]; then
-  bash -c "$(fill "$START_COMMAND")"
+  bash -c "$(fill "$START_COMMAND")" || { echo "FAIL: the start command ended with exit code $?" >&2; exit 3; }
   back=$(now); healthy=
   while python3 -c "import sys; sys.exit(0 if $(now) - $back < $HEALTHY_TIMEOUT else 1)"; do
     after=$(state)

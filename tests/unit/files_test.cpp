@@ -1,0 +1,194 @@
+// Files that people and PostgreSQL read: configuration, settings, HBA, timeline history, the keeper's state, connection strings. Hostile input too.
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "common/config/config.hpp"
+#include "common/model/goal.hpp"
+#include "common/monitor_api/monitor_api.hpp"
+#include "common/os/file.hpp"
+#include "common/pg/conninfo.hpp"
+#include "common/postgres/config_files.hpp"
+
+using namespace pgvigil;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Directory {
+  fs::path path;
+  Directory() {
+    char name[] = "/tmp/pgvigil-unit.XXXXXX";
+    path = ::mkdtemp(name);
+  }
+  ~Directory() { fs::remove_all(path); }
+};
+
+std::string content(const fs::path& path) { return os::read_file(path).value_or("(none)"); }
+
+std::string config_error(const std::string& text) {
+  try {
+    config::parse(text, "/etc/node.toml");
+  } catch (const UserError& error) {
+    CHECK(error.code == ExitCode::bad_config);
+    return error.what();
+  }
+  return "accepted";
+}
+
+const std::string good = "[node]\nrole = \"keeper\"\nstate_directory = \"/s\"\n[monitor]\nuri = \"postgres://m/pgvigil\"\n[postgresql]\npgdata = \"/d\"\n";
+
+}  // namespace
+
+TEST_CASE("configuration: round trip") {
+  config::Config config = config::parse(good, "/etc/node.toml");
+  config.name = "quo\"te\\d";
+  config.port = 6432;
+  config.manage_hba = false;
+  const config::Config again = config::parse(config::to_toml(config), config.file);
+  CHECK(again == config);
+  for (const std::string& key : config::keys()) CHECK(config::get(again, key) == config::get(config, key));
+  CHECK(config::config_path_for("/srv/pg-a") != config::config_path_for("/srv/pg_a"));
+}
+
+TEST_CASE("configuration: refused with file, line and column") {
+  CHECK(config_error(good + "prot = 1\n").find("/etc/node.toml:8:1: unknown setting postgresql.prot") == 0);
+  CHECK(config_error(good + "port = \"5432\"\n").find("/etc/node.toml:8:8: postgresql.port must be an integer") == 0);
+  CHECK(config_error(good + "port = 0\n").find("/etc/node.toml:8:8: postgresql.port must be between 1 and 65535") == 0);
+  CHECK(config_error(good + "auth = \"md5\"\n").find("must be one of trust, scram-sha-256") != std::string::npos);
+  CHECK(config_error(good + "dbname = \"a\\nb\"\n").find("control characters") != std::string::npos);
+  CHECK(config_error(good + "port = \n").find("/etc/node.toml:8") == 0);
+  CHECK(config_error("[nodes]\n") == "/etc/node.toml:1:2: unknown section [nodes]");
+  CHECK(config_error("[node]\nhostname = \"a b\"\n").find("must be a host name") != std::string::npos);
+  CHECK(config_error("").find("pgdata is missing") != std::string::npos);
+  CHECK(config_error(std::string("\xff\xfe\x00", 3)) != "accepted");
+  config::Config config = config::parse(good, "/etc/node.toml");
+  CHECK_THROWS_AS(config::set(config, "postgresql.nothing", "1"), UserError);
+  CHECK_THROWS_AS(config::set(config, "postgresql.port", "1x"), UserError);
+  CHECK_THROWS_AS(config::set(config, "replication.candidate_priority", "101"), UserError);
+  CHECK(config.port == 5432);
+}
+
+TEST_CASE("atomic files and secrets") {
+  Directory d;
+  const fs::path file = d.path / "secret";
+  os::write_file_atomic(file, "one\n", 0600);
+  os::write_file_atomic(file, "two\n", 0600);
+  CHECK(os::read_secret_file(file) == "two");
+  CHECK(std::distance(fs::directory_iterator(d.path), {}) == 1);  // no temporary file is left
+  ::chmod(file.c_str(), 0640);
+  CHECK_THROWS_AS(os::read_secret_file(file), UserError);
+  CHECK_THROWS_AS(os::read_secret_file(d.path / "missing"), UserError);
+  CHECK_THROWS_AS(os::write_file_atomic(d.path / "no" / "such", "x"), Error);
+  CHECK_FALSE(os::read_file(d.path / "missing").has_value());
+  CHECK(os::random_secret().size() == 64);
+  CHECK(os::random_secret() != os::random_secret());
+}
+
+TEST_CASE("one holder of a pid file") {
+  Directory d;
+  const fs::path file = d.path / "pid";
+  CHECK_FALSE(os::PidFile::holder(file));
+  {
+    const auto held = os::PidFile::acquire(file);
+    REQUIRE(held);
+    CHECK(os::PidFile::holder(file) == ::getpid());
+    CHECK_FALSE(os::PidFile::acquire(file));
+  }
+  CHECK_FALSE(os::PidFile::holder(file));
+  CHECK(os::PidFile::acquire(file));
+}
+
+TEST_CASE("PostgreSQL settings") {
+  Directory d;
+  const fs::path conf = d.path / "postgresql.conf";
+  os::write_file_atomic(conf, "port = 1\n# mine, without a last newline");
+  const postgres::Settings settings{{"a", "it's"}, {"b", "back\\slash"}, {"c", ""}};
+  CHECK(postgres::write_settings(d.path, conf, settings));
+  CHECK_FALSE(postgres::write_settings(d.path, conf, settings));
+  CHECK(postgres::read_settings(d.path) == settings);
+  CHECK(content(conf).find("port = 1\n# mine, without a last newline\ninclude 'postgresql-pgvigil.conf'") == 0);
+  // A user's later line must not win over ours.
+  std::ofstream(conf, std::ios::app) << "synchronous_standby_names = ''\n";
+  CHECK(postgres::write_settings(d.path, conf, settings));
+  CHECK(content(conf).find("synchronous_standby_names = ''\ninclude") != std::string::npos);
+  CHECK(content(conf).find("include") == content(conf).rfind("include"));
+  CHECK_THROWS_AS(postgres::write_settings(d.path, conf, {{"a", "x'\nfsync = off"}}), Error);
+  CHECK(postgres::set_standby_signal(d.path, true));
+  CHECK_FALSE(postgres::set_standby_signal(d.path, true));
+  CHECK(postgres::has_standby_signal(d.path));
+  CHECK(postgres::set_standby_signal(d.path, false));
+  CHECK_FALSE(postgres::has_standby_signal(d.path));
+}
+
+TEST_CASE("HBA: our block, and nobody else's line") {
+  Directory d;
+  const fs::path hba = d.path / "pg_hba.conf";
+  const std::string users = "# mine\r\nhost all all ::1/128 reject\nlocal all all peer";  // CRLF, no last newline
+  os::write_file_atomic(hba, users);
+  const std::vector<postgres::HbaEntry> entries{{"host", "replication", "r", "10.0.0.1", "scram-sha-256"},
+                                                {"host", "My Db", "r", "2001:db8::1", "trust"},
+                                                {"host", "all", "r", "node.example", "trust"}};
+  CHECK(postgres::write_hba(hba, entries));
+  CHECK_FALSE(postgres::write_hba(hba, entries));
+  const std::string text = content(hba);
+  CHECK(text.find("host replication r 10.0.0.1/32 scram-sha-256\n") != std::string::npos);
+  CHECK(text.find("host \"My Db\" r 2001:db8::1/128 trust\n") != std::string::npos);
+  CHECK(text.substr(text.size() - users.size()) == users);
+  CHECK(postgres::write_hba(hba, {}));
+  CHECK(content(hba) == users);
+  postgres::write_hba(hba, entries);
+  std::string damaged = content(hba);
+  damaged.erase(damaged.find("# END pgvigil\n"), 14);
+  os::write_file_atomic(hba, damaged);
+  CHECK_THROWS_AS(postgres::write_hba(hba, entries), Error);
+  CHECK(content(hba) == damaged);
+  CHECK_THROWS_AS(postgres::hba_line({"host", "all", "r", "1.2.3.4 trust\nhost all all 0.0.0.0/0", "trust"}), Error);
+  CHECK_THROWS_AS(postgres::hba_line({"host", "a\"b", "r", "1.2.3.4", "trust"}), Error);
+}
+
+TEST_CASE("connection strings") {
+  const auto values = pg::parse_conninfo("postgres://u:p%20w@h1:1,h2:2/db?target_session_attrs=read-write");
+  CHECK(values.at("host") == "h1,h2");
+  CHECK(values.at("password") == "p w");
+  CHECK(pg::without_password("postgres://u:secret@h:1/db").find("secret") == std::string::npos);
+  CHECK(pg::without_password("host=h password='se cret' dbname=x").find("cret") == std::string::npos);
+  CHECK(pg::parse_conninfo(pg::to_conninfo({{"password", "a'b\\c d"}})).at("password") == "a'b\\c d");
+  CHECK(pg::application_uri({{"10.0.0.1", 5432}, {"2001:db8::1", 5433}}, "my db", "prefer") ==
+        "postgres://10.0.0.1:5432,[2001:db8::1]:5433/my%20db?target_session_attrs=read-write&sslmode=prefer");
+  CHECK(pg::parse_conninfo(pg::to_uri({{"host", "h"}, {"user", "a@b/c"}, {"dbname", "x?y"}})).at("user") == "a@b/c");
+  CHECK_THROWS_AS(pg::parse_conninfo("no such = thing"), Error);
+  CHECK_THROWS_AS(pg::parse_conninfo("postgres://[::1"), Error);
+  for (const char* bad : {"", "a b", "a'b", "a,b", "a/b", "a\nb", "a\\b", "a#b"}) CHECK_THROWS_AS(pg::check_host(bad), UserError);
+  pg::check_host("10.0.0.1");
+  CHECK(pg::quote_literal("it's") == "'it''s'");
+  CHECK(pg::quote_identifier("a\"b") == "\"a\"\"b\"");
+}
+
+TEST_CASE("goals from the monitor") {
+  const std::string text = R"({"state": "primary", "term": 3, "seq": 9, "names": {"required": 1, "members": [3, 2, 3]}, "names_version": 4,
+                               "peers_version": 5, "upstream": null, "lease_seconds": 10})";
+  const Goal goal = monitor_api::parse_goal(text);
+  CHECK(goal.state == NodeState::primary);
+  CHECK(goal.term == Term{3});
+  CHECK(goal.names.members == std::vector{NodeId{2}, NodeId{3}});
+  CHECK_FALSE(goal.upstream);
+  for (const char* bad : {"", "{}", "[]", "nonsense", R"({"state": "emperor"})"}) CHECK_THROWS_AS(monitor_api::parse_goal(bad), Error);
+  std::string broken = text;
+  CHECK_THROWS_AS(monitor_api::parse_goal(broken.replace(broken.find("\"term\": 3"), 9, "\"term\":-3")), Error);
+  for (std::size_t cut = 0; cut < text.size(); cut += 7) CHECK_THROWS_AS(monitor_api::parse_goal(text.substr(0, cut)), Error);
+}
+
+TEST_CASE("LSNs and arrays") {
+  CHECK(to_string(Lsn{0x16B374D848}) == "16/B374D848");
+  CHECK(parse_lsn("16/B374D848") == Lsn{0x16B374D848});
+  CHECK(parse_lsn("0/0") == Lsn{0});
+  for (const char* bad : {"", "/", "1", "1/", "/1", "1/2/3", "g/1", "1/123456789", "-1/0", " 1/0"}) CHECK_FALSE(parse_lsn(bad));
+  CHECK(parse_array_literal("{1,22}") == std::vector{NodeId{1}, NodeId{22}});
+  CHECK(parse_array_literal("{}")->empty());
+  for (const char* bad : {"", "{", "1", "{1,}", "{,1}", "{a}", "{1 }"}) CHECK_FALSE(parse_array_literal(bad));
+  CHECK(to_array_literal({NodeId{1}, NodeId{2}}) == "{1,2}");
+}
