@@ -68,10 +68,26 @@ std::vector<pid_t> processes_of(const fs::path& pgdata) {
   return pids;
 }
 
-asio::awaitable<void> kill_all(const fs::path& pgdata) {
+// PostgreSQL takes a zombie for a running postmaster and then refuses to start. A zombie lasts where process 1 does not reap (containers) or
+// while a stopped parent does not. Nothing else is ever removed: every other stale lock file PostgreSQL judges better itself.
+void remove_lock_of_zombie(const fs::path& lock_file) {
+  const auto text = os::read_file(lock_file);
+  const auto pid = text ? to_number(*text) : std::nullopt;
+  const auto info = pid && *pid > 0 ? process_info(*pid) : std::nullopt;
+  if (!info || info->state != 'Z') return;
+  log::info("{} is of process {}, which has ended but was not reaped: removed", lock_file.string(), *pid);
+  fs::remove(lock_file);
+}
+
+asio::awaitable<void> end_leftovers(const InstanceSettings& settings) {
+  const fs::path& pgdata = settings.pgdata;
   for (int round = 0; round < 500; ++round) {
     const auto pids = processes_of(pgdata);
-    if (pids.empty()) co_return;
+    if (pids.empty()) {
+      remove_lock_of_zombie(pgdata / "postmaster.pid");
+      remove_lock_of_zombie(settings.socket_directory / (".s.PGSQL." + std::to_string(settings.port) + ".lock"));
+      co_return;
+    }
     if (round % 50 == 0) {
       for (const pid_t pid : pids) ::kill(pid, SIGKILL);
     }
@@ -172,7 +188,7 @@ asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
   const std::uintmax_t log_from = error ? 0 : log_size;
   if (!process) {
     // Backends may outlive a postmaster that was killed; they could still write.
-    co_await kill_all(settings_.pgdata);
+    co_await end_leftovers(settings_);
     const pid_t pid = os::spawn_detached({(settings_.bindir / "postgres").string(), "-D", settings_.pgdata.string()}, settings_.log);
     process = os::PidFd::open(pid);
   }
@@ -210,7 +226,7 @@ asio::awaitable<void> Instance::stop(StopMode mode, Millis timeout) {
       log::warn("PostgreSQL did not stop on signal {} within {} ms", number, timeout.count());
     }
   }
-  co_await kill_all(settings_.pgdata);
+  co_await end_leftovers(settings_);
 }
 
 void Instance::reload() const {

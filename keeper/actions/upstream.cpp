@@ -78,7 +78,7 @@ asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, con
   progress("rewind to the history of " + upstream.name);
   const os::ProcessResult result = co_await os::run(argv, options);
   if (!result.ok()) {
-    log::warn("pg_rewind from {} failed, a base backup follows: {}", upstream.name, tail(result.output));
+    log::warn("pg_rewind from {} failed, a base backup follows: {}", upstream.name, result.output);
     co_return false;  // the marker stays: the directory is not to be trusted
   }
   fs::remove(marker(node));
