@@ -229,7 +229,8 @@ Config parse(const std::string& content, const fs::path& file) {
   config.file = file;
   for (const auto& [section, node] : document) {
     const auto* entries = node.as_table();
-    const bool known = std::any_of(table().begin(), table().end(), [&](const Key& key) { return key.section == section.str(); });
+    const std::string_view section_name = section.str();
+    const bool known = std::any_of(table().begin(), table().end(), [&](const Key& key) { return key.section == section_name; });
     if (!known || entries == nullptr) bad(where(file, section.source()) + "unknown section [" + std::string(section.str()) + "]");
     for (const auto& [name, value] : *entries) {
       const std::string place = where(file, name.source());

@@ -166,3 +166,66 @@ def scenario_scram_everywhere():
                     texts.append(file.read())
         for secret in secrets:
             expect(len(secret) > 20 and all(secret not in text for text in texts), "a secret stands in a log or an event")
+
+
+class FormationInExistingDatabase(Formation):
+    """The monitor keeps its schema in a PostgreSQL that is somebody else's."""
+
+    def create_monitor(self):
+        monitor = self.monitor
+        self.database = Daemon(self, "database")
+        bindir = subprocess.run(["bash", "-c", "ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1"], capture_output=True, text=True).stdout.strip()
+        os.makedirs(self.database.state, mode=0o700)
+        subprocess.run([bindir + "/initdb", "-D", self.database.pgdata, "--auth=trust"], check=True, capture_output=True)
+        with open(os.path.join(self.database.pgdata, "postgresql.conf"), "a") as conf:
+            conf.write(f"port = {self.database.port}\nunix_socket_directories = '{self.database.state}'\n")
+        subprocess.run([bindir + "/pg_ctl", "-D", self.database.pgdata, "-l", self.database.log, "-w", "start"], check=True, capture_output=True)
+        self.database.sql("CREATE DATABASE somewhere")
+        uri = f"postgres://{self.owner()}@127.0.0.1:{self.database.port}/somewhere"
+        printed = self.run("create", "monitor", "--pgdata", monitor.pgdata, "--state-directory", monitor.state, "--database-uri", uri).stdout
+        self.monitor_uri = f"postgres://pgvigil_node@127.0.0.1:{self.database.port}/somewhere"
+        expect(self.monitor_uri in printed, printed)
+        self.password_file = os.path.join(monitor.state, "node-password")
+        monitor.start()
+
+    def close(self, failed=False):
+        self.nodes.append(self.database)
+        super().close(failed)
+
+
+def scenario_monitor_in_existing_database():
+    with FormationInExistingDatabase(nodes=2) as f:
+        Writer(f)
+        time.sleep(0.5)
+        former = f.primary()
+        former.crash()
+        f.wait_takeover(former)
+        former.start()
+        f.wait_healthy()
+        f.check_acknowledged()
+        expect(f.monitor.postmaster() is None, "an embedded PostgreSQL runs as well")
+
+
+def scenario_reload_and_settings():
+    with Formation(nodes=2) as f:
+        primary = f.primary()
+        pid = primary.postmaster()
+        f.run("config", "set", "log.level", "debug", "--pgdata", primary.pgdata)
+        f.run("reload", "--pgdata", primary.pgdata)
+        f.wait_until(lambda: "configuration read again" in open(primary.log).read(), what="the configuration is read again")
+        f.run("set", "node", "candidate-priority", "80", "--name", f.secondary().name, "--pgdata", f.monitor.pgdata)
+        shown = json.loads(f.run("get", "node", "candidate-priority", "--name", f.secondary().name, "--pgdata", f.monitor.pgdata, "--json").stdout)
+        expect(shown["candidate-priority"] == 80, str(shown))
+        f.run("create", "formation", "--formation", "other", "--pgdata", f.monitor.pgdata)
+        f.run("drop", "formation", "--formation", "other", "--pgdata", f.monitor.pgdata)
+        for what in ("state", "events", "settings", "uri", "standby-names", "fsm"):
+            for flag in ([], ["--json"]):
+                whose = [] if what == "fsm" else ["--pgdata", f.monitor.pgdata]
+                shown = f.run("show", what, *whose, *flag).stdout
+                expect(shown.strip() and (not flag or json.loads(shown) is not None), f"show {what} {flag}: {shown}")
+        f.run("show", "state", "--local", "--pgdata", primary.pgdata)
+        # Only the monitor decides: a named promotion of a priority above the others is an operator's word.
+        target = f.secondary()
+        f.run("perform", "promotion", "--name", target.name, "--pgdata", f.monitor.pgdata)
+        f.wait_healthy()
+        expect(f.primary() is target and primary.postmaster() != pid, "the promotion did not take place")

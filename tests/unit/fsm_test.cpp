@@ -465,7 +465,9 @@ TEST_CASE("every pair of reported and goal that the monitor can produce has a pl
   CHECK(walk.seen.size() > 1000);
   CHECK(walk.pairs.size() > 50);
   std::set<NodeState> goals;
-  for (const auto& [reported, goal] : walk.pairs) {
+  for (const auto& pair : walk.pairs) {
+    const NodeState reported = pair.first;
+    const NodeState goal = pair.second;
     goals.insert(goal);
     INFO(to_string(reported), " -> ", to_string(goal));
     CHECK(keeper::plan(reported, goal).has_value());
