@@ -10,7 +10,9 @@ namespace {
 
 void write(std::string& out, const json::value& value, std::size_t depth);
 
-std::string line_start(std::size_t depth) { return "\n" + std::string(depth * 4, ' '); }
+std::string line_start(std::size_t depth) {
+  return "\n" + std::string(depth * 4, ' ');
+}
 
 void write_object(std::string& out, const json::object& object, std::size_t depth) {
   out += '{';

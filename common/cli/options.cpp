@@ -11,7 +11,9 @@ namespace po = boost::program_options;
 
 namespace {
 
-std::string long_name(const Option& option) { return option.name.substr(0, option.name.find(',')); }
+std::string long_name(const Option& option) {
+  return option.name.substr(0, option.name.find(','));
+}
 
 UserError usage(const std::string& what) {
   return UserError(ExitCode::bad_arguments, what, "--help shows what the command takes");
@@ -36,12 +38,9 @@ UserError translated(const po::error_with_option_name& error) {
   if (const auto* syntax = dynamic_cast<const po::invalid_syntax*>(&error)) {
     switch (syntax->kind()) {
       case po::invalid_syntax::missing_parameter:
-      case po::invalid_syntax::empty_adjacent_parameter:
-        return usage("option " + name + " needs a value");
-      case po::invalid_syntax::extra_parameter:
-        return usage("option " + name + " takes no value");
-      default:
-        break;
+      case po::invalid_syntax::empty_adjacent_parameter: return usage("option " + name + " needs a value");
+      case po::invalid_syntax::extra_parameter: return usage("option " + name + " takes no value");
+      default: break;
     }
   }
   return usage(error.what());
@@ -80,9 +79,13 @@ Args parse_options(const std::vector<Option>& options, const std::vector<std::st
   return parsed;
 }
 
-bool Args::given(const std::string& name) const { return values_.contains(name); }
+bool Args::given(const std::string& name) const {
+  return values_.contains(name);
+}
 
-bool Args::has(const std::string& name) const { return given(name) || environment_.contains(name); }
+bool Args::has(const std::string& name) const {
+  return given(name) || environment_.contains(name);
+}
 
 int Args::count(const std::string& name) const {
   const auto found = values_.find(name);

@@ -30,7 +30,9 @@ std::size_t display_width(const std::string& text) {
 
 Table::Table(std::vector<std::string> header) : header_(std::move(header)), align_(header_.size(), Align::left) {}
 
-void Table::align(std::size_t column, Align align) { align_.at(column) = align; }
+void Table::align(std::size_t column, Align align) {
+  align_.at(column) = align;
+}
 
 void Table::add(std::vector<std::string> cells) {
   cells.resize(header_.size());

@@ -1,9 +1,10 @@
 #include "common/config/config.hpp"
 
+#include <toml++/toml.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <functional>
-#include <toml++/toml.h>
 
 #include "common/os/file.hpp"
 
@@ -11,7 +12,9 @@ namespace pgvigil::config {
 
 namespace {
 
-[[noreturn]] void bad(const std::string& why, const std::string& hint = {}) { throw UserError(ExitCode::bad_config, why, hint); }
+[[noreturn]] void bad(const std::string& why, const std::string& hint = {}) {
+  throw UserError(ExitCode::bad_config, why, hint);
+}
 
 // One key: how it is called, shown, read and checked. The table below is the whole format.
 struct Key {
@@ -24,12 +27,14 @@ struct Key {
 };
 
 void no_control_characters(const std::string& value) {
-  if (std::any_of(value.begin(), value.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 127; })) {
+  if (std::any_of(value.begin(), value.end(),
+                  [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 127; })) {
     bad("must not contain control characters");
   }
 }
 
-Key text(std::string section, std::string name, std::string Config::*field, std::function<void(const std::string&)> check = {}) {
+Key text(std::string section, std::string name, std::string Config::*field,
+         std::function<void(const std::string&)> check = {}) {
   return {std::move(section), std::move(name), [field](const Config& config) { return config.*field; },
           [field, check](Config& config, const std::string& value) {
             no_control_characters(value);
@@ -59,7 +64,8 @@ Key integer(std::string section, std::string name, int Config::*field, int low, 
 }
 
 Key boolean(std::string section, std::string name, bool Config::*field) {
-  return {std::move(section), std::move(name), [field](const Config& config) { return std::string(config.*field ? "true" : "false"); },
+  return {std::move(section), std::move(name),
+          [field](const Config& config) { return std::string(config.*field ? "true" : "false"); },
           [field](Config& config, const std::string& value) {
             if (value != "true" && value != "false") bad("must be true or false, not \"" + value + "\"");
             config.*field = value == "true";
@@ -78,8 +84,9 @@ std::function<void(const std::string&)> one_of(std::vector<std::string> words) {
 
 void host_name(const std::string& value) {
   const bool wrong = value.empty() || std::any_of(value.begin(), value.end(), [](char c) {
-    return static_cast<unsigned char>(c) <= ' ' || c == '\'' || c == '"' || c == ',' || c == '/' || c == '\\' || c == '#';
-  });
+                       return static_cast<unsigned char>(c) <= ' ' || c == '\'' || c == '"' || c == ',' || c == '/' ||
+                              c == '\\' || c == '#';
+                     });
   if (wrong) bad("must be a host name or address, not \"" + value + "\"");
 }
 
@@ -89,7 +96,8 @@ void not_empty(const std::string& value) {
 
 const std::vector<Key>& table() {
   static const std::vector<Key> keys_of_file = [] {
-    Key role{"node", "role", [](const Config& config) { return std::string(config.role == Role::monitor ? "monitor" : "keeper"); },
+    Key role{"node", "role",
+             [](const Config& config) { return std::string(config.role == Role::monitor ? "monitor" : "keeper"); },
              [](Config& config, const std::string& value) {
                one_of({"monitor", "keeper"})(value);
                config.role = value == "monitor" ? Role::monitor : Role::keeper;
@@ -165,7 +173,8 @@ const Key* find_key(const std::string& section, const std::string& name) {
 const Key& key_named(const std::string& full) {
   const auto dot = full.find('.');
   const Key* key = dot == std::string::npos ? nullptr : find_key(full.substr(0, dot), full.substr(dot + 1));
-  if (key == nullptr) throw UserError(ExitCode::bad_arguments, "there is no setting " + full, "`pgvigil config get` lists all of them");
+  if (key == nullptr)
+    throw UserError(ExitCode::bad_arguments, "there is no setting " + full, "`pgvigil config get` lists all of them");
   return *key;
 }
 
@@ -173,7 +182,8 @@ std::string short_name(const fs::path& pgdata) {
   const std::string absolute = fs::absolute(pgdata).lexically_normal().string();
   std::string name;
   for (const char c : absolute) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_';
+    const bool plain =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_';
     if (plain) {
       name += c;
     } else if (!name.empty() && name.back() != '-') {
@@ -230,8 +240,10 @@ Config parse(const std::string& content, const fs::path& file) {
   for (const auto& [section, node] : document) {
     const auto* entries = node.as_table();
     const std::string_view section_name = section.str();
-    const bool known = std::any_of(table().begin(), table().end(), [&](const Key& key) { return key.section == section_name; });
-    if (!known || entries == nullptr) bad(where(file, section.source()) + "unknown section [" + std::string(section.str()) + "]");
+    const bool known =
+        std::any_of(table().begin(), table().end(), [&](const Key& key) { return key.section == section_name; });
+    if (!known || entries == nullptr)
+      bad(where(file, section.source()) + "unknown section [" + std::string(section.str()) + "]");
     for (const auto& [name, value] : *entries) {
       const std::string place = where(file, name.source());
       const Key* key = find_key(std::string(section.str()), std::string(name.str()));
@@ -254,7 +266,8 @@ Config load(const fs::path& file) {
   const auto content = os::read_file(file);
   if (!content) {
     bad("there is no configuration " + file.string(),
-        "make the node with `pgvigil create`, or name the right --pgdata (and the PGVIGIL_CONFIG_DIR it was made with)");
+        "make the node with `pgvigil create`, or name the right --pgdata (and the PGVIGIL_CONFIG_DIR it was made "
+        "with)");
   }
   return parse(*content, file);
 }
@@ -291,7 +304,9 @@ std::vector<std::string> keys() {
   return names;
 }
 
-std::string get(const Config& config, const std::string& key) { return key_named(key).get(config); }
+std::string get(const Config& config, const std::string& key) {
+  return key_named(key).get(config);
+}
 
 void set(Config& config, const std::string& key, const std::string& value) {
   const Key& entry = key_named(key);

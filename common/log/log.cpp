@@ -1,9 +1,8 @@
 #include "common/log/log.hpp"
 
-#include <unistd.h>
-
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/sinks/stdout_sinks.h>
+#include <unistd.h>
 
 #include "common/model/types.hpp"
 
@@ -18,8 +17,9 @@ class JsonSink : public spdlog::sinks::sink {
   void log(const spdlog::details::log_msg& message) override {
     const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(message.time.time_since_epoch()).count();
     const auto level = spdlog::level::to_string_view(message.level);
-    const std::string line = fmt::format(R"({{"time_us":{},"level":"{}","program":"{}","pid":{},"message":"{}"}})" "\n", micros,
-                                         std::string_view(level.data(), level.size()), program_, ::getpid(),
+    const std::string line = fmt::format(R"({{"time_us":{},"level":"{}","program":"{}","pid":{},"message":"{}"}})"
+                                         "\n",
+                                         micros, std::string_view(level.data(), level.size()), program_, ::getpid(),
                                          escaped({message.payload.data(), message.payload.size()}));
     std::fwrite(line.data(), 1, line.size(), stderr);
   }

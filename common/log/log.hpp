@@ -12,7 +12,8 @@ using spdlog::info;
 using spdlog::trace;
 using spdlog::warn;
 
-// level: trace, debug, info, warn, error. format: text, json. Writes to stderr. Throws UserError(bad_config) on another word.
+// level: trace, debug, info, warn, error. format: text, json. Writes to stderr. Throws UserError(bad_config) on another
+// word.
 void setup(const std::string& program, const std::string& level, const std::string& format);
 
 }  // namespace pgvigil::log

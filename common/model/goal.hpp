@@ -51,10 +51,10 @@ struct Report {
   bool pg_responding{false};  // a query was answered lately
   Timeline timeline;
   Lsn lsn;  // primary: flushed; standby: the most that it has received or replayed; stopped: end of WAL
-  std::int64_t names_version{0};  // the version of the names that are in force here
+  std::int64_t names_version{0};                   // the version of the names that are in force here
   UpstreamSight upstream{UpstreamSight::unknown};  // a standby's own sight of its primary
-  bool streaming{false};      // standby: its walreceiver streams. Primary: at least one standby streams from it
-  std::string reason;         // why the goal is not reached yet; empty when nothing is wrong
+  bool streaming{false};          // standby: its walreceiver streams. Primary: at least one standby streams from it
+  std::string reason;             // why the goal is not reached yet; empty when nothing is wrong
   std::string system_identifier;  // decimal; empty while there is no cluster
 };
 

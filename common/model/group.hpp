@@ -16,11 +16,11 @@ using Millis = std::chrono::milliseconds;
 
 // What the monitor's own probe of a node's PostgreSQL last learned.
 enum class ProbeResult {
-  unknown,  // not probed yet since the monitor process started
-  good,     // a backend answered a query
-  refused,  // the host answered that nothing listens: PostgreSQL is not there
-  rejected, // PostgreSQL answered, but with an error (starting up, too many clients, bad credential)
-  silent,   // no answer in time
+  unknown,   // not probed yet since the monitor process started
+  good,      // a backend answered a query
+  refused,   // the host answered that nothing listens: PostgreSQL is not there
+  rejected,  // PostgreSQL answered, but with an error (starting up, too many clients, bad credential)
+  silent,    // no answer in time
 };
 std::string_view to_string(ProbeResult result);
 
@@ -41,21 +41,21 @@ struct NodeView {
   bool pg_running{false};
   bool pg_responding{false};
   bool streaming{false};
-  Millis not_streaming_for{0}; // since `streaming` was last seen true, or since the goal was assigned
+  Millis not_streaming_for{0};  // since `streaming` was last seen true, or since the goal was assigned
   Timeline timeline;
   Lsn lsn;
   std::int64_t names_version{0};
   UpstreamSight upstream{UpstreamSight::unknown};
 
   // Ages by the monitor's monotonic clock. They start at 0 when the monitor process starts.
-  bool ever_reported{false};   // since the monitor process started
+  bool ever_reported{false};  // since the monitor process started
   Millis report_age{0};
-  bool session_open{false};    // the keeper's session with the monitor's database
+  bool session_open{false};  // the keeper's session with the monitor's database
   Millis session_closed_for{0};
   ProbeResult probe{ProbeResult::unknown};
-  Millis probe_age{0};         // since the probe got its result
-  Millis probe_not_good_for{0};// since the last good one (or since the process started)
-  Millis goal_age{0};          // since the goal was assigned
+  Millis probe_age{0};           // since the probe got its result
+  Millis probe_not_good_for{0};  // since the last good one (or since the process started)
+  Millis goal_age{0};            // since the goal was assigned
 
   // The report belongs to the present goal and has reached it.
   bool converged() const { return reported == goal && reported_seq == goal_seq; }
@@ -63,10 +63,10 @@ struct NodeView {
 };
 
 enum class RequestKind {
-  failover,     // planned when the primary is well, else an election
-  promotion,    // of one named node
+  failover,   // planned when the primary is well, else an election
+  promotion,  // of one named node
   drop_node,
-  refresh,      // settings have changed: look again
+  refresh,  // settings have changed: look again
 };
 std::string_view to_string(RequestKind kind);
 std::optional<RequestKind> parse_request_kind(std::string_view text);
@@ -99,12 +99,13 @@ struct GroupSnapshot {
   int group{0};
   int number_sync_standbys{0};
   Term term;
-  // Every list of names that may be in force somewhere, oldest first. The last one is the goal: its node has been told to put it in
-  // force. When that node confirms (its names_version is ours), the older ones are forgotten. An election must satisfy all of them.
+  // Every list of names that may be in force somewhere, oldest first. The last one is the goal: its node has been told
+  // to put it in force. When that node confirms (its names_version is ours), the older ones are forgotten. An election
+  // must satisfy all of them.
   std::vector<NamesInForce> names;
   std::int64_t names_version{0};
-  std::optional<Request> request; // the oldest that is still undecided
-  std::vector<NodeView> nodes;    // by id
+  std::optional<Request> request;  // the oldest that is still undecided
+  std::vector<NodeView> nodes;     // by id
   Timing timing;
 
   const NodeView* find(NodeId id) const;

@@ -54,10 +54,8 @@ bool runs_as_standby(NodeState state) {
     case NodeState::report_lsn:
     case NodeState::fast_forward:
     case NodeState::join_secondary:
-    case NodeState::wait_maintenance:
-      return true;
-    default:
-      return false;
+    case NodeState::wait_maintenance: return true;
+    default: return false;
   }
 }
 

@@ -30,11 +30,26 @@ enum class NodeState {
 };
 
 inline constexpr std::array all_node_states{
-    NodeState::init,          NodeState::single,           NodeState::wait_primary,        NodeState::primary,
-    NodeState::draining,      NodeState::demote_timeout,   NodeState::demoted,             NodeState::wait_standby,
-    NodeState::catchingup,    NodeState::secondary,        NodeState::prepare_promotion,   NodeState::stop_replication,
-    NodeState::report_lsn,    NodeState::fast_forward,     NodeState::join_secondary,      NodeState::apply_settings,
-    NodeState::prepare_maintenance, NodeState::wait_maintenance, NodeState::maintenance,   NodeState::dropped,
+    NodeState::init,
+    NodeState::single,
+    NodeState::wait_primary,
+    NodeState::primary,
+    NodeState::draining,
+    NodeState::demote_timeout,
+    NodeState::demoted,
+    NodeState::wait_standby,
+    NodeState::catchingup,
+    NodeState::secondary,
+    NodeState::prepare_promotion,
+    NodeState::stop_replication,
+    NodeState::report_lsn,
+    NodeState::fast_forward,
+    NodeState::join_secondary,
+    NodeState::apply_settings,
+    NodeState::prepare_maintenance,
+    NodeState::wait_maintenance,
+    NodeState::maintenance,
+    NodeState::dropped,
 };
 
 std::string_view to_string(NodeState state);

@@ -13,7 +13,9 @@ SyncNames normalized(SyncNames names) {
   return names;
 }
 
-std::string standby_name(NodeId node) { return "pgvigil_standby_" + std::to_string(node.value); }
+std::string standby_name(NodeId node) {
+  return "pgvigil_standby_" + std::to_string(node.value);
+}
 
 std::string to_guc(const SyncNames& names) {
   if (names.asynchronous()) return {};

@@ -19,13 +19,13 @@ enum class ExitCode : int {
   ok = 0,
   bad_arguments = 1,  // bad arguments, or the request was refused
   bad_config = 2,
-  bad_state = 3,      // the keeper's state file cannot be used; for `status`: not running
-  sql = 4,            // the local PostgreSQL answered with an error
-  postgres = 5,       // PostgreSQL could not be started, stopped, or is not ready
-  monitor = 6,        // the monitor cannot be reached or answered with an error
+  bad_state = 3,  // the keeper's state file cannot be used; for `status`: not running
+  sql = 4,        // the local PostgreSQL answered with an error
+  postgres = 5,   // PostgreSQL could not be started, stopped, or is not ready
+  monitor = 6,    // the monitor cannot be reached or answered with an error
   keeper = 8,
   reload = 9,
-  internal = 12,      // also: a wait ran out of time
+  internal = 12,  // also: a wait ran out of time
   dropped = 121,
   fatal = 122,
 };

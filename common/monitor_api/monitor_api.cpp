@@ -11,7 +11,9 @@ namespace {
 
 constexpr Millis patience{5000};
 
-std::string text(bool value) { return value ? "true" : "false"; }
+std::string text(bool value) {
+  return value ? "true" : "false";
+}
 
 }  // namespace
 
@@ -37,7 +39,8 @@ Goal parse_goal(const std::string& document) {
       goal.upstream = NodeId{upstream.to_number<std::int64_t>()};
     }
     goal.lease_seconds = object.at("lease_seconds").to_number<int>();
-    if (goal.term.value < 0 || goal.seq < 0 || goal.names.required < 0 || goal.lease_seconds < 1) throw Error("a number is out of range");
+    if (goal.term.value < 0 || goal.seq < 0 || goal.names.required < 0 || goal.lease_seconds < 1)
+      throw Error("a number is out of range");
     return goal;
   } catch (const std::exception& error) {
     throw Error(std::string("not a goal: ") + error.what());
@@ -60,8 +63,8 @@ asio::awaitable<Registered> register_node(pg::Connection& monitor, Registration 
   } else {
     params.emplace_back(std::nullopt);
   }
-  const pg::Result row =
-      co_await monitor.query("SELECT * FROM pgvigil.register_node($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", params, patience);
+  const pg::Result row = co_await monitor.query(
+      "SELECT * FROM pgvigil.register_node($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", params, patience);
   Registered registered;
   registered.id.value = row.integer(0, "node_id");
   registered.name = row.text(0, "name");
@@ -112,7 +115,8 @@ asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId sel
 asio::awaitable<void> open_session(pg::Connection& monitor, NodeId self) {
   // Shared: a keeper that comes back must not wait for the end of its old backend.
   const std::string id = std::to_string(self.value);
-  co_await monitor.query("SELECT pg_advisory_lock_shared(" + std::to_string(session_lock_class) + ", " + id + "::integer); LISTEN pgvigil_node_" + id,
+  co_await monitor.query("SELECT pg_advisory_lock_shared(" + std::to_string(session_lock_class) + ", " + id +
+                             "::integer); LISTEN pgvigil_node_" + id,
                          {}, patience);
 }
 

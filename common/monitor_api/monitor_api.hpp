@@ -1,4 +1,5 @@
-// Typed calls of the monitor's SQL functions (sql/010_api.sql): the keeper's way in. The command line's own reads are in client.hpp.
+// Typed calls of the monitor's SQL functions (sql/010_api.sql): the keeper's way in. The command line's own reads are
+// in client.hpp.
 #pragma once
 #include <boost/asio/awaitable.hpp>
 #include <optional>
@@ -25,7 +26,8 @@ struct Registration {
   std::string system_identifier;  // "" = no cluster yet
   int candidate_priority{50};
   bool replication_quorum{true};
-  std::optional<NodeId> known_id; // registered before: the call then returns that row (same host and port are found without it)
+  std::optional<NodeId>
+      known_id;  // registered before: the call then returns that row (same host and port are found without it)
 };
 
 struct Registered {
@@ -43,7 +45,8 @@ boost::asio::awaitable<Registered> register_node(pg::Connection& monitor, Regist
 // The whole heartbeat: stores the report, returns the goal. A node that was removed: goal.state == dropped.
 boost::asio::awaitable<Goal> report(pg::Connection& monitor, const Report& report, Millis timeout);
 boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self);
-// Takes the session lock that tells the monitor process that this keeper's session is open, and LISTENs on the node's channel.
+// Takes the session lock that tells the monitor process that this keeper's session is open, and LISTENs on the node's
+// channel.
 boost::asio::awaitable<void> open_session(pg::Connection& monitor, NodeId self);
 
 // A goal as the monitor's JSON text, both ways (also kept in the keeper's state file).

@@ -16,14 +16,16 @@ namespace pgvigil::os {
 
 void refuse_root() {
   if (::geteuid() == 0) {
-    throw UserError(ExitCode::bad_arguments, "this must not run as root: PostgreSQL refuses to", "run it as the user that owns PGDATA, for example by `runuser -u postgres --`");
+    throw UserError(ExitCode::bad_arguments, "this must not run as root: PostgreSQL refuses to",
+                    "run it as the user that owns PGDATA, for example by `runuser -u postgres --`");
   }
 }
 
 void clear_postgres_environment() {
-  for (const char* name : {"PGAPPNAME", "PGCHANNELBINDING", "PGCLIENTENCODING", "PGCONNECT_TIMEOUT", "PGDATA", "PGDATABASE", "PGHOST", "PGHOSTADDR",
-                           "PGOPTIONS", "PGPASSFILE", "PGPASSWORD", "PGPORT", "PGREQUIREPEER", "PGREQUIRESSL", "PGSERVICE", "PGSERVICEFILE", "PGSSLMODE",
-                           "PGTARGETSESSIONATTRS", "PGUSER"}) {
+  for (const char* name :
+       {"PGAPPNAME", "PGCHANNELBINDING", "PGCLIENTENCODING", "PGCONNECT_TIMEOUT", "PGDATA", "PGDATABASE", "PGHOST",
+        "PGHOSTADDR", "PGOPTIONS", "PGPASSFILE", "PGPASSWORD", "PGPORT", "PGREQUIREPEER", "PGREQUIRESSL", "PGSERVICE",
+        "PGSERVICEFILE", "PGSSLMODE", "PGTARGETSESSIONATTRS", "PGUSER"}) {
     ::unsetenv(name);
   }
 }

@@ -9,8 +9,8 @@ namespace pgvigil::os {
 // PostgreSQL refuses to run as root, and so do the daemons that own one. Throws UserError(bad_arguments).
 void refuse_root();
 
-// Removes PGPASSWORD, PGHOST and the other variables that libpq and PostgreSQL's programs would prefer to our files. A daemon's connections
-// must not depend on the shell that started it.
+// Removes PGPASSWORD, PGHOST and the other variables that libpq and PostgreSQL's programs would prefer to our files. A
+// daemon's connections must not depend on the shell that started it.
 void clear_postgres_environment();
 
 // READY=1, RELOADING=1, STOPPING=1, ... to $NOTIFY_SOCKET (sd_notify(3)); nothing without one.

@@ -10,8 +10,8 @@ class Event {
  public:
   explicit Event(const boost::asio::any_io_executor& executor);
   void set();
-  // True when the event is or becomes set within `timeout` (it is reset then); false after the timeout. One waiter at a time.
-  // Cancellable.
+  // True when the event is or becomes set within `timeout` (it is reset then); false after the timeout. One waiter at a
+  // time. Cancellable.
   boost::asio::awaitable<bool> wait(std::chrono::milliseconds timeout);
 
  private:

@@ -8,8 +8,8 @@
 
 #include <cerrno>
 #include <charconv>
-#include <utility>
 #include <cstring>
+#include <utility>
 
 #include "common/model/types.hpp"
 
@@ -97,11 +97,13 @@ std::optional<std::string> read_file(const fs::path& path) {
 std::string read_secret_file(const fs::path& path) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
-    throw UserError(ExitCode::bad_config, "cannot read the password file " + path.string() + ": " + std::strerror(errno),
+    throw UserError(ExitCode::bad_config,
+                    "cannot read the password file " + path.string() + ": " + std::strerror(errno),
                     "name an existing file that holds the password alone");
   }
   if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-    throw UserError(ExitCode::bad_config, "the password file " + path.string() + " is open to group or others", "chmod 600 it");
+    throw UserError(ExitCode::bad_config, "the password file " + path.string() + " is open to group or others",
+                    "chmod 600 it");
   }
   std::string secret = read_file(path).value_or(std::string());
   while (!secret.empty() && (secret.back() == '\n' || secret.back() == '\r')) secret.pop_back();

@@ -7,12 +7,13 @@
 
 namespace pgvigil::os {
 
-// Writes a temporary file beside `path`, fsyncs it, renames it over `path`, fsyncs the directory. `mode` as in chmod (0600).
-// Throws pgvigil::Error with path and reason; `path` then has its old content.
+// Writes a temporary file beside `path`, fsyncs it, renames it over `path`, fsyncs the directory. `mode` as in chmod
+// (0600). Throws pgvigil::Error with path and reason; `path` then has its old content.
 void write_file_atomic(const std::filesystem::path& path, std::string_view content, unsigned mode = 0600);
 // nullopt when there is no such file; throws pgvigil::Error on anything else.
 std::optional<std::string> read_file(const std::filesystem::path& path);
-// As read_file with the trailing newline removed; refuses (UserError bad_config) a file that is missing or that group or others may read.
+// As read_file with the trailing newline removed; refuses (UserError bad_config) a file that is missing or that group
+// or others may read.
 std::string read_secret_file(const std::filesystem::path& path);
 // mkdir -p; the last component gets `mode` when it is made.
 void make_directories(const std::filesystem::path& path, unsigned mode = 0700);

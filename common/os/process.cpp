@@ -27,8 +27,12 @@ namespace {
 
 constexpr std::size_t kept_output = 64 * 1024;
 
-int pidfd_open(pid_t pid) { return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)); }
-int pidfd_send(int fd, int number) { return static_cast<int>(::syscall(SYS_pidfd_send_signal, fd, number, nullptr, 0)); }
+int pidfd_open(pid_t pid) {
+  return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+}
+int pidfd_send(int fd, int number) {
+  return static_cast<int>(::syscall(SYS_pidfd_send_signal, fd, number, nullptr, 0));
+}
 
 // Everything that exec needs, prepared before fork: after it only async-signal-safe calls are allowed.
 struct Image {
@@ -79,7 +83,8 @@ struct Spawn {
   // Sockets to the monitor and lock files must not live on in a postmaster.
   ::syscall(SYS_close_range, 3U, static_cast<unsigned>(report) - 1U, 0U);
   ::syscall(SYS_close_range, static_cast<unsigned>(report) + 1U, ~0U, 0U);
-  if (how.directory.empty() || ::chdir(how.directory.c_str()) == 0) ::execvpe(image.argv[0], image.argv.data(), image.envp.data());
+  if (how.directory.empty() || ::chdir(how.directory.c_str()) == 0)
+    ::execvpe(image.argv[0], image.argv.data(), image.envp.data());
   const int reason = errno;
   [[maybe_unused]] const ssize_t written = ::write(report, &reason, sizeof reason);
   ::_exit(127);
@@ -129,7 +134,8 @@ struct GroupGuard {
   }
 };
 
-void take_lines(std::string& line, const char* data, std::size_t size, const std::function<void(const std::string&)>& on_line) {
+void take_lines(std::string& line, const char* data, std::size_t size,
+                const std::function<void(const std::string&)>& on_line) {
   for (std::size_t i = 0; i < size; ++i) {
     if (data[i] != '\n' && data[i] != '\r') {
       line += data[i];
@@ -146,7 +152,8 @@ asio::awaitable<void> read_output(asio::posix::stream_descriptor& pipe, ProcessR
   std::string line;
   for (;;) {
     boost::system::error_code error;
-    const std::size_t got = co_await pipe.async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
+    const std::size_t got =
+        co_await pipe.async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
     if (error) break;
     result.output.append(buffer, got);
     if (result.output.size() > kept_output) result.output.erase(0, result.output.size() - kept_output);
@@ -243,8 +250,12 @@ std::optional<PidFd> PidFd::open(pid_t pid) {
   return PidFd(std::move(impl));
 }
 
-pid_t PidFd::pid() const { return impl_->pid; }
-int PidFd::exit_status() const { return impl_->status; }
+pid_t PidFd::pid() const {
+  return impl_->pid;
+}
+int PidFd::exit_status() const {
+  return impl_->status;
+}
 
 bool PidFd::alive() const {
   if (impl_->ended) return false;
@@ -256,7 +267,9 @@ bool PidFd::alive() const {
   return false;
 }
 
-void PidFd::signal(int number) const { pidfd_send(impl_->fd, number); }
+void PidFd::signal(int number) const {
+  pidfd_send(impl_->fd, number);
+}
 
 asio::awaitable<bool> PidFd::wait_exit(Millis timeout) const {
   const auto impl = impl_;
@@ -266,8 +279,8 @@ asio::awaitable<bool> PidFd::wait_exit(Millis timeout) const {
   asio::posix::stream_descriptor watched(executor, ::dup(impl->fd));
   asio::steady_timer timer(executor);
   timer.expires_after(timeout);
-  const auto outcome =
-      co_await (watched.async_wait(asio::posix::stream_descriptor::wait_read, asio::use_awaitable) || timer.async_wait(asio::use_awaitable));
+  const auto outcome = co_await (watched.async_wait(asio::posix::stream_descriptor::wait_read, asio::use_awaitable) ||
+                                 timer.async_wait(asio::use_awaitable));
   if (outcome.index() == 1) co_return !alive();
   co_return !alive();
 }

@@ -26,20 +26,21 @@ struct ProcessResult {
 
 struct ProcessOptions {
   Millis timeout{std::chrono::hours{24}};
-  std::map<std::string, std::string> environment;  // added to our own
-  std::function<void(const std::string&)> on_line; // each complete line of output (also cut at '\r': progress)
+  std::map<std::string, std::string> environment;   // added to our own
+  std::function<void(const std::string&)> on_line;  // each complete line of output (also cut at '\r': progress)
   std::filesystem::path working_directory;
 };
 
-// Runs a program in a process group of its own, waits for its end. When it runs out of time or the wait is cancelled, the whole group gets
-// SIGTERM, after 2 s SIGKILL, and is reaped. No shell. The child gets default signal handlers and an empty signal mask, and
-// dies with us only through that: a daemon killed by SIGKILL leaves it running unless `PR_SET_PDEATHSIG` (which is set).
+// Runs a program in a process group of its own, waits for its end. When it runs out of time or the wait is cancelled,
+// the whole group gets SIGTERM, after 2 s SIGKILL, and is reaped. No shell. The child gets default signal handlers and
+// an empty signal mask, and dies with us only through that: a daemon killed by SIGKILL leaves it running unless
+// `PR_SET_PDEATHSIG` (which is set).
 boost::asio::awaitable<ProcessResult> run(std::vector<std::string> argv, ProcessOptions options);
 // No default argument above: GCC 12 destroys such a temporary twice in a co_await expression.
 boost::asio::awaitable<ProcessResult> run(std::vector<std::string> argv);
 
-// Starts a program in a session of its own that goes on without us (a postmaster), its output appended to `log`. It must NOT get
-// PR_SET_PDEATHSIG. It may be our child: its end is reaped by whoever watches its PidFd. Returns its pid.
+// Starts a program in a session of its own that goes on without us (a postmaster), its output appended to `log`. It
+// must NOT get PR_SET_PDEATHSIG. It may be our child: its end is reaped by whoever watches its PidFd. Returns its pid.
 pid_t spawn_detached(const std::vector<std::string>& argv, const std::filesystem::path& log,
                      const std::map<std::string, std::string>& environment = {});
 
@@ -51,7 +52,7 @@ class PidFd {
   PidFd& operator=(PidFd&&) noexcept;
   ~PidFd();
   pid_t pid() const;
-  bool alive() const;         // reaps it when it was a child of ours
+  bool alive() const;             // reaps it when it was a child of ours
   void signal(int number) const;  // no error when it has gone
   int exit_status() const;        // as waitpid's, once alive() is false, of a child of ours; else 0
   // Returns when the process has ended (true) or after `timeout` (false). Cancellable.

@@ -34,12 +34,14 @@ BlockingConnection::BlockingConnection(const std::string& conninfo, Millis timeo
   const detail::ConnectParams params(conninfo);
   impl_->connection = PQconnectStartParams(params.keywords(), params.values(), 0);
   if (impl_->connection == nullptr) throw ConnectionError(ConnectionError::Kind::other, "out of memory");
-  PQsetNoticeProcessor(impl_->connection, [](void*, const char*) {}, nullptr);
+  PQsetNoticeProcessor(
+      impl_->connection, [](void*, const char*) {}, nullptr);
   short events = POLLOUT;
   for (;;) {
     if (PQstatus(impl_->connection) == CONNECTION_BAD) throw detail::connect_error(impl_->connection);
     if (!wait_for(PQsocket(impl_->connection), events, deadline)) {
-      throw ConnectionError(ConnectionError::Kind::timeout, "no answer within " + std::to_string(timeout.count()) + " ms");
+      throw ConnectionError(ConnectionError::Kind::timeout,
+                            "no answer within " + std::to_string(timeout.count()) + " ms");
     }
     const PostgresPollingStatusType status = PQconnectPoll(impl_->connection);
     if (status == PGRES_POLLING_OK) return;
@@ -65,7 +67,8 @@ Result BlockingConnection::query(const std::string& sql, const std::vector<Param
       if (!wait_for(PQsocket(connection), POLLIN, deadline)) {
         throw ConnectionError(ConnectionError::Kind::timeout, "no answer to a query in time");
       }
-      if (PQconsumeInput(connection) == 0) throw ConnectionError(ConnectionError::Kind::lost, detail::message_of(connection));
+      if (PQconsumeInput(connection) == 0)
+        throw ConnectionError(ConnectionError::Kind::lost, detail::message_of(connection));
     }
     PGresult* raw = PQgetResult(connection);
     if (raw == nullptr) break;
@@ -77,7 +80,8 @@ Result BlockingConnection::query(const std::string& sql, const std::vector<Param
       if (!failure) failure = error;
     }
   }
-  if (PQstatus(connection) == CONNECTION_BAD) throw ConnectionError(ConnectionError::Kind::lost, detail::message_of(connection));
+  if (PQstatus(connection) == CONNECTION_BAD)
+    throw ConnectionError(ConnectionError::Kind::lost, detail::message_of(connection));
   if (failure) throw SqlError(*failure);
   if (!last) throw Error("the server sent no result");
   return *last;

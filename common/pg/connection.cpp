@@ -40,7 +40,8 @@ struct Connection::Impl {
 
   asio::awaitable<Ready> wait(asio::posix::stream_descriptor::wait_type direction, Clock::time_point deadline) {
     timer.expires_at(deadline);
-    const auto outcome = co_await (socket.async_wait(direction, asio::use_awaitable) || timer.async_wait(asio::use_awaitable));
+    const auto outcome =
+        co_await (socket.async_wait(direction, asio::use_awaitable) || timer.async_wait(asio::use_awaitable));
     co_return outcome.index() == 0 ? Ready::io : Ready::timeout;
   }
 
@@ -73,20 +74,23 @@ asio::awaitable<Connection> Connection::connect(std::string conninfo, Millis tim
   impl->connection = PQconnectStartParams(params.keywords(), params.values(), 0);
   if (impl->connection == nullptr) throw ConnectionError(ConnectionError::Kind::other, "out of memory");
   // Notices are for psql's users; ours are in the results.
-  PQsetNoticeProcessor(impl->connection, [](void*, const char*) {}, nullptr);
+  PQsetNoticeProcessor(
+      impl->connection, [](void*, const char*) {}, nullptr);
   if (PQstatus(impl->connection) == CONNECTION_BAD) throw detail::connect_error(impl->connection);
   auto direction = asio::posix::stream_descriptor::wait_write;
   for (;;) {
     impl->follow_socket();
     const Ready ready = co_await impl->wait(direction, deadline);
     if (ready == Ready::timeout) {
-      throw ConnectionError(ConnectionError::Kind::timeout, "no answer within " + std::to_string(timeout.count()) + " ms");
+      throw ConnectionError(ConnectionError::Kind::timeout,
+                            "no answer within " + std::to_string(timeout.count()) + " ms");
     }
     const int old_socket = PQsocket(impl->connection);
     const PostgresPollingStatusType status = PQconnectPoll(impl->connection);
     if (status == PGRES_POLLING_OK) break;
     if (status == PGRES_POLLING_FAILED) throw detail::connect_error(impl->connection);
-    direction = status == PGRES_POLLING_READING ? asio::posix::stream_descriptor::wait_read : asio::posix::stream_descriptor::wait_write;
+    direction = status == PGRES_POLLING_READING ? asio::posix::stream_descriptor::wait_read
+                                                : asio::posix::stream_descriptor::wait_write;
     // A closed and re-opened socket may get the same number: Asio must register it again all the same.
     impl->reassign = PQsocket(impl->connection) != old_socket || PQstatus(impl->connection) == CONNECTION_STARTED;
   }
@@ -130,8 +134,8 @@ asio::awaitable<Result> Connection::query(std::string sql, std::vector<Param> pa
   const auto deadline = Clock::now() + timeout;
   const std::vector<const char*> values = detail::param_values(params);
   const int sent = params.empty() ? PQsendQuery(impl.connection, sql.c_str())
-                                  : PQsendQueryParams(impl.connection, sql.c_str(), static_cast<int>(params.size()), nullptr,
-                                                      values.data(), nullptr, nullptr, 0);
+                                  : PQsendQueryParams(impl.connection, sql.c_str(), static_cast<int>(params.size()),
+                                                      nullptr, values.data(), nullptr, nullptr, 0);
   if (sent == 0) impl.lose("the query could not be sent");
   co_await impl.flush(deadline);
   std::optional<Result> last;
@@ -172,12 +176,20 @@ asio::awaitable<std::optional<Notification>> Connection::wait_notification(Milli
   }
 }
 
-bool Connection::is_open() const { return impl_ != nullptr && impl_->connection != nullptr; }
+bool Connection::is_open() const {
+  return impl_ != nullptr && impl_->connection != nullptr;
+}
 void Connection::close() {
   if (impl_ != nullptr) impl_->close();
 }
-int Connection::server_version() const { return is_open() ? PQserverVersion(impl_->connection) : 0; }
-std::string Connection::host() const { return is_open() && PQhost(impl_->connection) != nullptr ? PQhost(impl_->connection) : ""; }
-std::string Connection::port() const { return is_open() && PQport(impl_->connection) != nullptr ? PQport(impl_->connection) : ""; }
+int Connection::server_version() const {
+  return is_open() ? PQserverVersion(impl_->connection) : 0;
+}
+std::string Connection::host() const {
+  return is_open() && PQhost(impl_->connection) != nullptr ? PQhost(impl_->connection) : "";
+}
+std::string Connection::port() const {
+  return is_open() && PQport(impl_->connection) != nullptr ? PQport(impl_->connection) : "";
+}
 
 }  // namespace pgvigil::pg

@@ -1,6 +1,6 @@
 // libpq on Asio: a connection whose every wait is a coroutine with a time limit.
-// One coroutine at a time may use a Connection. Any wait can be cancelled (Asio per-operation cancellation); a query that is
-// cancelled or runs out of time closes the connection, because its answer could arrive later.
+// One coroutine at a time may use a Connection. Any wait can be cancelled (Asio per-operation cancellation); a query
+// that is cancelled or runs out of time closes the connection, because its answer could arrive later.
 #pragma once
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
@@ -77,8 +77,8 @@ class Connection {
   // One statement with parameters $1..; or, without parameters, several statements (the last result is returned).
   boost::asio::awaitable<Result> query(std::string sql, std::vector<Param> params = {}, Millis timeout = Millis{5000});
 
-  // The next notification, or nullopt after `timeout`. Throws ConnectionError(lost) as soon as the server closes the session.
-  // Cancelling it leaves the connection usable.
+  // The next notification, or nullopt after `timeout`. Throws ConnectionError(lost) as soon as the server closes the
+  // session. Cancelling it leaves the connection usable.
   boost::asio::awaitable<std::optional<Notification>> wait_notification(Millis timeout);
 
   bool is_open() const;

@@ -36,7 +36,8 @@ std::string uri_host(const std::string& host) {
 
 ConninfoMap parse_conninfo(const std::string& text) {
   char* message = nullptr;
-  const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> options(PQconninfoParse(text.c_str(), &message), PQconninfoFree);
+  const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> options(PQconninfoParse(text.c_str(), &message),
+                                                                             PQconninfoFree);
   if (!options) {
     std::string why = message == nullptr ? "out of memory" : message;
     PQfreemem(message);
@@ -76,7 +77,8 @@ std::string to_uri(const ConninfoMap& values) {
   uri += "/" + percent_encoded(get("dbname"));
   char separator = '?';
   for (const auto& [keyword, value] : values) {
-    const bool placed = keyword == "user" || keyword == "host" || keyword == "port" || keyword == "dbname" || keyword == "password";
+    const bool placed =
+        keyword == "user" || keyword == "host" || keyword == "port" || keyword == "dbname" || keyword == "password";
     if (placed) continue;
     uri += separator + percent_encoded(keyword) + "=" + percent_encoded(value);
     separator = '&';
@@ -96,7 +98,8 @@ std::string application_uri(const std::vector<HostPort>& hosts, const std::strin
     if (!list.empty()) list += ',';
     list += uri_host(host.host) + ":" + std::to_string(host.port);
   }
-  return "postgres://" + list + "/" + percent_encoded(dbname) + "?target_session_attrs=read-write&sslmode=" + percent_encoded(sslmode);
+  return "postgres://" + list + "/" + percent_encoded(dbname) +
+         "?target_session_attrs=read-write&sslmode=" + percent_encoded(sslmode);
 }
 
 std::string quote_literal(const std::string& text) {
@@ -120,10 +123,11 @@ std::string quote_identifier(const std::string& text) {
 }
 
 void check_host(const std::string& host) {
-  const bool bad = host.empty() || host.size() > 255 || std::any_of(host.begin(), host.end(), [](char c) {
-    const auto byte = static_cast<unsigned char>(c);
-    return byte <= ' ' || byte == 127 || c == '\'' || c == '"' || c == ',' || c == '/' || c == '\\' || c == '#';
-  });
+  const bool bad =
+      host.empty() || host.size() > 255 || std::any_of(host.begin(), host.end(), [](char c) {
+        const auto byte = static_cast<unsigned char>(c);
+        return byte <= ' ' || byte == 127 || c == '\'' || c == '"' || c == ',' || c == '/' || c == '\\' || c == '#';
+      });
   if (bad) {
     throw UserError(ExitCode::bad_arguments, "\"" + host + "\" is not a host name or address",
                     "give the name or address by which the other nodes reach this one");

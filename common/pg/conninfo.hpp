@@ -8,7 +8,8 @@ namespace pgvigil::pg {
 
 using ConninfoMap = std::map<std::string, std::string>;
 
-// Throws pgvigil::Error with libpq's words when `text` is neither a URI nor a keyword/value string. Only what is given; no defaults.
+// Throws pgvigil::Error with libpq's words when `text` is neither a URI nor a keyword/value string. Only what is given;
+// no defaults.
 ConninfoMap parse_conninfo(const std::string& text);
 // "host='a' port='5432'", each value quoted and escaped.
 std::string to_conninfo(const ConninfoMap& values);
@@ -28,8 +29,8 @@ std::string application_uri(const std::vector<HostPort>& hosts, const std::strin
 std::string quote_literal(const std::string& text);
 std::string quote_identifier(const std::string& text);
 
-// Validates a host name or address as it may appear in HBA lines and connection strings: not empty, no whitespace, quotes,
-// commas, slashes, backslashes or control characters, at most 255 bytes. Throws UserError(bad_arguments).
+// Validates a host name or address as it may appear in HBA lines and connection strings: not empty, no whitespace,
+// quotes, commas, slashes, backslashes or control characters, at most 255 bytes. Throws UserError(bad_arguments).
 void check_host(const std::string& host);
 
 }  // namespace pgvigil::pg

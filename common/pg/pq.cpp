@@ -10,22 +10,33 @@ namespace pgvigil::pg {
 Result::Result(void* pg_result) : result_(pg_result, [](void* result) { PQclear(static_cast<PGresult*>(result)); }) {}
 
 namespace {
-const PGresult* raw(const std::shared_ptr<void>& result) { return static_cast<const PGresult*>(result.get()); }
+const PGresult* raw(const std::shared_ptr<void>& result) {
+  return static_cast<const PGresult*>(result.get());
+}
 }  // namespace
 
-int Result::rows() const { return PQntuples(raw(result_)); }
-int Result::columns() const { return PQnfields(raw(result_)); }
-std::string Result::column_name(int column) const { return PQfname(raw(result_), column); }
+int Result::rows() const {
+  return PQntuples(raw(result_));
+}
+int Result::columns() const {
+  return PQnfields(raw(result_));
+}
+std::string Result::column_name(int column) const {
+  return PQfname(raw(result_), column);
+}
 
 std::optional<std::string> Result::maybe(int row, std::string_view column) const {
   const int index = PQfnumber(raw(result_), ("\"" + std::string(column) + "\"").c_str());
   if (index < 0) throw Error("the answer has no column " + std::string(column));
   if (row < 0 || row >= rows()) throw Error("the answer has no row " + std::to_string(row));
   if (PQgetisnull(raw(result_), row, index) != 0) return std::nullopt;
-  return std::string(PQgetvalue(raw(result_), row, index), static_cast<std::size_t>(PQgetlength(raw(result_), row, index)));
+  return std::string(PQgetvalue(raw(result_), row, index),
+                     static_cast<std::size_t>(PQgetlength(raw(result_), row, index)));
 }
 
-std::string Result::text(int row, std::string_view column) const { return maybe(row, column).value_or(std::string()); }
+std::string Result::text(int row, std::string_view column) const {
+  return maybe(row, column).value_or(std::string());
+}
 
 std::int64_t Result::integer(int row, std::string_view column) const {
   const std::string value = text(row, column);
@@ -41,7 +52,8 @@ std::int64_t Result::integer(int row, std::string_view column) const {
 
 bool Result::boolean(int row, std::string_view column) const {
   const std::string value = text(row, column);
-  if (value != "t" && value != "f") throw Error("column " + std::string(column) + " holds no boolean but '" + value + "'");
+  if (value != "t" && value != "f")
+    throw Error("column " + std::string(column) + " holds no boolean but '" + value + "'");
   return value == "t";
 }
 
@@ -95,8 +107,7 @@ void check(const PGresult* result) {
   switch (PQresultStatus(result)) {
     case PGRES_COMMAND_OK:
     case PGRES_TUPLES_OK:
-    case PGRES_EMPTY_QUERY:
-      return;
+    case PGRES_EMPTY_QUERY: return;
     default: break;
   }
   const auto field = [result](int code) -> std::string {

@@ -1,4 +1,5 @@
-// What connection.cpp and blocking_connection.cpp share: parameters, results and errors of libpq. Internal to this folder.
+// What connection.cpp and blocking_connection.cpp share: parameters, results and errors of libpq. Internal to this
+// folder.
 #pragma once
 #include <libpq-fe.h>
 

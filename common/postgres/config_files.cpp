@@ -18,7 +18,8 @@ constexpr const char* hba_begin = "# BEGIN pgvigil: written by the keeper, chang
 constexpr const char* hba_end = "# END pgvigil";
 
 void no_line_breaks(const std::string& value) {
-  if (value.find_first_of(std::string("\n\r\0", 3)) != std::string::npos) throw Error("a value must not contain line breaks");
+  if (value.find_first_of(std::string("\n\r\0", 3)) != std::string::npos)
+    throw Error("a value must not contain line breaks");
 }
 
 bool write_if_changed(const fs::path& path, const std::string& content) {
@@ -70,7 +71,8 @@ std::string hba_address(const std::string& address) {
 }  // namespace
 
 std::string settings_text(const Settings& settings) {
-  std::string content = "# Written by pgvigil's keeper; changes here are lost. Your own settings belong in postgresql.conf.\n";
+  std::string content =
+      "# Written by pgvigil's keeper; changes here are lost. Your own settings belong in postgresql.conf.\n";
   for (const auto& [name, value] : settings) {
     no_line_breaks(value);
     content += name + " = '";
@@ -129,7 +131,9 @@ bool set_standby_signal(const fs::path& pgdata, bool standby) {
   return true;
 }
 
-bool has_standby_signal(const fs::path& pgdata) { return fs::exists(pgdata / "standby.signal"); }
+bool has_standby_signal(const fs::path& pgdata) {
+  return fs::exists(pgdata / "standby.signal");
+}
 
 std::string hba_line(const HbaEntry& entry) {
   std::string line = entry.type + " " + hba_word(entry.database) + " " + hba_word(entry.user);
@@ -144,7 +148,8 @@ bool write_hba(const fs::path& hba_file, const std::vector<HbaEntry>& entries) {
   const auto begin = content.find(std::string(hba_begin) + "\n");
   const auto end = content.find(std::string(hba_end) + "\n");
   if ((begin == std::string::npos) != (end == std::string::npos) || (begin != std::string::npos && end < begin)) {
-    throw Error("the lines of pgvigil in " + hba_file.string() + " are damaged: remove what is left of them and reload");
+    throw Error("the lines of pgvigil in " + hba_file.string() +
+                " are damaged: remove what is left of them and reload");
   }
   if (begin != std::string::npos) content.erase(begin, end + std::string(hba_end).size() + 1 - begin);
   std::string block;

@@ -1,5 +1,5 @@
-// The files inside a data directory that pgvigil writes: settings, standby settings, HBA entries. Everything here is idempotent and
-// leaves the user's own lines untouched, byte for byte.
+// The files inside a data directory that pgvigil writes: settings, standby settings, HBA entries. Everything here is
+// idempotent and leaves the user's own lines untouched, byte for byte.
 #pragma once
 #include <filesystem>
 #include <map>
@@ -16,11 +16,12 @@ namespace fs = std::filesystem;
 // name -> value (unquoted), as they go into pgvigil's own settings file.
 using Settings = std::map<std::string, std::string>;
 
-// The text of a settings file: a header that says who writes it, then `name = 'value'` lines with quotes doubled and backslashes doubled.
+// The text of a settings file: a header that says who writes it, then `name = 'value'` lines with quotes doubled and
+// backslashes doubled.
 std::string settings_text(const Settings& settings);
 
-// Writes `<pgdata>/postgresql-pgvigil.conf` atomically (0600) and sees to it that postgresql.conf ends with its include line (so that it wins over
-// earlier settings). Returns true when anything has changed (a reload is due).
+// Writes `<pgdata>/postgresql-pgvigil.conf` atomically (0600) and sees to it that postgresql.conf ends with its include
+// line (so that it wins over earlier settings). Returns true when anything has changed (a reload is due).
 bool write_settings(const fs::path& pgdata, const fs::path& postgresql_conf, const Settings& settings);
 // What is in the file now; empty when there is none.
 Settings read_settings(const fs::path& pgdata);
@@ -33,12 +34,13 @@ struct HbaEntry {
   std::string type{"host"};  // host, hostssl, local
   std::string database;      // "replication", "all", a name (quoted by us when needed)
   std::string user;
-  std::string address;       // an IP address gets /32 or /128; a name stays a name; empty for local
-  std::string method;        // trust, scram-sha-256, peer
+  std::string address;  // an IP address gets /32 or /128; a name stays a name; empty for local
+  std::string method;   // trust, scram-sha-256, peer
 };
 
-// Puts exactly `entries` between our two marker lines at the top of `hba_file` (the first match wins in HBA); replaces an older block. An empty list
-// removes the block. Returns true when the file has changed. Throws pgvigil::Error when a marker is damaged (only one of the two there).
+// Puts exactly `entries` between our two marker lines at the top of `hba_file` (the first match wins in HBA); replaces
+// an older block. An empty list removes the block. Returns true when the file has changed. Throws pgvigil::Error when a
+// marker is damaged (only one of the two there).
 bool write_hba(const fs::path& hba_file, const std::vector<HbaEntry>& entries);
 // The text of one line, for tests and for messages.
 std::string hba_line(const HbaEntry& entry);

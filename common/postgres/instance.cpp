@@ -68,8 +68,9 @@ std::vector<pid_t> processes_of(const fs::path& pgdata) {
   return pids;
 }
 
-// PostgreSQL takes a zombie for a running postmaster and then refuses to start. A zombie lasts where process 1 does not reap (containers) or
-// while a stopped parent does not. Nothing else is ever removed: every other stale lock file PostgreSQL judges better itself.
+// PostgreSQL takes a zombie for a running postmaster and then refuses to start. A zombie lasts where process 1 does not
+// reap (containers) or while a stopped parent does not. Nothing else is ever removed: every other stale lock file
+// PostgreSQL judges better itself.
 void remove_lock_of_zombie(const fs::path& lock_file) {
   const auto text = os::read_file(lock_file);
   const auto pid = text ? to_number(*text) : std::nullopt;
@@ -93,7 +94,8 @@ asio::awaitable<void> end_leftovers(const InstanceSettings& settings) {
     }
     co_await os::sleep_for(Millis{10});
   }
-  throw UserError(ExitCode::postgres, "processes of " + pgdata.string() + " survive SIGKILL", "look for a hung disk (state D in ps)");
+  throw UserError(ExitCode::postgres, "processes of " + pgdata.string() + " survive SIGKILL",
+                  "look for a hung disk (state D in ps)");
 }
 
 std::string log_tail(const fs::path& log, std::uintmax_t from) {
@@ -123,7 +125,10 @@ fs::path find_bindir(const std::optional<fs::path>& pg_ctl) {
   if (pg_ctl) {
     const fs::path directory = fs::is_directory(*pg_ctl) ? *pg_ctl : pg_ctl->parent_path();
     if (complete(directory)) return directory;
-    throw UserError(ExitCode::bad_arguments, "not all of postgres, initdb, pg_controldata, pg_basebackup, pg_rewind are beside " + pg_ctl->string(), "name the pg_ctl of a PostgreSQL server");
+    throw UserError(
+        ExitCode::bad_arguments,
+        "not all of postgres, initdb, pg_controldata, pg_basebackup, pg_rewind are beside " + pg_ctl->string(),
+        "name the pg_ctl of a PostgreSQL server");
   }
   const char* path = std::getenv("PATH");
   std::istringstream directories(path == nullptr ? "" : path);
@@ -137,12 +142,15 @@ fs::path find_bindir(const std::optional<fs::path>& pg_ctl) {
     if (version && *version > newest && complete(entry.path() / "bin")) newest = *version;
   }
   if (newest > 0) return fs::path("/usr/lib/postgresql") / std::to_string(newest) / "bin";
-  throw UserError(ExitCode::bad_arguments, "no PostgreSQL server was found in PATH or /usr/lib/postgresql", "install one, or give --pgctl");
+  throw UserError(ExitCode::bad_arguments, "no PostgreSQL server was found in PATH or /usr/lib/postgresql",
+                  "install one, or give --pgctl");
 }
 
 Instance::Instance(InstanceSettings settings) : settings_(std::move(settings)) {}
 
-bool Instance::has_cluster() const { return fs::exists(settings_.pgdata / "PG_VERSION"); }
+bool Instance::has_cluster() const {
+  return fs::exists(settings_.pgdata / "PG_VERSION");
+}
 
 bool Instance::directory_is_empty() const {
   std::error_code error;
@@ -156,15 +164,24 @@ int Instance::major_version() const {
   return to_number(os::read_file(settings_.pgdata / "PG_VERSION").value_or("0")).value_or(0);
 }
 
-fs::path Instance::config_file() const { return settings_.pgdata / "postgresql.conf"; }
-fs::path Instance::hba_file() const { return settings_.pgdata / "pg_hba.conf"; }
+fs::path Instance::config_file() const {
+  return settings_.pgdata / "postgresql.conf";
+}
+fs::path Instance::hba_file() const {
+  return settings_.pgdata / "pg_hba.conf";
+}
 
 asio::awaitable<void> Instance::initdb(std::string auth) {
   os::make_directories(settings_.pgdata, 0700);
-  // Local sessions prove themselves by their OS user; another superuser name has to rely on the socket directory's mode (0700).
+  // Local sessions prove themselves by their OS user; another superuser name has to rely on the socket directory's mode
+  // (0700).
   const bool same_user = settings_.superuser.empty();
-  std::vector<std::string> argv{(settings_.bindir / "initdb").string(), "--pgdata=" + settings_.pgdata.string(), "--data-checksums",
-                                "--encoding=UTF8", "--locale=C.UTF-8", std::string("--auth-local=") + (same_user ? "peer" : "trust"),
+  std::vector<std::string> argv{(settings_.bindir / "initdb").string(),
+                                "--pgdata=" + settings_.pgdata.string(),
+                                "--data-checksums",
+                                "--encoding=UTF8",
+                                "--locale=C.UTF-8",
+                                std::string("--auth-local=") + (same_user ? "peer" : "trust"),
                                 "--auth-host=" + auth};
   if (!same_user) argv.push_back("--username=" + settings_.superuser);
   const os::ProcessResult result = co_await os::run(argv);
@@ -189,7 +206,8 @@ asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
   if (!process) {
     // Backends may outlive a postmaster that was killed; they could still write.
     co_await end_leftovers(settings_);
-    const pid_t pid = os::spawn_detached({(settings_.bindir / "postgres").string(), "-D", settings_.pgdata.string()}, settings_.log);
+    const pid_t pid =
+        os::spawn_detached({(settings_.bindir / "postgres").string(), "-D", settings_.pgdata.string()}, settings_.log);
     process = os::PidFd::open(pid);
   }
   if (!wait_ready) co_return;
@@ -197,7 +215,8 @@ asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
   std::string last;
   for (;;) {
     if (!process || !process->alive()) {
-      throw UserError(ExitCode::postgres, "PostgreSQL does not start:" + log_tail(settings_.log, log_from), "see " + settings_.log.string());
+      throw UserError(ExitCode::postgres, "PostgreSQL does not start:" + log_tail(settings_.log, log_from),
+                      "see " + settings_.log.string());
     }
     try {
       pg::Connection probe = co_await pg::Connection::connect(local_conninfo(), Millis{1000});
@@ -206,7 +225,8 @@ asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
       last = failure.what();
     }
     if (Clock::now() >= deadline) {
-      throw UserError(ExitCode::postgres, "PostgreSQL runs but accepts no session yet: " + last, "see " + settings_.log.string());
+      throw UserError(ExitCode::postgres, "PostgreSQL runs but accepts no session yet: " + last,
+                      "see " + settings_.log.string());
     }
     co_await process->wait_exit(Millis{10});
   }
@@ -234,7 +254,8 @@ void Instance::reload() const {
 }
 
 std::string Instance::local_conninfo(const std::string& dbname) const {
-  pg::ConninfoMap values{{"host", settings_.socket_directory.string()}, {"port", std::to_string(settings_.port)}, {"dbname", dbname}};
+  pg::ConninfoMap values{
+      {"host", settings_.socket_directory.string()}, {"port", std::to_string(settings_.port)}, {"dbname", dbname}};
   if (!settings_.superuser.empty()) values["user"] = settings_.superuser;
   return pg::to_conninfo(values);
 }

@@ -24,11 +24,11 @@ fs::path find_bindir(const std::optional<fs::path>& pg_ctl);
 struct InstanceSettings {
   fs::path pgdata;
   fs::path bindir;
-  fs::path log;             // the postmaster's output
-  fs::path socket_directory;// for our own local sessions
+  fs::path log;               // the postmaster's output
+  fs::path socket_directory;  // for our own local sessions
   std::string listen_addresses{"*"};
   int port{5432};
-  std::string superuser;    // the OS user's name by default; local sessions use it over the Unix socket (peer or trust)
+  std::string superuser;  // the OS user's name by default; local sessions use it over the Unix socket (peer or trust)
 };
 
 enum class StopMode { smart, fast, immediate };
@@ -39,8 +39,8 @@ struct ControlData {
   Timeline timeline;              // "Latest checkpoint's TimeLineID"
   Lsn checkpoint;                 // "Latest checkpoint location"
   Lsn redo;
-  Lsn min_recovery_end;           // 0 when none
-  std::string state;              // "in production", "shut down", "shut down in recovery", "in archive recovery", ...
+  Lsn min_recovery_end;  // 0 when none
+  std::string state;     // "in production", "shut down", "shut down in recovery", "in archive recovery", ...
   bool checksums{false};
   bool wal_log_hints{false};
   bool clean_shutdown() const { return state == "shut down" || state == "shut down in recovery"; }
@@ -51,24 +51,27 @@ class Instance {
   explicit Instance(InstanceSettings settings);
   const InstanceSettings& settings() const { return settings_; }
 
-  // PG_VERSION is there. A directory that is missing or empty is "no cluster"; one with other things in it is also "no cluster", and
-  // initdb or clone then refuse it.
+  // PG_VERSION is there. A directory that is missing or empty is "no cluster"; one with other things in it is also "no
+  // cluster", and initdb or clone then refuse it.
   bool has_cluster() const;
   bool directory_is_empty() const;  // missing counts as empty; lost+found is not counted
   int major_version() const;        // of PG_VERSION
 
-  // initdb with data checksums, UTF8, C.UTF-8 (or the environment's locale), peer for local and `auth` for host sessions.
+  // initdb with data checksums, UTF8, C.UTF-8 (or the environment's locale), peer for local and `auth` for host
+  // sessions.
   boost::asio::awaitable<void> initdb(std::string auth);
 
-  // The live postmaster of this data directory, by postmaster.pid, checked against /proc/<pid>: that it runs in this directory.
+  // The live postmaster of this data directory, by postmaster.pid, checked against /proc/<pid>: that it runs in this
+  // directory.
   std::optional<os::PidFd> postmaster() const;
 
-  // Starts the postmaster, or adopts the one that runs, and waits until it accepts sessions. Its process goes on without ours.
-  // `ready`: false returns as soon as the postmaster process is there (crash recovery may take long). Throws UserError(postgres)
-  // with the last lines of its log when it ends instead.
+  // Starts the postmaster, or adopts the one that runs, and waits until it accepts sessions. Its process goes on
+  // without ours. `ready`: false returns as soon as the postmaster process is there (crash recovery may take long).
+  // Throws UserError(postgres) with the last lines of its log when it ends instead.
   boost::asio::awaitable<void> start(Millis timeout, bool wait_ready = true);
-  // No error when it does not run. fast escalates to immediate, and that to SIGKILL of the postmaster and its children, after `timeout`
-  // each (a stopped process - SIGSTOP - takes no other signal). Returns when the postmaster and all its backends are gone.
+  // No error when it does not run. fast escalates to immediate, and that to SIGKILL of the postmaster and its children,
+  // after `timeout` each (a stopped process - SIGSTOP - takes no other signal). Returns when the postmaster and all its
+  // backends are gone.
   boost::asio::awaitable<void> stop(StopMode mode, Millis timeout);
   void reload() const;  // SIGHUP to the postmaster
 
@@ -77,7 +80,8 @@ class Instance {
   // For local sessions: "host=<socket dir> port=.. user=.. dbname=.. application_name=pgvigil connect_timeout=..".
   std::string local_conninfo(const std::string& dbname = "postgres") const;
 
-  // Main configuration files: pgdata/postgresql.conf and pg_hba.conf, unless these live elsewhere (Debian's layout is handled later).
+  // Main configuration files: pgdata/postgresql.conf and pg_hba.conf, unless these live elsewhere (Debian's layout is
+  // handled later).
   fs::path config_file() const;
   fs::path hba_file() const;
 

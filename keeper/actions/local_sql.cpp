@@ -79,14 +79,15 @@ asio::awaitable<void> create_roles(pg::Connection& local, const Node& node) {
   std::set<std::string> roles;
   for (int row = 0; row < existing.rows(); ++row) roles.insert(existing.text(row, "rolname"));
   if (!roles.contains(replication_role)) {
-    const std::string sql = std::string("CREATE ROLE ") + replication_role + " LOGIN REPLICATION PASSWORD " +
-                            pg::quote_literal(password_of(node, replication_role)) +
-                            // What pg_rewind reads of its source.
-                            "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean) TO " + replication_role +
-                            "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO " + replication_role +
-                            "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text) TO " + replication_role +
-                            "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO " +
-                            replication_role;
+    const std::string sql =
+        std::string("CREATE ROLE ") + replication_role + " LOGIN REPLICATION PASSWORD " +
+        pg::quote_literal(password_of(node, replication_role)) +
+        // What pg_rewind reads of its source.
+        "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean) TO " + replication_role +
+        "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO " + replication_role +
+        "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text) TO " + replication_role +
+        "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO " +
+        replication_role;
     co_await local.query(sql, {}, short_wait);
   }
   if (!roles.contains(probe_role)) {
@@ -107,7 +108,8 @@ asio::awaitable<void> maintain_slots(pg::Connection& local, const std::vector<Pe
   std::set<std::string> wanted;
   for (const Peer& peer : peers) wanted.insert(standby_name(peer.id));
   const pg::Result slots = co_await local.query(
-      "SELECT slot_name, active FROM pg_replication_slots WHERE slot_name ~ '^pgvigil_standby_[0-9]+$'", {}, short_wait);
+      "SELECT slot_name, active FROM pg_replication_slots WHERE slot_name ~ '^pgvigil_standby_[0-9]+$'", {},
+      short_wait);
   for (int row = 0; row < slots.rows(); ++row) {
     const std::string slot = slots.text(row, "slot_name");
     if (wanted.erase(slot) > 0 || slots.boolean(row, "active")) continue;
@@ -136,7 +138,9 @@ asio::awaitable<void> promote(pg::Connection& local) {
   }
 }
 
-asio::awaitable<void> checkpoint(pg::Connection& local) { co_await local.query("CHECKPOINT", {}, long_wait); }
+asio::awaitable<void> checkpoint(pg::Connection& local) {
+  co_await local.query("CHECKPOINT", {}, long_wait);
+}
 
 asio::awaitable<int> members_holding(pg::Connection& local, const SyncNames& names, Lsn lsn) {
   std::vector<pg::Param> params;

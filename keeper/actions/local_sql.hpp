@@ -1,4 +1,5 @@
-// What the keeper asks of and tells its own PostgreSQL, over the Unix socket. Nothing here waits for a synchronous standby.
+// What the keeper asks of and tells its own PostgreSQL, over the Unix socket. Nothing here waits for a synchronous
+// standby.
 #pragma once
 #include <boost/asio/awaitable.hpp>
 #include <string>
@@ -14,12 +15,12 @@ namespace asio = boost::asio;
 
 struct LocalFacts {
   bool in_recovery{false};
-  bool streaming{false};        // standby: walreceiver streams; primary: a registered standby streams
-  bool has_receiver{false};     // standby: a walreceiver process exists
+  bool streaming{false};     // standby: walreceiver streams; primary: a registered standby streams
+  bool has_receiver{false};  // standby: a walreceiver process exists
   Timeline timeline;
-  Lsn lsn;                      // primary: flushed; standby: the most received (flushed) or replayed
+  Lsn lsn;  // primary: flushed; standby: the most received (flushed) or replayed
   std::string system_identifier;
-  std::string names_in_force;   // synchronous_standby_names as a new session sees it
+  std::string names_in_force;  // synchronous_standby_names as a new session sees it
 };
 
 // A local session with synchronous_commit = local and nothing of it in the server's log.

@@ -99,9 +99,10 @@ std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<
 }
 
 void write_passfile(const Node& node, const std::string& replication_password, const std::string& probe_password) {
-  // "*" for host, port and database: the peers' addresses change. The passwords are generated hexadecimal digits: nothing to escape.
-  const std::string text = std::string("*:*:*:") + replication_role + ":" + replication_password + "\n" + "*:*:*:" + probe_role +
-                           ":" + probe_password + "\n";
+  // "*" for host, port and database: the peers' addresses change. The passwords are generated hexadecimal digits:
+  // nothing to escape.
+  const std::string text = std::string("*:*:*:") + replication_role + ":" + replication_password + "\n" +
+                           "*:*:*:" + probe_role + ":" + probe_password + "\n";
   os::write_file_atomic(node.passfile(), text, 0600);
 }
 

@@ -16,7 +16,9 @@ namespace fs = std::filesystem;
 
 constexpr pg::Millis short_wait{5000};
 
-fs::path marker(const Node& node) { return node.file("copy-in-progress"); }
+fs::path marker(const Node& node) {
+  return node.file("copy-in-progress");
+}
 
 // Everything inside PGDATA, never the directory itself: it may be a mount point.
 void empty_directory(const fs::path& directory) {
@@ -32,7 +34,8 @@ std::string tail(const std::string& text) {
   return start == std::string::npos ? line : line.substr(start + 1);
 }
 
-asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance, const Peer& upstream, Progress progress) {
+asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance, const Peer& upstream,
+                                  Progress progress) {
   const fs::path directory = instance.settings().pgdata;
   os::write_file_atomic(marker(node), "base backup\n");
   os::make_directories(directory, 0700);
@@ -62,7 +65,8 @@ asio::awaitable<void> wait_for_checkpoint(const Node& node, const Peer& upstream
   pg::Connection source = co_await pg::Connection::connect(conninfo, short_wait);
   const pg::Result row = co_await source.query("SELECT timeline_id FROM pg_control_checkpoint()", {}, short_wait);
   if (row.integer(0, "timeline_id") < static_cast<std::int64_t>(timeline.value)) {
-    throw Error(upstream.name + " has not finished its first checkpoint on timeline " + std::to_string(timeline.value) + " yet");
+    throw Error(upstream.name + " has not finished its first checkpoint on timeline " + std::to_string(timeline.value) +
+                " yet");
   }
 }
 
@@ -97,7 +101,9 @@ asio::awaitable<LocalPosition> stopped_position(postgres::Instance& instance) {
 
 }  // namespace
 
-bool copy_unfinished(const Node& node) { return fs::exists(marker(node)); }
+bool copy_unfinished(const Node& node) {
+  return fs::exists(marker(node));
+}
 
 std::vector<HistoryEntry> parse_history(const std::string& text) {
   std::vector<HistoryEntry> entries;
@@ -169,8 +175,8 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
   const Relation relation = compare(local, identity);
   if (relation == Relation::same_history) co_return;
   if (relation == Relation::ahead) {
-    throw Error("this node is on timeline " + std::to_string(local.timeline.value) + ", which " + upstream.name + " (timeline " +
-                std::to_string(identity.timeline.value) + ") does not know; nothing is overwritten");
+    throw Error("this node is on timeline " + std::to_string(local.timeline.value) + ", which " + upstream.name +
+                " (timeline " + std::to_string(identity.timeline.value) + ") does not know; nothing is overwritten");
   }
   co_await wait_for_checkpoint(node, upstream, identity.timeline);
   co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{20});

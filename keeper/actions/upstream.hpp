@@ -1,5 +1,5 @@
-// Copying and rewinding from another node. Rule S4: nothing is replaced before the divergence is established and the upstream is proven to be of
-// the same system and to hold the group's history.
+// Copying and rewinding from another node. Rule S4: nothing is replaced before the divergence is established and the
+// upstream is proven to be of the same system and to hold the group's history.
 #pragma once
 #include <boost/asio/awaitable.hpp>
 #include <functional>
@@ -19,7 +19,8 @@ struct HistoryEntry {
   Timeline timeline;
   Lsn switch_point;
 };
-// The text of a .history file; throws pgvigil::Error on a malformed line. Format: PostgreSQL's timeline.c, readTimeLineHistory().
+// The text of a .history file; throws pgvigil::Error on a malformed line. Format: PostgreSQL's timeline.c,
+// readTimeLineHistory().
 std::vector<HistoryEntry> parse_history(const std::string& text);
 
 struct UpstreamIdentity {
@@ -49,8 +50,9 @@ asio::awaitable<UpstreamIdentity> identify(const Node& node, const Peer& upstrea
 
 using Progress = std::function<void(const std::string&)>;
 
-// Makes PGDATA fit to stream from `upstream`: nothing to do, a rewind, or a base backup. `running` is where a running standby stands. PostgreSQL
-// is stopped when it has to be. Throws pgvigil::Error with the reason when it can't be done now; it can be called again.
+// Makes PGDATA fit to stream from `upstream`: nothing to do, a rewind, or a base backup. `running` is where a running
+// standby stands. PostgreSQL is stopped when it has to be. Throws pgvigil::Error with the reason when it can't be done
+// now; it can be called again.
 asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& instance, const Peer& upstream,
                                       std::optional<LocalPosition> running, Progress progress);
 

@@ -35,7 +35,9 @@ T run_to_end(asio::io_context& context, asio::awaitable<T> work) {
   return std::move(*result);
 }
 
-std::string absolute(const std::string& path) { return fs::absolute(path).lexically_normal().string(); }
+std::string absolute(const std::string& path) {
+  return fs::absolute(path).lexically_normal().string();
+}
 
 std::string pgdata_of(const Args& args) {
   std::string pgdata = absolute(args.require("pgdata"));
@@ -51,7 +53,8 @@ config::Config config_from(const Args& args) {
   if (fs::exists(config.file)) {
     config = config::load(config.file);  // a second run continues where the first one stopped
     if (config.role != config::Role::keeper) {
-      throw UserError(ExitCode::bad_arguments, config.pgdata + " is the data directory of a monitor", "choose another --pgdata");
+      throw UserError(ExitCode::bad_arguments, config.pgdata + " is the data directory of a monitor",
+                      "choose another --pgdata");
     }
   } else {
     config.state_directory = absolute(args.get("state-directory", config::default_state_directory(config.pgdata)));
@@ -62,7 +65,8 @@ config::Config config_from(const Args& args) {
   if (config.monitor_uri.empty()) config.monitor_uri = args.require("monitor");
   config.monitor_uri = pg::without_password(args.get("monitor", config.monitor_uri));
   if (const auto file = args.maybe("monitor-password-file")) config.monitor_password_file = absolute(*file);
-  config.bindir = postgres::find_bindir(args.has("pgctl") ? std::optional<fs::path>(args.get("pgctl")) : std::nullopt).string();
+  config.bindir =
+      postgres::find_bindir(args.has("pgctl") ? std::optional<fs::path>(args.get("pgctl")) : std::nullopt).string();
   take("pgport", "postgresql.port");
   take("hostname", "node.hostname");
   take("name", "node.name");
@@ -87,7 +91,8 @@ void adopt_running(config::Config& config) {
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {
     if (number == 4 && line != std::to_string(config.port)) {
-      throw UserError(ExitCode::bad_arguments, "PostgreSQL runs in " + config.pgdata + " on port " + line, "give --pgport " + line);
+      throw UserError(ExitCode::bad_arguments, "PostgreSQL runs in " + config.pgdata + " on port " + line,
+                      "give --pgport " + line);
     }
     if (number == 5 && !line.empty()) config.socket_directory = line.substr(0, line.find(','));
   }
@@ -97,19 +102,23 @@ void adopt_running(config::Config& config) {
 asio::awaitable<void> check_running(const postgres::Instance& instance) {
   pg::Connection local = co_await open_local(instance, pg::Millis{5000});
   const pg::Result row = co_await local.query(
-      "SELECT pg_is_in_recovery() AS standby, current_setting('wal_level') AS wal_level, current_setting('max_wal_senders')::int AS senders, "
+      "SELECT pg_is_in_recovery() AS standby, current_setting('wal_level') AS wal_level, "
+      "current_setting('max_wal_senders')::int AS senders, "
       "current_setting('max_replication_slots')::int AS slots, "
       "current_setting('wal_log_hints')::bool OR current_setting('data_checksums')::bool AS rewindable");
   if (row.boolean(0, "standby")) {
-    throw UserError(ExitCode::bad_arguments, "the PostgreSQL that runs there is a standby", "take over its primary, then add this node with an empty PGDATA");
+    throw UserError(ExitCode::bad_arguments, "the PostgreSQL that runs there is a standby",
+                    "take over its primary, then add this node with an empty PGDATA");
   }
   std::string missing;
-  if (row.text(0, "wal_level") != "replica" && row.text(0, "wal_level") != "logical") missing += " wal_level = replica;";
+  if (row.text(0, "wal_level") != "replica" && row.text(0, "wal_level") != "logical")
+    missing += " wal_level = replica;";
   if (row.integer(0, "senders") < 4) missing += " max_wal_senders = 16;";
   if (row.integer(0, "slots") < 4) missing += " max_replication_slots = 16;";
   if (!row.boolean(0, "rewindable")) missing += " wal_log_hints = on;";
   if (!missing.empty()) {
-    throw UserError(ExitCode::bad_arguments, "the PostgreSQL that runs there cannot be taken over without a restart; it needs" + missing,
+    throw UserError(ExitCode::bad_arguments,
+                    "the PostgreSQL that runs there cannot be taken over without a restart; it needs" + missing,
                     "stop it and run this again: pgvigil sets them and starts it");
   }
 }
@@ -120,7 +129,8 @@ asio::awaitable<std::string> system_identifier(const postgres::Instance& instanc
   co_return control.system_identifier;
 }
 
-asio::awaitable<monitor_api::Registered> register_with_patience(const config::Config& config, std::string sysid, std::optional<NodeId> known) {
+asio::awaitable<monitor_api::Registered> register_with_patience(const config::Config& config, std::string sysid,
+                                                                std::optional<NodeId> known) {
   const std::string conninfo = monitor_conninfo(config);
   std::string last;
   for (int attempt = 0; attempt < 600; ++attempt) {
@@ -142,7 +152,8 @@ asio::awaitable<monitor_api::Registered> register_with_patience(const config::Co
     } catch (const pg::SqlError& error) {
       refused = error;
     }
-    if (refused->sqlstate != "PV001") throw UserError(ExitCode::bad_arguments, std::string("the monitor refuses: ") + refused->what(), refused->hint);
+    if (refused->sqlstate != "PV001")
+      throw UserError(ExitCode::bad_arguments, std::string("the monitor refuses: ") + refused->what(), refused->hint);
     if (last != refused->what()) log::info("the monitor asks to wait: {}", refused->what());
     last = refused->what();
     co_await os::sleep_for(pg::Millis{500});
@@ -156,7 +167,8 @@ asio::awaitable<int> create(config::Config config) {
   postgres::Instance instance(instance_settings(config));
   if (instance.postmaster() && !known) co_await check_running(instance);
   if (!instance.has_cluster() && !instance.directory_is_empty() && !known) {
-    throw UserError(ExitCode::bad_arguments, config.pgdata + " is not empty and holds no PostgreSQL cluster", "empty it, or choose another --pgdata");
+    throw UserError(ExitCode::bad_arguments, config.pgdata + " is not empty and holds no PostgreSQL cluster",
+                    "empty it, or choose another --pgdata");
   }
   const std::string sysid = co_await system_identifier(instance);
   std::optional<NodeId> id;
@@ -172,7 +184,8 @@ asio::awaitable<int> create(config::Config config) {
     save_state(config.state_directory, state);
   }
   config::save(config);
-  std::cout << "node " << registered.name << " (" << registered.id.value << ") is registered; configuration: " << config.file.string() << std::endl;
+  std::cout << "node " << registered.name << " (" << registered.id.value
+            << ") is registered; configuration: " << config.file.string() << std::endl;
   co_return 0;
 }
 
@@ -181,11 +194,16 @@ int serve(const config::Config& config) {
   os::clear_postgres_environment();
   log::setup("pgvigil-keeper", config.log_level, config.log_format);
   const auto lock = os::PidFile::acquire(fs::path(config.state_directory) / "pid");
-  if (!lock) throw UserError(ExitCode::bad_state, "the keeper of " + config.pgdata + " runs already", "pgvigil status --pgdata " + config.pgdata);
+  if (!lock)
+    throw UserError(ExitCode::bad_state, "the keeper of " + config.pgdata + " runs already",
+                    "pgvigil status --pgdata " + config.pgdata);
   auto state = load_state(config.state_directory);
-  if (!state) throw UserError(ExitCode::bad_state, "there is no state file in " + config.state_directory, "run `pgvigil create postgres` again");
+  if (!state)
+    throw UserError(ExitCode::bad_state, "there is no state file in " + config.state_directory,
+                    "run `pgvigil create postgres` again");
   if (state->reported == NodeState::dropped) {
-    throw UserError(ExitCode::dropped, "this node was dropped from its formation", "pgvigil drop node --pgdata " + config.pgdata + ", then create it again");
+    throw UserError(ExitCode::dropped, "this node was dropped from its formation",
+                    "pgvigil drop node --pgdata " + config.pgdata + ", then create it again");
   }
   asio::io_context context(1);
   Keeper keeper(context, config, *state);
@@ -229,14 +247,17 @@ int run_create(const Args& args) {
   return args.has("run") ? serve(config::load(config.file)) : 0;
 }
 
-// The local half of `drop node --pgdata`: asks the monitor, waits for the keeper's end, removes what pgvigil keeps here.
+// The local half of `drop node --pgdata`: asks the monitor, waits for the keeper's end, removes what pgvigil keeps
+// here.
 asio::awaitable<int> drop(config::Config config, bool destroy) {
   const auto state = load_state(config.state_directory);
   if (state && state->reported != NodeState::dropped) {
-    throw UserError(ExitCode::bad_arguments, "node " + state->name + " is still part of its formation", "pgvigil drop node --name " + state->name + " first");
+    throw UserError(ExitCode::bad_arguments, "node " + state->name + " is still part of its formation",
+                    "pgvigil drop node --name " + state->name + " first");
   }
   if (os::PidFile::holder(fs::path(config.state_directory) / "pid")) {
-    throw UserError(ExitCode::bad_arguments, "the keeper of " + config.pgdata + " still runs", "pgvigil stop --pgdata " + config.pgdata);
+    throw UserError(ExitCode::bad_arguments, "the keeper of " + config.pgdata + " still runs",
+                    "pgvigil stop --pgdata " + config.pgdata);
   }
   postgres::Instance instance(instance_settings(config));
   if (destroy) {
@@ -245,7 +266,8 @@ asio::awaitable<int> drop(config::Config config, bool destroy) {
       for (const auto& entry : fs::directory_iterator(config.pgdata)) fs::remove_all(entry.path());
     }
   }
-  for (const char* name : {"keeper.json", "pgpass", "monitor-password", "copy-in-progress"}) fs::remove(fs::path(config.state_directory) / name);
+  for (const char* name : {"keeper.json", "pgpass", "monitor-password", "copy-in-progress"})
+    fs::remove(fs::path(config.state_directory) / name);
   fs::remove(config.file);
   co_return 0;
 }
@@ -277,18 +299,20 @@ cli::Program program() {
   cli::Program program;
   program.name = "pgvigil-keeper";
   program.summary = "the agent of one data node";
-  program.commands.push_back({"create", "make a data node and register it with a monitor", create_options, {}, run_create});
+  program.commands.push_back(
+      {"create", "make a data node and register it with a monitor", create_options, {}, run_create});
   program.commands.push_back({"run", "run the keeper in the foreground", {pgdata}, {}, [](const Args& args) {
                                 return serve(config::load(config::config_path_for(pgdata_of(args))));
                               }});
-  program.commands.push_back({"drop",
-                              "remove what is left here of a node that has been dropped",
-                              {pgdata, {"destroy", "", "also empty PGDATA"}},
-                              {},
-                              [](const Args& args) {
-                                asio::io_context context(1);
-                                return run_to_end(context, drop(config::load(config::config_path_for(pgdata_of(args))), args.has("destroy")));
-                              }});
+  program.commands.push_back(
+      {"drop",
+       "remove what is left here of a node that has been dropped",
+       {pgdata, {"destroy", "", "also empty PGDATA"}},
+       {},
+       [](const Args& args) {
+         asio::io_context context(1);
+         return run_to_end(context, drop(config::load(config::config_path_for(pgdata_of(args))), args.has("destroy")));
+       }});
   return program;
 }
 

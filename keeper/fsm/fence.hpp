@@ -1,4 +1,5 @@
-// When a primary must stop by itself (rules S1 and S2), and when it may start. Pure: all times are ages by a monotonic clock.
+// When a primary must stop by itself (rules S1 and S2), and when it may start. Pure: all times are ages by a monotonic
+// clock.
 #pragma once
 #include <chrono>
 #include <optional>
@@ -20,8 +21,10 @@ struct Contact {
 
 // Why PostgreSQL must be stopped now; nullopt when it may run.
 //  - single: nobody else holds the data, so nobody can be promoted: never.
-//  - asynchronous: commits need nobody, so an operator's forced failover can only wait for the lease: the monitor alone renews it.
-//  - synchronous: the fence by quorum protects it; it goes on without the monitor, and stops when the standbys are gone too.
+//  - asynchronous: commits need nobody, so an operator's forced failover can only wait for the lease: the monitor alone
+//  renews it.
+//  - synchronous: the fence by quorum protects it; it goes on without the monitor, and stops when the standbys are gone
+//  too.
 std::optional<std::string_view> must_fence(const Contact& contact);
 
 }  // namespace pgvigil::keeper

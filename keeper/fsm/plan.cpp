@@ -22,7 +22,9 @@ std::string_view to_string(Step step) {
 
 namespace {
 
-bool has_no_data(NodeState state) { return state == NodeState::init || state == NodeState::wait_standby; }
+bool has_no_data(NodeState state) {
+  return state == NodeState::init || state == NodeState::wait_standby;
+}
 
 std::optional<Plan> to_writer(NodeState reported) {
   if (reported == NodeState::init || reported == NodeState::dropped) {
@@ -40,7 +42,8 @@ std::optional<Plan> to_writer(NodeState reported) {
 }
 
 std::optional<Plan> to_standby(NodeState reported) {
-  if (runs_as_standby(reported)) return Plan{Step::keep_running, Step::prepare_standby, Step::configure_standby, Step::start};
+  if (runs_as_standby(reported))
+    return Plan{Step::keep_running, Step::prepare_standby, Step::configure_standby, Step::start};
   if (takes_writes(reported)) return Plan{Step::stop, Step::prepare_standby, Step::configure_standby, Step::start};
   return Plan{Step::prepare_standby, Step::configure_standby, Step::start};
 }
@@ -66,7 +69,8 @@ std::optional<Plan> plan(NodeState reported, NodeState goal) {
     case NodeState::demote_timeout:
     case NodeState::demoted:
     case NodeState::dropped: return Plan{Step::stop};
-    case NodeState::wait_standby: return has_no_data(reported) || reported == NodeState::dropped ? std::optional(Plan{}) : std::nullopt;
+    case NodeState::wait_standby:
+      return has_no_data(reported) || reported == NodeState::dropped ? std::optional(Plan{}) : std::nullopt;
     case NodeState::catchingup: return to_standby(reported);
     case NodeState::secondary:
     case NodeState::prepare_promotion:

@@ -88,9 +88,10 @@ asio::awaitable<void> Keeper::confirm_names() {
   }
 }
 
-// In force: a new session sees them, the walsenders count by them, and the checkpointer, which tells all backends whether to wait at
-// all, has read them (it takes a CHECKPOINT only after its configuration). Satisfied: enough members hold everything up to now, so that from here
-// on an election among them finds every commit, also those acknowledged under the lists before.
+// In force: a new session sees them, the walsenders count by them, and the checkpointer, which tells all backends
+// whether to wait at all, has read them (it takes a CHECKPOINT only after its configuration). Satisfied: enough members
+// hold everything up to now, so that from here on an election among them finds every commit, also those acknowledged
+// under the lists before.
 asio::awaitable<void> Keeper::confirm_names_once() {
   const SyncNames names = state_.goal.names;
   const auto version = state_.goal.names_version;

@@ -21,8 +21,8 @@ Keeper::Keeper(asio::io_context& context, config::Config config, KeeperState sta
 }
 
 asio::awaitable<ExitCode> Keeper::run() {
-  log::info("keeper of node {} ({}) starts in state {}, goal {}, term {}", node_.id.value, state_.name, to_string(state_.reported),
-            to_string(state_.goal.state), state_.term.value);
+  log::info("keeper of node {} ({}) starts in state {}, goal {}, term {}", node_.id.value, state_.name,
+            to_string(state_.reported), to_string(state_.goal.state), state_.term.value);
   reconcile_now_.set();
   // reconcile() alone ends by itself; the others are then cancelled.
   co_await os::race(reconcile(), monitor_link(), watch(), fence(), see_upstream(), confirm_names());
@@ -48,8 +48,8 @@ void Keeper::accept(const Goal& goal) {
     return;
   }
   const bool moved = goal.state != held.state || goal.term != held.term || goal.seq != held.seq;
-  const bool details = goal.names != held.names || goal.names_version != held.names_version || goal.upstream != held.upstream ||
-                       goal.lease_seconds != held.lease_seconds;
+  const bool details = goal.names != held.names || goal.names_version != held.names_version ||
+                       goal.upstream != held.upstream || goal.lease_seconds != held.lease_seconds;
   if (!moved && !details) return;
   if (goal.state != held.state) {
     log::info("goal {} -> {} (term {})", to_string(held.state), to_string(goal.state), goal.term.value);
@@ -103,7 +103,8 @@ bool Keeper::lease_allows_start() const {
   const auto lease = std::chrono::seconds{state_.goal.lease_seconds};
   const auto now = Clock::now();
   if (monitor_contact_ && now - *monitor_contact_ < lease) return true;
-  // Without the monitor's word only the fence by quorum makes it safe to write; give the monitor a chance to say so first.
+  // Without the monitor's word only the fence by quorum makes it safe to write; give the monitor a chance to say so
+  // first.
   return !state_.goal.names.asynchronous() && now - started_ >= lease;
 }
 

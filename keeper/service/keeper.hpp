@@ -60,7 +60,7 @@ class Keeper {
 
   void accept(const Goal& goal);
   void save() { save_state(node_.config.state_directory, state_); }
-  void say(std::string reason);       // the reason for not being at the goal; logged once
+  void say(std::string reason);  // the reason for not being at the goal; logged once
   Report make_report() const;
   const Peer* upstream() const;
   bool lease_allows_start() const;
@@ -73,11 +73,11 @@ class Keeper {
 
   // What PostgreSQL was last seen to do.
   bool pg_running_{false};
-  Clock::time_point pg_answered_{};   // the last answered query
+  Clock::time_point pg_answered_{};  // the last answered query
   bool pg_answering_{false};
   LocalFacts facts_;
-  std::int64_t names_version_{0};     // of the names in force and satisfied
-  std::optional<Lsn> final_lsn_;      // end of WAL of a cleanly stopped PostgreSQL
+  std::int64_t names_version_{0};  // of the names in force and satisfied
+  std::optional<Lsn> final_lsn_;   // end of WAL of a cleanly stopped PostgreSQL
   std::string reason_;
   UpstreamSight upstream_sight_{UpstreamSight::unknown};
 
@@ -91,8 +91,8 @@ class Keeper {
   os::Event report_now_;
   os::Event reconcile_now_;
   os::Event names_now_;
-  os::Event watch_now_;               // an order may make the next LSN urgent
-  bool dirty_{true};                  // something besides the goal's state has changed: run the plan that keeps us there
+  os::Event watch_now_;  // an order may make the next LSN urgent
+  bool dirty_{true};     // something besides the goal's state has changed: run the plan that keeps us there
   std::optional<postgres::StopMode> stopping_;
   bool finished_{false};
   ExitCode exit_code_{ExitCode::ok};

@@ -11,7 +11,9 @@ constexpr pg::Millis last_retry{5000};
 // After a crash of a primary's PostgreSQL the monitor may prefer a failover; it decides well within this time.
 constexpr pg::Millis failover_first{500};
 
-bool must_run(NodeState state) { return takes_writes(state) || runs_as_standby(state); }
+bool must_run(NodeState state) {
+  return takes_writes(state) || runs_as_standby(state);
+}
 
 }  // namespace
 
@@ -55,14 +57,17 @@ asio::awaitable<void> Keeper::reconcile_once() {
   }
   if (crashed && converged() && takes_writes(state_.reported) && !asynchronous() && monitor_contact_) {
     const auto held = state_.goal.seq;
-    for (pg::Millis waited{0}; waited < failover_first && state_.goal.seq == held && !stopping_; waited += pg::Millis{10}) {
+    for (pg::Millis waited{0}; waited < failover_first && state_.goal.seq == held && !stopping_;
+         waited += pg::Millis{10}) {
       co_await os::sleep_for(pg::Millis{10});
     }
   }
   const Goal goal = state_.goal;
   if (goal.seq == 0) co_return;  // nothing was ordered yet
   const auto steps = plan(state_.reported, goal.state);
-  if (!steps) throw Error("there is no way from " + std::string(to_string(state_.reported)) + " to " + std::string(to_string(goal.state)));
+  if (!steps)
+    throw Error("there is no way from " + std::string(to_string(state_.reported)) + " to " +
+                std::string(to_string(goal.state)));
   dirty_ = false;
   for (const Step step : *steps) {
     if (state_.goal.seq != goal.seq || stopping_) {
@@ -89,7 +94,8 @@ asio::awaitable<void> Keeper::reconcile_once() {
   names_now_.set();
   if (goal.state == NodeState::dropped) {
     // Stay until the monitor has heard it, but not for ever: the order is carried out.
-    for (int i = 0; i < 500 && (!monitor_contact_ || *monitor_contact_ < reached); ++i) co_await os::sleep_for(pg::Millis{10});
+    for (int i = 0; i < 500 && (!monitor_contact_ || *monitor_contact_ < reached); ++i)
+      co_await os::sleep_for(pg::Millis{10});
     log::info("dropped from the formation; PGDATA is left as it is");
     exit_code_ = ExitCode::dropped;
     finished_ = true;

@@ -14,8 +14,8 @@ struct KeeperState {
   std::string name;
   NodeState reported{NodeState::init};
   std::int64_t reported_seq{0};
-  Term term;      // the highest promised; orders of an older one are refused
-  Goal goal;      // the last one accepted
+  Term term;          // the highest promised; orders of an older one are refused
+  Goal goal;          // the last one accepted
   Timeline timeline;  // the highest that WAL was received or written on
   std::vector<Peer> peers;
   std::int64_t peers_version{-1};

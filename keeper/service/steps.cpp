@@ -20,9 +20,7 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
     case Step::stop: co_await stop_postgres(postgres::StopMode::fast); co_return;
     case Step::configure_standby: co_await configure_standby(true); co_return;
     case Step::cut_off: co_await cut_off(); co_return;
-    case Step::secure_timeline:
-      asio::co_spawn(context_, background_checkpoint(), asio::detached);
-      co_return;
+    case Step::secure_timeline: asio::co_spawn(context_, background_checkpoint(), asio::detached); co_return;
     case Step::checkpoint: {
       if (!pg_running_) co_return;
       pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
@@ -40,8 +38,10 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
       const Peer source = *from;
       std::optional<LocalPosition> running;
       if (pg_running_ && pg_answering_) {
-        if (!facts_.in_recovery) co_await stop_postgres(postgres::StopMode::fast);
-        else running = LocalPosition{facts_.timeline, facts_.lsn, true};
+        if (!facts_.in_recovery)
+          co_await stop_postgres(postgres::StopMode::fast);
+        else
+          running = LocalPosition{facts_.timeline, facts_.lsn, true};
       }
       // A base backup may take hours: a new order ends it.
       const auto seq = state_.goal.seq;
@@ -72,7 +72,8 @@ asio::awaitable<void> Keeper::background_checkpoint() {
 
 void Keeper::write_settings(const postgres::Settings& settings) {
   const bool changed = postgres::write_settings(instance_.settings().pgdata, instance_.config_file(), settings);
-  const bool hba = node_.config.manage_hba && postgres::write_hba(instance_.hba_file(), hba_entries(node_, state_.peers));
+  const bool hba =
+      node_.config.manage_hba && postgres::write_hba(instance_.hba_file(), hba_entries(node_, state_.peers));
   if (!changed && !hba) return;
   if (instance_.postmaster()) instance_.reload();
 }
@@ -84,7 +85,8 @@ asio::awaitable<void> Keeper::create_cluster() {
     }
     co_return;
   }
-  if (!instance_.directory_is_empty()) throw Error(node_.config.pgdata + " is not empty and holds no cluster; it is left alone: empty it");
+  if (!instance_.directory_is_empty())
+    throw Error(node_.config.pgdata + " is not empty and holds no cluster; it is left alone: empty it");
   co_await instance_.initdb(node_.config.auth);
 }
 
@@ -118,7 +120,8 @@ asio::awaitable<void> Keeper::start() {
   if (!as_standby && takes_writes(state_.goal.state) && !lease_allows_start()) {
     throw Error("waits for the monitor's word before it starts as a primary");
   }
-  if (copy_unfinished(node_)) throw Error("PGDATA is an unfinished copy; it is copied again as soon as there is a primary");
+  if (copy_unfinished(node_))
+    throw Error("PGDATA is an unfinished copy; it is copied again as soon as there is a primary");
   standby_contact_ = Clock::now();  // standbys get the length of a lease to find this primary
   co_await instance_.start(std::chrono::seconds{node_.config.start});
   pg_running_ = true;
@@ -150,8 +153,10 @@ asio::awaitable<void> Keeper::cut_off() {
   for (int i = 0;; ++i) {
     const LocalFacts facts = co_await observe(local, pg::Millis{2000});
     if (!facts.has_receiver) {
-      // A walreceiver could be on its way up with the old setting: the startup process reads the new one before it asks again.
-      const pg::Result setting = co_await local.query("SELECT current_setting('primary_conninfo') = '' AS cut", {}, pg::Millis{2000});
+      // A walreceiver could be on its way up with the old setting: the startup process reads the new one before it asks
+      // again.
+      const pg::Result setting =
+          co_await local.query("SELECT current_setting('primary_conninfo') = '' AS cut", {}, pg::Millis{2000});
       if (setting.boolean(0, "cut")) co_return;
     }
     if (i % 100 == 99) instance_.reload();

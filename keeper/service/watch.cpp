@@ -64,8 +64,9 @@ asio::awaitable<void> Keeper::observe_once(const os::PidFd& postmaster) {
     const LocalFacts facts = co_await observe(local, answer_limit);
     const bool was_answering = std::exchange(pg_answering_, true);
     pg_answered_ = Clock::now();
-    const bool news = !was_answering || facts.streaming != facts_.streaming || facts.in_recovery != facts_.in_recovery ||
-                      facts.timeline != facts_.timeline || (urgent(state_) && facts.lsn != facts_.lsn);
+    const bool news = !was_answering || facts.streaming != facts_.streaming ||
+                      facts.in_recovery != facts_.in_recovery || facts.timeline != facts_.timeline ||
+                      (urgent(state_) && facts.lsn != facts_.lsn);
     facts_ = facts;
     if (!facts.in_recovery && facts.streaming) standby_contact_ = Clock::now();
     if (facts.timeline > state_.timeline) {

@@ -27,8 +27,12 @@ namespace {
 constexpr const char* database_name = "pgvigil";
 constexpr const char* node_role = "pgvigil_node";
 
-std::string absolute(const std::string& path) { return fs::absolute(path).lexically_normal().string(); }
-fs::path password_file(const config::Config& config) { return fs::path(config.state_directory) / "node-password"; }
+std::string absolute(const std::string& path) {
+  return fs::absolute(path).lexically_normal().string();
+}
+fs::path password_file(const config::Config& config) {
+  return fs::path(config.state_directory) / "node-password";
+}
 
 postgres::InstanceSettings instance_settings(const config::Config& config) {
   postgres::InstanceSettings settings;
@@ -42,14 +46,18 @@ postgres::InstanceSettings instance_settings(const config::Config& config) {
   return settings;
 }
 
-bool embedded(const config::Config& config) { return config.database_uri.empty(); }
+bool embedded(const config::Config& config) {
+  return config.database_uri.empty();
+}
 
 std::string owner_conninfo(const config::Config& config) {
-  return embedded(config) ? postgres::Instance(instance_settings(config)).local_conninfo(database_name) : config.database_uri;
+  return embedded(config) ? postgres::Instance(instance_settings(config)).local_conninfo(database_name)
+                          : config.database_uri;
 }
 
 std::string node_uri(const config::Config& config) {
-  pg::ConninfoMap values{{"user", node_role}, {"host", config.hostname}, {"port", std::to_string(config.port)}, {"dbname", database_name}};
+  pg::ConninfoMap values{
+      {"user", node_role}, {"host", config.hostname}, {"port", std::to_string(config.port)}, {"dbname", database_name}};
   if (!embedded(config)) {
     const auto given = pg::parse_conninfo(config.database_uri);
     for (const char* key : {"host", "port", "dbname"}) {
@@ -75,7 +83,8 @@ void write_files(const config::Config& config) {
   bool changed = postgres::write_settings(config.pgdata, instance.config_file(), wanted);
   if (config.manage_hba) {
     std::vector<postgres::HbaEntry> entries;
-    for (const char* everywhere : {"0.0.0.0/0", "::/0"}) entries.push_back({"host", database_name, node_role, everywhere, config.auth});
+    for (const char* everywhere : {"0.0.0.0/0", "::/0"})
+      entries.push_back({"host", database_name, node_role, everywhere, config.auth});
     changed = postgres::write_hba(instance.hba_file(), entries) || changed;
   }
   if (changed) instance.reload();
@@ -90,10 +99,12 @@ asio::awaitable<void> prepare_database(config::Config config) {
   }
   pg::Connection database = co_await pg::Connection::connect(owner_conninfo(config), pg::Millis{5000});
   co_await migrate(database);
-  if (!fs::exists(password_file(config))) os::write_file_atomic(password_file(config), os::random_secret() + "\n", 0600);
+  if (!fs::exists(password_file(config)))
+    os::write_file_atomic(password_file(config), os::random_secret() + "\n", 0600);
   const std::string password = os::read_secret_file(password_file(config));
-  const std::string sql = std::string("SET log_statement = 'none'; SET log_min_error_statement = 'panic'; ALTER ROLE ") + node_role +
-                          " LOGIN PASSWORD " + pg::quote_literal(password);
+  const std::string sql =
+      std::string("SET log_statement = 'none'; SET log_min_error_statement = 'panic'; ALTER ROLE ") + node_role +
+      " LOGIN PASSWORD " + pg::quote_literal(password);
   co_await database.query(sql, {}, pg::Millis{10000});
 }
 
@@ -106,7 +117,8 @@ asio::awaitable<void> create(config::Config config) {
   const bool was_running = instance.postmaster().has_value();
   if (!instance.has_cluster()) {
     if (!instance.directory_is_empty()) {
-      throw UserError(ExitCode::bad_arguments, config.pgdata + " is not empty and holds no PostgreSQL cluster", "empty it, or choose another --pgdata");
+      throw UserError(ExitCode::bad_arguments, config.pgdata + " is not empty and holds no PostgreSQL cluster",
+                      "empty it, or choose another --pgdata");
     }
     co_await instance.initdb(config.auth);
   }
@@ -131,7 +143,8 @@ asio::awaitable<void> supervise(postgres::Instance& instance, const bool& stoppi
       continue;
     }
     const auto process = instance.postmaster();
-    if (process && co_await process->wait_exit(std::chrono::hours{24}) && !stopping) log::error("the monitor's PostgreSQL has ended; starting it again");
+    if (process && co_await process->wait_exit(std::chrono::hours{24}) && !stopping)
+      log::error("the monitor's PostgreSQL has ended; starting it again");
   }
 }
 
@@ -156,7 +169,9 @@ int serve(const config::Config& config) {
   }
   log::setup("pgvigil-monitor", config.log_level, config.log_format);
   const auto lock = os::PidFile::acquire(fs::path(config.state_directory) / "pid");
-  if (!lock) throw UserError(ExitCode::bad_state, "the monitor of " + config.pgdata + " runs already", "pgvigil status --pgdata " + config.pgdata);
+  if (!lock)
+    throw UserError(ExitCode::bad_state, "the monitor of " + config.pgdata + " runs already",
+                    "pgvigil status --pgdata " + config.pgdata);
   asio::io_context context(1);
   postgres::Instance instance(instance_settings(config));
   Monitor monitor(context, owner_conninfo(config));
@@ -193,14 +208,17 @@ config::Config config_from(const Args& args) {
   config.file = config::config_path_for(pgdata);
   if (fs::exists(config.file)) {
     config = config::load(config.file);
-    if (config.role != config::Role::monitor) throw UserError(ExitCode::bad_arguments, pgdata + " is the data directory of a data node", "choose another --pgdata");
+    if (config.role != config::Role::monitor)
+      throw UserError(ExitCode::bad_arguments, pgdata + " is the data directory of a data node",
+                      "choose another --pgdata");
   } else {
     config.state_directory = absolute(args.get("state-directory", config::default_state_directory(pgdata)));
   }
   const auto take = [&](const char* option, const char* key) {
     if (const auto value = args.maybe(option)) config::set(config, key, *value);
   };
-  config.bindir = postgres::find_bindir(args.has("pgctl") ? std::optional<fs::path>(args.get("pgctl")) : std::nullopt).string();
+  config.bindir =
+      postgres::find_bindir(args.has("pgctl") ? std::optional<fs::path>(args.get("pgctl")) : std::nullopt).string();
   take("pgport", "postgresql.port");
   take("hostname", "node.hostname");
   take("listen", "postgresql.listen_addresses");
@@ -220,13 +238,15 @@ int run_create(const Args& args) {
     run_to_end(context, create(config));
   }
   config::save(config);
-  std::cout << "monitor URI for the nodes: " << node_uri(config) << "\npassword for it:           " << password_file(config).string() << std::endl;
+  std::cout << "monitor URI for the nodes: " << node_uri(config)
+            << "\npassword for it:           " << password_file(config).string() << std::endl;
   return args.has("run") ? serve(config) : 0;
 }
 
 asio::awaitable<void> drop(config::Config config, bool destroy) {
   if (os::PidFile::holder(fs::path(config.state_directory) / "pid")) {
-    throw UserError(ExitCode::bad_arguments, "the monitor of " + config.pgdata + " still runs", "pgvigil stop --pgdata " + config.pgdata);
+    throw UserError(ExitCode::bad_arguments, "the monitor of " + config.pgdata + " still runs",
+                    "pgvigil stop --pgdata " + config.pgdata);
   }
   if (embedded(config)) {
     postgres::Instance instance(instance_settings(config));
@@ -246,29 +266,35 @@ cli::Program program() {
   cli::Program program;
   program.name = "pgvigil-monitor";
   program.summary = "keeps the formation's state and decides";
-  program.commands.push_back({"create",
-                              "make a monitor and its database",
-                              {pgdata,
-                               {"pgport", "PORT", "port of its PostgreSQL (5432)", {"PGPORT"}},
-                               {"hostname", "HOST", "name or address by which the nodes reach it (127.0.0.1)"},
-                               {"listen", "ADDRESSES", "listen_addresses (*)"},
-                               {"auth", "METHOD", "scram-sha-256 (default) or trust, for the nodes' sessions"},
-                               {"pgctl", "FILE", "pg_ctl of the PostgreSQL to use"},
-                               {"state-directory", "DIR", "where the password file and the server's log lie"},
-                               {"database-uri", "URI", "use this database instead of an embedded PostgreSQL; its user owns the schema"},
-                               {"skip-pg-hba", "", "leave pg_hba.conf to me"},
-                               {"run", "", "stay in the foreground and run the monitor"}},
-                              {},
-                              run_create});
+  program.commands.push_back(
+      {"create",
+       "make a monitor and its database",
+       {pgdata,
+        {"pgport", "PORT", "port of its PostgreSQL (5432)", {"PGPORT"}},
+        {"hostname", "HOST", "name or address by which the nodes reach it (127.0.0.1)"},
+        {"listen", "ADDRESSES", "listen_addresses (*)"},
+        {"auth", "METHOD", "scram-sha-256 (default) or trust, for the nodes' sessions"},
+        {"pgctl", "FILE", "pg_ctl of the PostgreSQL to use"},
+        {"state-directory", "DIR", "where the password file and the server's log lie"},
+        {"database-uri", "URI", "use this database instead of an embedded PostgreSQL; its user owns the schema"},
+        {"skip-pg-hba", "", "leave pg_hba.conf to me"},
+        {"run", "", "stay in the foreground and run the monitor"}},
+       {},
+       run_create});
   program.commands.push_back({"run", "run the monitor in the foreground", {pgdata}, {}, [](const Args& args) {
                                 return serve(config::load(config::config_path_for(absolute(args.require("pgdata")))));
                               }});
-  program.commands.push_back({"drop", "remove the monitor of this machine", {pgdata, {"destroy", "", "also empty its data directory"}}, {},
-                              [](const Args& args) {
-                                asio::io_context context(1);
-                                run_to_end(context, drop(config::load(config::config_path_for(absolute(args.require("pgdata")))), args.has("destroy")));
-                                return 0;
-                              }});
+  program.commands.push_back(
+      {"drop",
+       "remove the monitor of this machine",
+       {pgdata, {"destroy", "", "also empty its data directory"}},
+       {},
+       [](const Args& args) {
+         asio::io_context context(1);
+         run_to_end(context,
+                    drop(config::load(config::config_path_for(absolute(args.require("pgdata")))), args.has("destroy")));
+         return 0;
+       }});
   return program;
 }
 

@@ -1,4 +1,5 @@
-// The monitor daemon's own command line; `pgvigil create monitor`, `pgvigil run` and `pgvigil drop monitor` hand over to it.
+// The monitor daemon's own command line; `pgvigil create monitor`, `pgvigil run` and `pgvigil drop monitor` hand over
+// to it.
 #pragma once
 #include "common/cli/cli.hpp"
 

@@ -7,7 +7,9 @@ namespace pgvigil::fsm {
 
 namespace {
 
-Term next(Term term) { return Term{term.value + 1}; }
+Term next(Term term) {
+  return Term{term.value + 1};
+}
 
 bool forced(const GroupSnapshot& group) {
   return group.request && group.request->allow_data_loss && group.request->kind == RequestKind::failover;
@@ -22,8 +24,8 @@ Nodes able_voters(const GroupSnapshot& group) {
 }
 
 const NodeView* with_goal(const GroupSnapshot& group, NodeState goal) {
-  const auto found = std::find_if(group.nodes.begin(), group.nodes.end(),
-                                  [goal](const NodeView& node) { return node.goal == goal; });
+  const auto found =
+      std::find_if(group.nodes.begin(), group.nodes.end(), [goal](const NodeView& node) { return node.goal == goal; });
   return found == group.nodes.end() ? nullptr : &*found;
 }
 
@@ -62,7 +64,8 @@ std::optional<Decision> primary_lost(const GroupSnapshot& group) {
       std::any_of(able.begin(), able.end(), [](const NodeView* node) { return node->candidate_priority > 0; });
   if (!eligible) return std::nullopt;
   if (!fence_possible(group, able) && !forced(group)) return std::nullopt;
-  return start_election(group, *primary, primary->name + " is lost: " + *why + "; asking " + list_names(able) + " for their WAL");
+  return start_election(group, *primary,
+                        primary->name + " is lost: " + *why + "; asking " + list_names(able) + " for their WAL");
 }
 
 std::optional<Decision> clean_handover(const GroupSnapshot& group) {
@@ -76,9 +79,9 @@ std::optional<Decision> clean_handover(const GroupSnapshot& group) {
   for (const NodeView& node : group.nodes) {
     if (node.goal == NodeState::secondary) survivors.push_back(&node);
   }
-  Decision decision = promote(group, *candidate, survivors,
-                              candidate->name + " takes over from " + former->name + ", with all of its WAL up to " +
-                                  to_string(former->lsn));
+  Decision decision = promote(
+      group, *candidate, survivors,
+      candidate->name + " takes over from " + former->name + ", with all of its WAL up to " + to_string(former->lsn));
   decision.term = next(group.term);
   to(decision, *former, NodeState::demoted);
   return decision;
@@ -99,10 +102,11 @@ std::optional<Decision> handover_failed(const GroupSnapshot& group) {
     return start_election(group, *former, former->name + " was lost while it handed over; asking " + list_names(able));
   }
   if (!(candidate_gone || too_long) || !fresh(group, *former)) return std::nullopt;
-  // It is still ours to give back: nobody has been promoted, and the names that it had in force are still the last ones.
+  // It is still ours to give back: nobody has been promoted, and the names that it had in force are still the last
+  // ones.
   Decision decision = change("the hand-over is given up (" +
-                             std::string(candidate_gone ? "the candidate is lost" : "it took too long") + "): " +
-                             former->name + " goes on as the primary");
+                             std::string(candidate_gone ? "the candidate is lost" : "it took too long") +
+                             "): " + former->name + " goes on as the primary");
   to(decision, *former, NodeState::wait_primary);
   if (candidate != nullptr) to(decision, *candidate, NodeState::catchingup);
   return decision;
@@ -116,11 +120,13 @@ std::optional<Decision> elect(const GroupSnapshot& group) {
   if (candidate == nullptr) return std::nullopt;
   Nodes survivors = votes;
   std::erase(survivors, candidate);
-  return promote(group, *candidate, survivors,
-                 candidate->name + " is elected with its WAL at " + to_string(candidate->lsn) + "; votes: " + list_names(votes));
+  return promote(
+      group, *candidate, survivors,
+      candidate->name + " is elected with its WAL at " + to_string(candidate->lsn) + "; votes: " + list_names(votes));
 }
 
-// An operator has chosen to go on with what there is. The candidate waits in stop_replication until no lease can be valid any more.
+// An operator has chosen to go on with what there is. The candidate waits in stop_replication until no lease can be
+// valid any more.
 std::optional<Decision> forced_choice(const GroupSnapshot& group) {
   if (writer(group) != nullptr || !forced(group)) return std::nullopt;
   const Nodes votes = voters(group);
@@ -132,9 +138,9 @@ std::optional<Decision> forced_choice(const GroupSnapshot& group) {
   Lsn known;
   for (const NodeView& node : group.nodes) known = std::max(known, node.lsn);
   const std::uint64_t behind = known.value - candidate->lsn.value;
-  Decision decision = change("an operator accepts the loss of data: " + candidate->name + " is chosen at " +
-                             to_string(candidate->lsn) + ", at least " + std::to_string(behind) +
-                             " bytes of WAL behind what was reported");
+  Decision decision =
+      change("an operator accepts the loss of data: " + candidate->name + " is chosen at " + to_string(candidate->lsn) +
+             ", at least " + std::to_string(behind) + " bytes of WAL behind what was reported");
   to(decision, *candidate, NodeState::stop_replication);
   decision.request = RequestOutcome::accepted;
   decision.request_message = decision.description;
@@ -147,8 +153,8 @@ std::optional<Decision> forced_promotion(const GroupSnapshot& group) {
   const Millis over = group.timing.lease * 12 / 10;  // margin for clocks that run at different speeds
   for (const auto& entry : obligations(group)) {
     const NodeView* owner = group.find(entry.by);
-    const bool out = owner == nullptr || owner->id == candidate->id || surely_stopped(*owner) || has_voted(group, *owner) ||
-                     owner->report_age >= over;
+    const bool out = owner == nullptr || owner->id == candidate->id || surely_stopped(*owner) ||
+                     has_voted(group, *owner) || owner->report_age >= over;
     if (!out) return std::nullopt;
   }
   return promote(group, *candidate, {}, candidate->name + " takes over: no former primary's lease is valid any more");
@@ -164,7 +170,8 @@ std::optional<Decision> late_voters(const GroupSnapshot& group) {
     const bool former = fresh(group, node) && surely_stopped(node) && node.goal != NodeState::dropped &&
                         node.reported_term == group.term;
     if (!standby && !former) continue;
-    Decision decision = change(node.name + (former ? ", a former primary that has stopped," : "") + " joins the election");
+    Decision decision =
+        change(node.name + (former ? ", a former primary that has stopped," : "") + " joins the election");
     return to(decision, node, NodeState::report_lsn);
   }
   return std::nullopt;
@@ -175,7 +182,8 @@ std::optional<Decision> stale_vote(const GroupSnapshot& group) {
   if (writer(group) != nullptr) return std::nullopt;
   for (const NodeView& node : group.nodes) {
     if (node.converged(NodeState::report_lsn) && node.reported_term < group.term && fresh(group, node)) {
-      Decision decision = change(node.name + " voted for term " + std::to_string(node.reported_term.value) + ": asked again");
+      Decision decision =
+          change(node.name + " voted for term " + std::to_string(node.reported_term.value) + ": asked again");
       return to(decision, node, NodeState::report_lsn);
     }
   }
@@ -198,14 +206,18 @@ constexpr Rule table[] = {
     {{313, "forced_choice", "no primary; an operator accepts the loss of data; all who can vote have voted",
       "the most advanced eligible vote: stop_replication"},
      forced_choice},
-    {{315, "forced_promotion", "converged stop_replication; no former primary can hold a lease any more", "wait_primary"},
+    {{315, "forced_promotion", "converged stop_replication; no former primary can hold a lease any more",
+      "wait_primary"},
      forced_promotion},
-    {{317, "late_voters", "an election is under way; a node that can vote was not asked yet", "report_lsn"}, late_voters},
+    {{317, "late_voters", "an election is under way; a node that can vote was not asked yet", "report_lsn"},
+     late_voters},
     {{319, "stale_vote", "an election is under way; a vote is of an older term", "report_lsn, again"}, stale_vote},
 };
 
 }  // namespace
 
-std::span<const Rule> failover_rules() { return table; }
+std::span<const Rule> failover_rules() {
+  return table;
+}
 
 }  // namespace pgvigil::fsm

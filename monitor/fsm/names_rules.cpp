@@ -15,7 +15,9 @@ bool told(const GroupSnapshot& group, const NodeView& primary) {
   return !group.names.empty() && group.names.back().by == primary.id;
 }
 
-std::string in_words(const SyncNames& names) { return names.asynchronous() ? "no synchronous standby" : to_guc(names); }
+std::string in_words(const SyncNames& names) {
+  return names.asynchronous() ? "no synchronous standby" : to_guc(names);
+}
 
 std::optional<Decision> confirmed(const GroupSnapshot& group) {
   const NodeView* primary = steady_primary(group);
@@ -31,9 +33,10 @@ std::optional<Decision> new_names(const GroupSnapshot& group) {
   if (primary == nullptr || primary->goal == NodeState::single || !healthy(group, *primary)) return std::nullopt;
   const auto names = desired_names(group, *primary);
   if (!names || (told(group, *primary) && group.names.back().names == *names)) return std::nullopt;
-  Decision decision = change(names->asynchronous() ? "no secondary is left and number_sync_standbys is 0: " + primary->name +
-                                                         " goes on without a synchronous standby"
-                                                   : primary->name + " is to wait for " + to_guc(*names));
+  Decision decision =
+      change(names->asynchronous() ? "no secondary is left and number_sync_standbys is 0: " + primary->name +
+                                         " goes on without a synchronous standby"
+                                   : primary->name + " is to wait for " + to_guc(*names));
   decision.names_goal = NamesInForce{*names, primary->id};
   if (names->asynchronous() && primary->goal == NodeState::primary) to(decision, *primary, NodeState::wait_primary);
   return decision;
@@ -59,6 +62,8 @@ constexpr Rule table[] = {
 
 }  // namespace
 
-std::span<const Rule> names_rules() { return table; }
+std::span<const Rule> names_rules() {
+  return table;
+}
 
 }  // namespace pgvigil::fsm

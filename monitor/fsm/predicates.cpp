@@ -17,9 +17,12 @@ bool contains(const Nodes& nodes, NodeId id) {
   return std::any_of(nodes.begin(), nodes.end(), [id](const NodeView* node) { return node->id == id; });
 }
 
-std::string seconds(Millis age) { return std::to_string(age.count() / 1000) + "." + std::to_string(age.count() / 100 % 10) + " s"; }
+std::string seconds(Millis age) {
+  return std::to_string(age.count() / 1000) + "." + std::to_string(age.count() / 100 % 10) + " s";
+}
 
-// A connection was refused after the keeper's session had closed: two answers, from two processes of that host, that agree.
+// A connection was refused after the keeper's session had closed: two answers, from two processes of that host, that
+// agree.
 bool session_and_server_gone(const NodeView& node) {
   return !node.session_open && node.probe == ProbeResult::refused && node.probe_age < node.session_closed_for;
 }
@@ -27,19 +30,22 @@ bool session_and_server_gone(const NodeView& node) {
 // Another healthy standby that still gets answers from `node` by its own connection.
 bool somebody_sees(const GroupSnapshot& group, const NodeView& node) {
   return std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& other) {
-    return other.id != node.id && runs_as_standby(other.reported) && fresh(group, other) && other.upstream == UpstreamSight::ok;
+    return other.id != node.id && runs_as_standby(other.reported) && fresh(group, other) &&
+           other.upstream == UpstreamSight::ok;
   });
 }
 
 }  // namespace
 
 const NodeView* writer(const GroupSnapshot& group) {
-  const auto found =
-      std::find_if(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) { return takes_writes(node.goal); });
+  const auto found = std::find_if(group.nodes.begin(), group.nodes.end(),
+                                  [](const NodeView& node) { return takes_writes(node.goal); });
   return found == group.nodes.end() ? nullptr : &*found;
 }
 
-bool writing(const NodeView& node) { return takes_writes(node.goal) && takes_writes(node.reported); }
+bool writing(const NodeView& node) {
+  return takes_writes(node.goal) && takes_writes(node.reported);
+}
 
 bool fresh(const GroupSnapshot& group, const NodeView& node) {
   return node.ever_reported && node.report_age < group.timing.unhealthy_after;
@@ -59,7 +65,8 @@ std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node
   const bool silent = node.probe != ProbeResult::good && node.probe != ProbeResult::unknown &&
                       node.probe_not_good_for >= group.timing.unhealthy_after;
   if ((keeper_lost || hung) && silent && !somebody_sees(group, node)) {
-    return keeper_lost ? "no report for " + seconds(node.report_age) + " and its PostgreSQL is " + std::string(to_string(node.probe))
+    return keeper_lost ? "no report for " + seconds(node.report_age) + " and its PostgreSQL is " +
+                             std::string(to_string(node.probe))
                        : "its PostgreSQL answers nobody, neither its keeper nor the monitor";
   }
   return std::nullopt;
@@ -175,7 +182,8 @@ std::optional<SyncNames> desired_names(const GroupSnapshot& group, const NodeVie
     names.required = wanted;
     return normalized(std::move(names));
   }
-  // Durability first: with number_sync_standbys > 0 the primary goes on waiting for the standbys that it has been waiting for.
+  // Durability first: with number_sync_standbys > 0 the primary goes on waiting for the standbys that it has been
+  // waiting for.
   if (group.number_sync_standbys > 0) return std::nullopt;
   return SyncNames{};
 }
@@ -185,7 +193,8 @@ SyncNames names_for_promotion(const GroupSnapshot& group, const NodeView& candid
   names.required = group.number_sync_standbys;
   if (names.required == 0) return names;  // availability first; the survivors are added as soon as they follow
   const auto add = [&](const NodeView& node) {
-    if (node.id != candidate.id && node.replication_quorum && node.goal != NodeState::dropped) names.members.push_back(node.id);
+    if (node.id != candidate.id && node.replication_quorum && node.goal != NodeState::dropped)
+      names.members.push_back(node.id);
   };
   for (const NodeView* node : survivors) add(*node);
   if (static_cast<int>(normalized(names).members.size()) < names.required) {

@@ -18,8 +18,8 @@ bool writing(const NodeView& node);
 bool fresh(const GroupSnapshot& group, const NodeView& node);
 // The keeper reports, and its PostgreSQL runs and answers it.
 bool healthy(const GroupSnapshot& group, const NodeView& node);
-// Its PostgreSQL is surely gone, or has been silent to everybody for too long. Neither healthy nor dead is possible: then nothing is
-// decided yet. The reason, for the event, when it is dead.
+// Its PostgreSQL is surely gone, or has been silent to everybody for too long. Neither healthy nor dead is possible:
+// then nothing is decided yet. The reason, for the event, when it is dead.
 std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node);
 // A standby that its primary need not wait for any longer. The reason when it is.
 std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeView& node);
@@ -32,8 +32,8 @@ Nodes voters(const GroupSnapshot& group);
 
 // The lists that an election must satisfy; never empty (no list on record counts as asynchronous).
 std::vector<NamesInForce> obligations(const GroupSnapshot& group);
-// Rules S1 and S2: with `votes` cut off, the owner of the list can acknowledge nothing any more, and the most advanced vote holds everything
-// that it ever acknowledged. See monitor/fsm/README.md.
+// Rules S1 and S2: with `votes` cut off, the owner of the list can acknowledge nothing any more, and the most advanced
+// vote holds everything that it ever acknowledged. See monitor/fsm/README.md.
 bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const Nodes& votes);
 bool all_fences_hold(const GroupSnapshot& group, const Nodes& votes);
 // The same question before anybody has been asked: would it hold if all of `able` voted?
@@ -44,9 +44,11 @@ bool surely_stopped(const NodeView& node);
 // More advanced: by timeline, then by LSN.
 bool ahead(const NodeView& left, const NodeView& right);
 
-// Who would take over in a planned hand-over: healthy converged secondary, in the names, by priority, then LSN, then id.
+// Who would take over in a planned hand-over: healthy converged secondary, in the names, by priority, then LSN, then
+// id.
 const NodeView* switchover_candidate(const GroupSnapshot& group, const NodeView& primary);
-// Of the votes: the most advanced of priority > 0, by priority, then id. nullptr when the top of the WAL is held by ineligible nodes only.
+// Of the votes: the most advanced of priority > 0, by priority, then id. nullptr when the top of the WAL is held by
+// ineligible nodes only.
 const NodeView* elected(const Nodes& votes);
 
 // The names the primary should have in force now; nullopt: leave them as they are.

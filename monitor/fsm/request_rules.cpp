@@ -1,4 +1,5 @@
-// Rules 101-199: what operators ask for. A request is accepted, refused with a reason, or stays pending while it is being prepared.
+// Rules 101-199: what operators ask for. A request is accepted, refused with a reason, or stays pending while it is
+// being prepared.
 #include <algorithm>
 
 #include "monitor/fsm/rules.hpp"
@@ -23,9 +24,11 @@ Decision hand_over(const NodeView& primary, const NodeView& candidate) {
 // Why a planned hand-over cannot start; empty when it can.
 std::string no_handover(const GroupSnapshot& group, const NodeView* primary) {
   if (primary == nullptr) return "a failover is under way already";
-  if (!primary->converged() || !writing(*primary)) return primary->name + ", the primary, is still on its way to " + std::string(to_string(primary->goal));
+  if (!primary->converged() || !writing(*primary))
+    return primary->name + ", the primary, is still on its way to " + std::string(to_string(primary->goal));
   if (!healthy(group, *primary)) {
-    return primary->name + ", the primary, is not healthy, and no failover without loss is possible yet; "
+    return primary->name +
+           ", the primary, is not healthy, and no failover without loss is possible yet; "
            "`perform failover --allow-data-loss` chooses the best node that is left";
   }
   return {};
@@ -67,7 +70,8 @@ std::optional<Decision> promotion(const GroupSnapshot& group) {
     return decision;
   }
   if (auto reason = no_handover(group, primary); !reason.empty()) return refuse(reason);
-  // The candidate search over this one node: the same conditions, but for a priority of 0, which the operator overrules by naming it.
+  // The candidate search over this one node: the same conditions, but for a priority of 0, which the operator overrules
+  // by naming it.
   GroupSnapshot only = group;
   std::erase_if(only.nodes, [&](const NodeView& node) { return node.id != target->id && node.id != primary->id; });
   for (NodeView& node : only.nodes) node.candidate_priority = std::max(1, node.candidate_priority);
@@ -98,7 +102,8 @@ std::optional<Decision> drop_node(const GroupSnapshot& group) {
   // The primary leaves: somebody has to take over first. The request stays until it is no longer the primary.
   if (auto reason = no_handover(group, primary); !reason.empty()) return refuse(reason);
   const NodeView* candidate = switchover_candidate(group, *primary);
-  if (candidate == nullptr) return refuse(target->name + " is the primary and no node is ready to take over; --force removes it all the same");
+  if (candidate == nullptr)
+    return refuse(target->name + " is the primary and no node is ready to take over; --force removes it all the same");
   Decision decision = hand_over(*primary, *candidate);
   decision.request = RequestOutcome::pending;
   return decision;
@@ -108,13 +113,16 @@ constexpr Rule table[] = {
     {{101, "failover", "asked for a failover",
       "primary: draining, best secondary: prepare_promotion; or refused, with the reason"},
      failover},
-    {{103, "promotion", "asked for the promotion of a named node", "primary: draining, that node: prepare_promotion; or refused"},
+    {{103, "promotion", "asked for the promotion of a named node",
+      "primary: draining, that node: prepare_promotion; or refused"},
      promotion},
     {{105, "drop_node", "asked to drop a node", "dropped; a primary hands over first; or refused"}, drop_node},
 };
 
 }  // namespace
 
-std::span<const Rule> request_rules() { return table; }
+std::span<const Rule> request_rules() {
+  return table;
+}
 
 }  // namespace pgvigil::fsm

@@ -9,7 +9,9 @@ namespace {
 
 constexpr std::uint64_t close_enough = 16u << 20;  // bytes of WAL behind the primary for catchingup -> secondary
 
-bool steady(const NodeView& primary) { return writing(primary) && primary.converged(); }
+bool steady(const NodeView& primary) {
+  return writing(primary) && primary.converged();
+}
 
 // Runs `rule` for each node that is not the primary, while there is a steady primary.
 template <class Body>
@@ -24,7 +26,8 @@ std::optional<Decision> for_each_standby(const GroupSnapshot& group, Body rule) 
 }
 
 bool owns_names(const GroupSnapshot& group, const NodeView& node) {
-  return std::any_of(group.names.begin(), group.names.end(), [&](const NamesInForce& entry) { return entry.by == node.id; });
+  return std::any_of(group.names.begin(), group.names.end(),
+                     [&](const NamesInForce& entry) { return entry.by == node.id; });
 }
 
 std::optional<Decision> remove_dropped(const GroupSnapshot& group) {
@@ -100,7 +103,8 @@ std::optional<Decision> election_is_over(const GroupSnapshot& group) {
 std::optional<Decision> caught_up(const GroupSnapshot& group) {
   return for_each_standby(group, [&](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
     const bool close = node.lsn.value + close_enough >= primary.lsn.value && node.timeline == primary.timeline;
-    if (!node.converged(NodeState::catchingup) || !healthy(group, node) || !healthy(group, primary)) return std::nullopt;
+    if (!node.converged(NodeState::catchingup) || !healthy(group, node) || !healthy(group, primary))
+      return std::nullopt;
     if (!node.streaming || !close) return std::nullopt;
     Decision decision = change(node.name + " streams from " + primary.name + " and has caught up");
     return to(decision, node, NodeState::secondary);
@@ -118,7 +122,8 @@ std::optional<Decision> lost(const GroupSnapshot& group) {
 }
 
 constexpr Rule table[] = {
-    {{401, "remove_dropped", "converged dropped, and no election needs to know where its WAL ended", "the node is removed"},
+    {{401, "remove_dropped", "converged dropped, and no election needs to know where its WAL ended",
+      "the node is removed"},
      remove_dropped},
     {{403, "last_node", "the only node left takes writes", "single"}, last_node},
     {{405, "not_single_any_more", "the primary is single and another node has been registered", "wait_primary"},
@@ -127,16 +132,20 @@ constexpr Rule table[] = {
     {{413, "former_primary_stops", "a former primary has stopped and another node is the primary", "demoted"},
      former_primary_stops},
     {{415, "rejoin", "a demoted node, or one that has voted, and another node is the primary", "catchingup"}, rejoin},
-    {{417, "election_is_over", "a standby has not carried out an election's order, and there is a primary", "catchingup"},
-     election_is_over},
-    {{421, "caught_up", "catchingup, streaming, on the primary's timeline, less than 16 MiB behind", "secondary"}, caught_up},
-    {{423, "standby_lost", "a secondary is dead, does not report, or does not stream, for longer than standby_lost_after",
+    {{417, "election_is_over", "a standby has not carried out an election's order, and there is a primary",
       "catchingup"},
+     election_is_over},
+    {{421, "caught_up", "catchingup, streaming, on the primary's timeline, less than 16 MiB behind", "secondary"},
+     caught_up},
+    {{423, "standby_lost",
+      "a secondary is dead, does not report, or does not stream, for longer than standby_lost_after", "catchingup"},
      lost},
 };
 
 }  // namespace
 
-std::span<const Rule> standby_rules() { return table; }
+std::span<const Rule> standby_rules() {
+  return table;
+}
 
 }  // namespace pgvigil::fsm

@@ -27,7 +27,8 @@ ProbeResult classify(const pg::ConnectionError& error) {
 }  // namespace
 
 struct Probes::Target {
-  Target(asio::io_context& context, NodeId id, std::string where) : node(id), conninfo(std::move(where)), now(context.get_executor()) {
+  Target(asio::io_context& context, NodeId id, std::string where)
+      : node(id), conninfo(std::move(where)), now(context.get_executor()) {
     state.last_good = Clock::now();
   }
   NodeId node;
@@ -71,7 +72,9 @@ ProbeState Probes::state(NodeId node) const {
   return found == targets_.end() ? ProbeState{} : found->second->state;
 }
 
-void Probes::stop() { forget_others({}); }
+void Probes::stop() {
+  forget_others({});
+}
 
 asio::awaitable<void> Probes::run(std::shared_ptr<Target> target) {
   while (!target->gone) {

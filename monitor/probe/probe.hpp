@@ -1,4 +1,5 @@
-// The monitor's own look at each node's PostgreSQL: a question that needs a working backend, over one persistent session a node.
+// The monitor's own look at each node's PostgreSQL: a question that needs a working backend, over one persistent
+// session a node.
 #pragma once
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
@@ -26,7 +27,8 @@ class Probes {
   // `changed` is called when a node's result becomes another.
   Probes(asio::io_context& context, std::function<void(NodeId)> changed);
   ~Probes();
-  // Begins to probe a node, or follows it to another address. `conninfo` carries the probe's password; it is never logged.
+  // Begins to probe a node, or follows it to another address. `conninfo` carries the probe's password; it is never
+  // logged.
   void watch(NodeId node, const std::string& conninfo);
   void forget_others(const std::vector<NodeId>& nodes);
   // Do not wait for the next round: something points to a change.

@@ -131,16 +131,17 @@ asio::awaitable<void> Monitor::refresh_liveness(pg::Connection& database) {
 
 asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
   const pg::Result rows = co_await database.query(
-      "SELECT n.id, n.host, n.port, f.probe_password FROM pgvigil.node n JOIN pgvigil.formation f ON f.name = n.formation "
+      "SELECT n.id, n.host, n.port, f.probe_password FROM pgvigil.node n JOIN pgvigil.formation f ON f.name = "
+      "n.formation "
       "WHERE n.reported_state NOT IN ('init', 'wait_standby', 'dropped')",
       {}, patience);
   std::vector<NodeId> nodes;
   for (int row = 0; row < rows.rows(); ++row) {
     const NodeId node{rows.integer(row, "id")};
     nodes.push_back(node);
-    const pg::ConninfoMap values{{"host", rows.text(row, "host")},     {"port", rows.text(row, "port")},
-                                 {"user", "pgvigil_probe"},            {"password", rows.text(row, "probe_password")},
-                                 {"dbname", "postgres"},               {"application_name", "pgvigil_probe"}};
+    const pg::ConninfoMap values{{"host", rows.text(row, "host")}, {"port", rows.text(row, "port")},
+                                 {"user", "pgvigil_probe"},        {"password", rows.text(row, "probe_password")},
+                                 {"dbname", "postgres"},           {"application_name", "pgvigil_probe"}};
     probes_.watch(node, pg::to_conninfo(values));
   }
   probes_.forget_others(nodes);
@@ -181,10 +182,13 @@ asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) 
     co_await rollback(database);
     co_return;
   }
-  log::info("{}/{}: rule {} {}: {}", key.formation, key.group, decision->rule, decision->rule_name, decision->description);
+  log::info("{}/{}: rule {} {}: {}", key.formation, key.group, decision->rule, decision->rule_name,
+            decision->description);
   for (const fsm::GoalChange& change : decision->goals) {
     const NodeView* node = group->find(change.node);
-    if (node != nullptr) log::info("{}/{}: {} {} -> {}", key.formation, key.group, node->name, to_string(node->goal), to_string(change.goal));
+    if (node != nullptr)
+      log::info("{}/{}: {} {} -> {}", key.formation, key.group, node->name, to_string(node->goal),
+                to_string(change.goal));
   }
   co_await apply(database, *group, *decision);
   co_await commit(database);

@@ -1,5 +1,6 @@
-// The monitor process: wakes on reports and timers, asks the state machine, applies what it decides. All truth is in the database: it can be killed
-// and started again at any moment. Ages are measured by its own monotonic clock and start again with it.
+// The monitor process: wakes on reports and timers, asks the state machine, applies what it decides. All truth is in
+// the database: it can be killed and started again at any moment. Ages are measured by its own monotonic clock and
+// start again with it.
 #pragma once
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
@@ -17,7 +18,8 @@ namespace pgvigil::monitor {
 
 class Monitor {
  public:
-  // `conninfo`: of the monitor's database, as the owner of the schema. `before_connect` is run before each attempt (starts the embedded PostgreSQL).
+  // `conninfo`: of the monitor's database, as the owner of the schema. `before_connect` is run before each attempt
+  // (starts the embedded PostgreSQL).
   Monitor(asio::io_context& context, std::string conninfo);
 
   // Serves until stop(). Throws only what makes going on senseless (a schema that is newer than this program).

@@ -22,7 +22,8 @@ std::string names_json(const std::vector<NamesInForce>& lists) {
   return json::serialize(array);
 }
 
-asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision) {
+asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot& group,
+                                   const fsm::Decision& decision) {
   std::vector<NamesInForce> names = group.names;
   if (decision.confirm_names && !names.empty()) names = {names.back()};
   if (decision.names_goal) names.push_back(*decision.names_goal);
@@ -34,12 +35,14 @@ asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot
   params.emplace_back(std::to_string(group.names_version + (decision.names_goal ? 1 : 0)));
   params.emplace_back(decision.remove.empty() ? "0" : "1");
   co_await database.query(
-      "UPDATE pgvigil.grp SET term = $3, names_in_force = $4::jsonb, names_version = $5, peers_version = peers_version + $6 "
+      "UPDATE pgvigil.grp SET term = $3, names_in_force = $4::jsonb, names_version = $5, peers_version = peers_version "
+      "+ $6 "
       "WHERE formation = $1 AND group_id = $2",
       params, patience);
 }
 
-asio::awaitable<void> record(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision, std::optional<NodeId> node) {
+asio::awaitable<void> record(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision,
+                             std::optional<NodeId> node) {
   std::vector<pg::Param> params;
   params.emplace_back(group.formation);
   params.emplace_back(std::to_string(group.group));
@@ -53,14 +56,17 @@ asio::awaitable<void> record(pg::Connection& database, const GroupSnapshot& grou
   params.emplace_back(std::string(decision.rule_name));
   params.emplace_back(decision.description);
   co_await database.query(
-      "SELECT pgvigil.record_event($1, $2, (SELECT n FROM pgvigil.node n WHERE n.id = $3), $4, $5, $6, $7)", params, patience);
+      "SELECT pgvigil.record_event($1, $2, (SELECT n FROM pgvigil.node n WHERE n.id = $3), $4, $5, $6, $7)", params,
+      patience);
 }
 
 asio::awaitable<void> set_goal(pg::Connection& database, NodeId node, NodeState goal) {
   std::vector<pg::Param> params;
   params.emplace_back(std::to_string(node.value));
   params.emplace_back(std::string(to_string(goal)));
-  co_await database.query("UPDATE pgvigil.node SET goal_state = $2, goal_seq = goal_seq + 1, goal_since = now() WHERE id = $1", params, patience);
+  co_await database.query(
+      "UPDATE pgvigil.node SET goal_state = $2, goal_seq = goal_seq + 1, goal_since = now() WHERE id = $1", params,
+      patience);
 }
 
 asio::awaitable<void> remove_node(pg::Connection& database, NodeId node) {
@@ -72,13 +78,15 @@ asio::awaitable<void> remove_node(pg::Connection& database, NodeId node) {
       params, patience);
 }
 
-asio::awaitable<void> close_request(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision) {
+asio::awaitable<void> close_request(pg::Connection& database, const GroupSnapshot& group,
+                                    const fsm::Decision& decision) {
   if (!group.request || decision.request == fsm::RequestOutcome::pending) co_return;
   std::vector<pg::Param> params;
   params.emplace_back(std::to_string(group.request->id));
   params.emplace_back(decision.request == fsm::RequestOutcome::accepted ? "accepted" : "refused");
   params.emplace_back(decision.request_message);
-  co_await database.query("UPDATE pgvigil.request SET status = $2, message = $3, decided_at = now() WHERE id = $1", params, patience);
+  co_await database.query("UPDATE pgvigil.request SET status = $2, message = $3, decided_at = now() WHERE id = $1",
+                          params, patience);
 }
 
 }  // namespace
@@ -101,7 +109,11 @@ asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group
   co_await database.query("SELECT pgvigil.wake_keepers($1, $2)", params, patience);
 }
 
-asio::awaitable<void> commit(pg::Connection& database) { co_await database.query("COMMIT", {}, patience); }
-asio::awaitable<void> rollback(pg::Connection& database) { co_await database.query("ROLLBACK", {}, patience); }
+asio::awaitable<void> commit(pg::Connection& database) {
+  co_await database.query("COMMIT", {}, patience);
+}
+asio::awaitable<void> rollback(pg::Connection& database) {
+  co_await database.query("ROLLBACK", {}, patience);
+}
 
 }  // namespace pgvigil::monitor

@@ -85,7 +85,8 @@ asio::awaitable<std::vector<Liveness>> load_liveness(pg::Connection& database) {
       "SELECT n.id, n.formation, n.group_id, n.host, n.port, coalesce(r.report_count, 0) AS report_count, "
       "EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.classid = " +
       std::to_string(monitor_api::session_lock_class) +
-      " AND l.objid = n.id::oid AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS session_open "
+      " AND l.objid = n.id::oid AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS "
+      "session_open "
       "FROM pgvigil.node n LEFT JOIN pgvigil.node_report r ON r.node_id = n.id";
   const pg::Result rows = co_await database.query(sql, {}, patience);
   std::vector<Liveness> nodes;
@@ -109,7 +110,8 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   params.emplace_back(key.formation);
   params.emplace_back(std::to_string(key.group));
   const pg::Result group = co_await database.query(
-      "SELECT g.*, f.number_sync_standbys, f.unhealthy_ms, f.standby_lost_ms, f.lease_ms, f.drain_ms FROM pgvigil.grp g "
+      "SELECT g.*, f.number_sync_standbys, f.unhealthy_ms, f.standby_lost_ms, f.lease_ms, f.drain_ms FROM pgvigil.grp "
+      "g "
       "JOIN pgvigil.formation f ON f.name = g.formation WHERE g.formation = $1 AND g.group_id = $2 FOR UPDATE OF g",
       params, patience);
   if (group.rows() == 0) {
@@ -130,7 +132,8 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   const pg::Result nodes = co_await database.query(nodes_sql, params, patience);
   for (int row = 0; row < nodes.rows(); ++row) snapshot.nodes.push_back(node_of(nodes, row));
   const pg::Result request = co_await database.query(
-      "SELECT * FROM pgvigil.request WHERE formation = $1 AND group_id = $2 AND status = 'pending' ORDER BY id LIMIT 1", params, patience);
+      "SELECT * FROM pgvigil.request WHERE formation = $1 AND group_id = $2 AND status = 'pending' ORDER BY id LIMIT 1",
+      params, patience);
   snapshot.request = request_of(request);
   co_return snapshot;
 }

@@ -33,16 +33,19 @@ int newest_version() {
 
 asio::awaitable<void> migrate(pg::Connection& database) {
   const std::string begin =
-      "BEGIN; SELECT pg_advisory_xact_lock(7367031); SET LOCAL client_min_messages = warning; CREATE SCHEMA IF NOT EXISTS pgvigil; "
+      "BEGIN; SELECT pg_advisory_xact_lock(7367031); SET LOCAL client_min_messages = warning; CREATE SCHEMA IF NOT "
+      "EXISTS pgvigil; "
       "CREATE TABLE IF NOT EXISTS pgvigil.meta (schema_version integer NOT NULL)";
   co_await database.query(begin, {}, patience);
-  const pg::Result row = co_await database.query("SELECT coalesce(max(schema_version), 0) AS version FROM pgvigil.meta", {}, patience);
+  const pg::Result row =
+      co_await database.query("SELECT coalesce(max(schema_version), 0) AS version FROM pgvigil.meta", {}, patience);
   const auto present = static_cast<int>(row.integer(0, "version"));
   const int newest = newest_version();
   if (present > newest) {
     co_await rollback(database);
     throw UserError(ExitCode::monitor,
-                    "the monitor's schema is of version " + std::to_string(present) + ", newer than this program's " + std::to_string(newest),
+                    "the monitor's schema is of version " + std::to_string(present) + ", newer than this program's " +
+                        std::to_string(newest),
                     "run the newer pgvigil");
   }
   for (const auto& file : sql::embedded_files()) {

@@ -28,15 +28,18 @@ struct Liveness {
   int port{5432};
 };
 
-// Creates or migrates the schema in one transaction (advisory-locked). Throws UserError(monitor) when the schema is newer than this program.
+// Creates or migrates the schema in one transaction (advisory-locked). Throws UserError(monitor) when the schema is
+// newer than this program.
 boost::asio::awaitable<void> migrate(pg::Connection& database);
 
 boost::asio::awaitable<std::vector<Liveness>> load_liveness(pg::Connection& database);
 
-// Opens a transaction and locks the group's row, loads everything that is durable. The ages, probe results and `session_open` of the nodes are left at
-// their defaults: the service fills them in. nullopt when the group has gone (the transaction is then closed).
+// Opens a transaction and locks the group's row, loads everything that is durable. The ages, probe results and
+// `session_open` of the nodes are left at their defaults: the service fills them in. nullopt when the group has gone
+// (the transaction is then closed).
 boost::asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& database, GroupKey key);
-// Applies one decision inside that transaction: goals, term, names, events, removals, the request's outcome; NOTIFYs the keepers and watchers.
+// Applies one decision inside that transaction: goals, term, names, events, removals, the request's outcome; NOTIFYs
+// the keepers and watchers.
 boost::asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision);
 boost::asio::awaitable<void> commit(pg::Connection& database);
 boost::asio::awaitable<void> rollback(pg::Connection& database);

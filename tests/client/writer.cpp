@@ -1,8 +1,10 @@
-// Inserts unique ids through a multi-host URI, as an application would, and keeps their fates apart: acknowledged, failed for sure, in doubt.
-// The demo, the benchmarks and the scenarios judge by its log. libpq alone, one thread; every wait has a limit, so that no hung host can hold it.
+// Inserts unique ids through a multi-host URI, as an application would, and keeps their fates apart: acknowledged,
+// failed for sure, in doubt. The demo, the benchmarks and the scenarios judge by its log. libpq alone, one thread;
+// every wait has a limit, so that no hung host can hold it.
 //
-//   pgvigil-writer --uri URI --log FILE [--table T] [--seconds N] [--rate N]     inserts until SIGTERM or N seconds; prints a summary (JSON)
-//   pgvigil-writer --uri URI --check FILE [--check FILE ...] [--table T]         is every acknowledged id there? exit 1 when one is missing
+//   pgvigil-writer --uri URI --log FILE [--table T] [--seconds N] [--rate N]     inserts until SIGTERM or N seconds;
+//   prints a summary (JSON) pgvigil-writer --uri URI --check FILE [--check FILE ...] [--table T]         is every
+//   acknowledged id there? exit 1 when one is missing
 #include <libpq-fe.h>
 #include <poll.h>
 #include <signal.h>
@@ -36,7 +38,9 @@ constexpr milliseconds first_backoff{2};
 constexpr milliseconds last_backoff{20};
 
 volatile sig_atomic_t interrupted = 0;
-void interrupt(int) { interrupted = 1; }
+void interrupt(int) {
+  interrupted = 1;
+}
 
 enum class Fate : char { acknowledged = 'A', failed = 'F', in_doubt = 'D' };
 
@@ -65,13 +69,14 @@ class Client {
     connection_ = nullptr;
   }
 
-  // PQconnectPoll knows no connect_timeout, and a new attempt would begin with the same host: one that hangs (accepts and says nothing)
-  // must not hide those after it, so the next attempt begins with the host behind it.
+  // PQconnectPoll knows no connect_timeout, and a new attempt would begin with the same host: one that hangs (accepts
+  // and says nothing) must not hide those after it, so the next attempt begins with the host behind it.
   bool connect() {
     close();
     const std::string hosts = rotated(hosts_);
     const std::string ports = rotated(ports_);
-    const std::array<const char*, 4> keywords{"dbname", hosts_.empty() ? nullptr : "host", ports_.empty() ? nullptr : "port", nullptr};
+    const std::array<const char*, 4> keywords{"dbname", hosts_.empty() ? nullptr : "host",
+                                              ports_.empty() ? nullptr : "port", nullptr};
     const std::array<const char*, 4> values{uri_.c_str(), hosts.c_str(), ports.c_str(), nullptr};
     connection_ = PQconnectStartParams(keywords.data(), values.data(), 1);
     if (connection_ == nullptr) return false;
@@ -113,7 +118,8 @@ class Client {
       if (!result) break;
       const auto status = PQresultStatus(result.get());
       if (status == PGRES_TUPLES_OK && first_column != nullptr) {
-        for (int row = 0; row < PQntuples(result.get()); ++row) first_column->emplace_back(PQgetvalue(result.get(), row, 0));
+        for (int row = 0; row < PQntuples(result.get()); ++row)
+          first_column->emplace_back(PQgetvalue(result.get(), row, 0));
       }
       if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK) continue;
       const char* code = PQresultErrorField(result.get(), PG_DIAG_SQLSTATE);
@@ -135,7 +141,8 @@ class Client {
     if (!connected()) return Fate::failed;
     const auto state = run("INSERT INTO " + table_ + " (id) VALUES (" + std::to_string(id) + ")");
     if (!state) return Fate::in_doubt;
-    // "The transaction has already committed locally, but might not have been replicated": not acknowledged by the quorum.
+    // "The transaction has already committed locally, but might not have been replicated": not acknowledged by the
+    // quorum.
     if (state->empty()) return warned_ ? Fate::in_doubt : Fate::acknowledged;
     // admin_shutdown and crash_shutdown end a session at any point, also between commit and answer.
     const bool unclear = *state == "57P01" || *state == "57P02" || *state == "08006";
@@ -146,7 +153,8 @@ class Client {
   bool create_table() {
     if (!connected()) return false;
     const auto state = run("SET client_min_messages = error; CREATE TABLE IF NOT EXISTS " + table_ +
-                           " (id bigint PRIMARY KEY, written_at timestamptz NOT NULL DEFAULT clock_timestamp()); RESET client_min_messages");
+                           " (id bigint PRIMARY KEY, written_at timestamptz NOT NULL DEFAULT clock_timestamp()); RESET "
+                           "client_min_messages");
     return state && state->empty();
   }
 
@@ -159,13 +167,16 @@ class Client {
     std::vector<std::string> items;
     std::istringstream text(list == nullptr ? "" : list);
     for (std::string item; std::getline(text, item, ',');) items.push_back(item);
-    if (!items.empty() && text.str().back() == ',') items.emplace_back();  // "5432," is two ports, the second the default
+    if (!items.empty() && text.str().back() == ',')
+      items.emplace_back();  // "5432," is two ports, the second the default
     return items;
   }
 
-  // The lists of the URI; left empty where there is nothing to rotate, or where hostaddr or a list of another length would get out of step.
+  // The lists of the URI; left empty where there is nothing to rotate, or where hostaddr or a list of another length
+  // would get out of step.
   void read_hosts() {
-    const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> options(PQconninfoParse(uri_.c_str(), nullptr), PQconninfoFree);
+    const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> options(PQconninfoParse(uri_.c_str(), nullptr),
+                                                                               PQconninfoFree);
     bool addresses = false;
     for (const PQconninfoOption* option = options.get(); option != nullptr && option->keyword != nullptr; ++option) {
       if (std::strcmp(option->keyword, "host") == 0) hosts_ = split(option->val);
@@ -218,15 +229,23 @@ Options parse(int argc, char** argv) {
     const std::string name = argv[i];
     if (i + 1 >= argc) throw std::runtime_error("a value is missing after " + name);
     const std::string value = argv[++i];
-    if (name == "--uri") options.uri = value;
-    else if (name == "--log") options.log = value;
-    else if (name == "--table") options.table = value;
-    else if (name == "--check") options.check.push_back(value);
-    else if (name == "--seconds") options.seconds = std::stod(value);
-    else if (name == "--rate") options.rate = std::stod(value);
-    else throw std::runtime_error("unknown option " + name);
+    if (name == "--uri")
+      options.uri = value;
+    else if (name == "--log")
+      options.log = value;
+    else if (name == "--table")
+      options.table = value;
+    else if (name == "--check")
+      options.check.push_back(value);
+    else if (name == "--seconds")
+      options.seconds = std::stod(value);
+    else if (name == "--rate")
+      options.rate = std::stod(value);
+    else
+      throw std::runtime_error("unknown option " + name);
   }
-  if (options.uri.empty() || (options.log.empty() && options.check.empty())) throw std::runtime_error("--uri and --log or --check are needed");
+  if (options.uri.empty() || (options.log.empty() && options.check.empty()))
+    throw std::runtime_error("--uri and --log or --check are needed");
   return options;
 }
 
@@ -240,7 +259,9 @@ int write(const Options& options) {
   std::ofstream log(options.log, std::ios::app);
   if (!log) throw std::runtime_error("cannot write " + options.log);
   const auto begin = Clock::now();
-  const auto ms_since_begin = [&](Clock::time_point at) { return std::chrono::duration<double, std::milli>(at - begin).count(); };
+  const auto ms_since_begin = [&](Clock::time_point at) {
+    return std::chrono::duration<double, std::milli>(at - begin).count();
+  };
   while (interrupted == 0 && !(client.connect() && client.create_table())) ::usleep(20'000);
   // Ids grow over runs into the same table: seconds since 2020 in front.
   std::int64_t id = (static_cast<std::int64_t>(::time(nullptr)) - 1577836800) * 10'000'000;
@@ -264,7 +285,8 @@ int write(const Options& options) {
       if (last) gaps.push_back({ms_since_begin(*last), std::chrono::duration<double, std::milli>(now - *last).count()});
       last = now;
       if (gaps.size() > 10000) {
-        std::nth_element(gaps.begin(), gaps.begin() + 10, gaps.end(), [](const Gap& a, const Gap& b) { return a.ms > b.ms; });
+        std::nth_element(gaps.begin(), gaps.begin() + 10, gaps.end(),
+                         [](const Gap& a, const Gap& b) { return a.ms > b.ms; });
         gaps.resize(10);
       }
     } else {
@@ -272,8 +294,10 @@ int write(const Options& options) {
     }
     if (options.rate > 0) {
       ++attempts;
-      const auto due = begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(static_cast<double>(attempts) / options.rate));
-      if (due > now) ::usleep(static_cast<useconds_t>(std::chrono::duration_cast<std::chrono::microseconds>(due - now).count()));
+      const auto due = begin + std::chrono::duration_cast<Clock::duration>(
+                                   std::chrono::duration<double>(static_cast<double>(attempts) / options.rate));
+      if (due > now)
+        ::usleep(static_cast<useconds_t>(std::chrono::duration_cast<std::chrono::microseconds>(due - now).count()));
     }
   }
   std::sort(gaps.begin(), gaps.end(), [](const Gap& a, const Gap& b) { return a.ms > b.ms; });
@@ -316,12 +340,15 @@ int check(const Options& options) {
   std::set<std::int64_t> present;
   for (const std::string& text : column) present.insert(std::stoll(text));
   const auto count_present = [&](Fate fate) {
-    return std::count_if(logged[fate].begin(), logged[fate].end(), [&](std::int64_t id) { return present.contains(id); });
+    return std::count_if(logged[fate].begin(), logged[fate].end(),
+                         [&](std::int64_t id) { return present.contains(id); });
   };
   const auto acknowledged = static_cast<long>(logged[Fate::acknowledged].size());
   const long missing = acknowledged - count_present(Fate::acknowledged);
-  std::printf("{\"acknowledged\": %ld, \"missing\": %ld, \"in_doubt\": %zu, \"in_doubt_present\": %ld, \"failed_present\": %ld}\n", acknowledged, missing,
-              logged[Fate::in_doubt].size(), count_present(Fate::in_doubt), count_present(Fate::failed));
+  std::printf(
+      "{\"acknowledged\": %ld, \"missing\": %ld, \"in_doubt\": %zu, \"in_doubt_present\": %ld, \"failed_present\": "
+      "%ld}\n",
+      acknowledged, missing, logged[Fate::in_doubt].size(), count_present(Fate::in_doubt), count_present(Fate::failed));
   return missing == 0 ? 0 : 1;
 }
 

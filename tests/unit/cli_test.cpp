@@ -1,10 +1,11 @@
+#include "common/cli/cli.hpp"
+
 #include <doctest/doctest.h>
 
 #include <cstdlib>
 #include <iostream>
 #include <sstream>
 
-#include "common/cli/cli.hpp"
 #include "common/cli/json_text.hpp"
 #include "common/cli/table.hpp"
 #include "common/pg/connection.hpp"

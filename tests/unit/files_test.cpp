@@ -1,4 +1,5 @@
-// Files that people and PostgreSQL read: configuration, settings, HBA, timeline history, the keeper's state, connection strings. Hostile input too.
+// Files that people and PostgreSQL read: configuration, settings, HBA, timeline history, the keeper's state, connection
+// strings. Hostile input too.
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -27,7 +28,9 @@ struct Directory {
   ~Directory() { fs::remove_all(path); }
 };
 
-std::string content(const fs::path& path) { return os::read_file(path).value_or("(none)"); }
+std::string content(const fs::path& path) {
+  return os::read_file(path).value_or("(none)");
+}
 
 std::string config_error(const std::string& text) {
   try {
@@ -39,7 +42,9 @@ std::string config_error(const std::string& text) {
   return "accepted";
 }
 
-const std::string good = "[node]\nrole = \"keeper\"\nstate_directory = \"/s\"\n[monitor]\nuri = \"postgres://m/pgvigil\"\n[postgresql]\npgdata = \"/d\"\n";
+const std::string good =
+    "[node]\nrole = \"keeper\"\nstate_directory = \"/s\"\n[monitor]\nuri = "
+    "\"postgres://m/pgvigil\"\n[postgresql]\npgdata = \"/d\"\n";
 
 }  // namespace
 
@@ -162,31 +167,36 @@ TEST_CASE("connection strings") {
   CHECK(pg::parse_conninfo(pg::to_uri({{"host", "h"}, {"user", "a@b/c"}, {"dbname", "x?y"}})).at("user") == "a@b/c");
   CHECK_THROWS_AS(pg::parse_conninfo("no such = thing"), Error);
   CHECK_THROWS_AS(pg::parse_conninfo("postgres://[::1"), Error);
-  for (const char* bad : {"", "a b", "a'b", "a,b", "a/b", "a\nb", "a\\b", "a#b"}) CHECK_THROWS_AS(pg::check_host(bad), UserError);
+  for (const char* bad : {"", "a b", "a'b", "a,b", "a/b", "a\nb", "a\\b", "a#b"})
+    CHECK_THROWS_AS(pg::check_host(bad), UserError);
   pg::check_host("10.0.0.1");
   CHECK(pg::quote_literal("it's") == "'it''s'");
   CHECK(pg::quote_identifier("a\"b") == "\"a\"\"b\"");
 }
 
 TEST_CASE("goals from the monitor") {
-  const std::string text = R"({"state": "primary", "term": 3, "seq": 9, "names": {"required": 1, "members": [3, 2, 3]}, "names_version": 4,
+  const std::string text =
+      R"({"state": "primary", "term": 3, "seq": 9, "names": {"required": 1, "members": [3, 2, 3]}, "names_version": 4,
                                "peers_version": 5, "upstream": null, "lease_seconds": 10})";
   const Goal goal = monitor_api::parse_goal(text);
   CHECK(goal.state == NodeState::primary);
   CHECK(goal.term == Term{3});
   CHECK(goal.names.members == std::vector{NodeId{2}, NodeId{3}});
   CHECK_FALSE(goal.upstream);
-  for (const char* bad : {"", "{}", "[]", "nonsense", R"({"state": "emperor"})"}) CHECK_THROWS_AS(monitor_api::parse_goal(bad), Error);
+  for (const char* bad : {"", "{}", "[]", "nonsense", R"({"state": "emperor"})"})
+    CHECK_THROWS_AS(monitor_api::parse_goal(bad), Error);
   std::string broken = text;
   CHECK_THROWS_AS(monitor_api::parse_goal(broken.replace(broken.find("\"term\": 3"), 9, "\"term\":-3")), Error);
-  for (std::size_t cut = 0; cut < text.size(); cut += 7) CHECK_THROWS_AS(monitor_api::parse_goal(text.substr(0, cut)), Error);
+  for (std::size_t cut = 0; cut < text.size(); cut += 7)
+    CHECK_THROWS_AS(monitor_api::parse_goal(text.substr(0, cut)), Error);
 }
 
 TEST_CASE("LSNs and arrays") {
   CHECK(to_string(Lsn{0x16B374D848}) == "16/B374D848");
   CHECK(parse_lsn("16/B374D848") == Lsn{0x16B374D848});
   CHECK(parse_lsn("0/0") == Lsn{0});
-  for (const char* bad : {"", "/", "1", "1/", "/1", "1/2/3", "g/1", "1/123456789", "-1/0", " 1/0"}) CHECK_FALSE(parse_lsn(bad));
+  for (const char* bad : {"", "/", "1", "1/", "/1", "1/2/3", "g/1", "1/123456789", "-1/0", " 1/0"})
+    CHECK_FALSE(parse_lsn(bad));
   CHECK(parse_array_literal("{1,22}") == std::vector{NodeId{1}, NodeId{22}});
   CHECK(parse_array_literal("{}")->empty());
   for (const char* bad : {"", "{", "1", "{1,}", "{,1}", "{a}", "{1 }"}) CHECK_FALSE(parse_array_literal(bad));

@@ -95,7 +95,8 @@ void apply(GroupSnapshot& group, const fsm::Decision& decision) {
       }
     }
   }
-  for (const NodeId id : decision.remove) std::erase_if(group.nodes, [&](const NodeView& view) { return view.id == id; });
+  for (const NodeId id : decision.remove)
+    std::erase_if(group.nodes, [&](const NodeView& view) { return view.id == id; });
   if (decision.request != fsm::RequestOutcome::pending) group.request.reset();
 }
 
@@ -266,7 +267,9 @@ TEST_CASE("switchover: by request, with everything, or given back") {
   converge(group, 1);
   group.nodes[0].pg_running = false;
   group.nodes[0].lsn = Lsn{1001};
-  SUBCASE("the candidate has not got it all yet") { CHECK_FALSE(decide(group)); }
+  SUBCASE("the candidate has not got it all yet") {
+    CHECK_FALSE(decide(group));
+  }
   SUBCASE("it has") {
     group.nodes[1].lsn = Lsn{1100};
     decision = decide(group);
@@ -357,19 +360,24 @@ TEST_CASE("the lease") {
 
 namespace {
 
-// What may happen to a group, abstracted: orders are carried out, nodes crash and return, time limits pass, operators ask.
+// What may happen to a group, abstracted: orders are carried out, nodes crash and return, time limits pass, operators
+// ask.
 struct Walk {
   std::set<std::string> seen;
   std::set<std::pair<NodeState, NodeState>> pairs;  // (reported, goal)
   std::deque<GroupSnapshot> todo;
 
   static std::string key(const GroupSnapshot& group) {
-    std::string text = std::to_string(group.number_sync_standbys) + (group.request ? "r" + std::string(to_string(group.request->kind)) : "");
-    for (const NamesInForce& entry : group.names) text += "|" + to_guc(entry.names) + "by" + std::to_string(entry.by.value);
+    std::string text = std::to_string(group.number_sync_standbys) +
+                       (group.request ? "r" + std::string(to_string(group.request->kind)) : "");
+    for (const NamesInForce& entry : group.names)
+      text += "|" + to_guc(entry.names) + "by" + std::to_string(entry.by.value);
     for (const NodeView& view : group.nodes) {
-      text += "/" + view.name + std::string(to_string(view.reported)) + ">" + std::string(to_string(view.goal)) + (view.converged() ? "=" : "~") +
-              (view.pg_running ? "u" : "d") + (view.session_open ? "o" : "c") + (view.streaming ? "s" : "-") +
-              (view.reported_term == group.term ? "t" : "-") + (view.names_version == group.names_version ? "v" : "-") + std::to_string(view.timeline.value == group.nodes[0].timeline.value);
+      text += "/" + view.name + std::string(to_string(view.reported)) + ">" + std::string(to_string(view.goal)) +
+              (view.converged() ? "=" : "~") + (view.pg_running ? "u" : "d") + (view.session_open ? "o" : "c") +
+              (view.streaming ? "s" : "-") + (view.reported_term == group.term ? "t" : "-") +
+              (view.names_version == group.names_version ? "v" : "-") +
+              std::to_string(view.timeline.value == group.nodes[0].timeline.value);
     }
     return text;
   }
@@ -395,7 +403,8 @@ struct Walk {
     converge(group, i);
     NodeView& view = group.nodes[i];
     view.pg_running = view.pg_responding = takes_writes(view.goal) || runs_as_standby(view.goal);
-    view.streaming = view.goal == NodeState::catchingup || view.goal == NodeState::secondary || view.goal == NodeState::prepare_promotion;
+    view.streaming = view.goal == NodeState::catchingup || view.goal == NodeState::secondary ||
+                     view.goal == NodeState::prepare_promotion;
     view.names_version = takes_writes(view.goal) ? group.names_version : 0;
     view.not_streaming_for = Millis{0};
     view.timeline = Timeline{1};
@@ -472,9 +481,10 @@ TEST_CASE("every pair of reported and goal that the monitor can produce has a pl
     INFO(to_string(reported), " -> ", to_string(goal));
     CHECK(keeper::plan(reported, goal).has_value());
   }
-  for (const NodeState state : {NodeState::single, NodeState::wait_primary, NodeState::primary, NodeState::draining, NodeState::demote_timeout,
-                                NodeState::demoted, NodeState::wait_standby, NodeState::catchingup, NodeState::secondary, NodeState::prepare_promotion,
-                                NodeState::stop_replication, NodeState::report_lsn, NodeState::dropped}) {
+  for (const NodeState state :
+       {NodeState::single, NodeState::wait_primary, NodeState::primary, NodeState::draining, NodeState::demote_timeout,
+        NodeState::demoted, NodeState::wait_standby, NodeState::catchingup, NodeState::secondary,
+        NodeState::prepare_promotion, NodeState::stop_replication, NodeState::report_lsn, NodeState::dropped}) {
     INFO(to_string(state));
     CHECK(goals.contains(state));
   }

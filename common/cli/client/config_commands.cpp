@@ -2,8 +2,8 @@
 #include <libpq-fe.h>
 #include <unistd.h>
 
-#include <array>
 #include <algorithm>
+#include <array>
 
 #include "common/cli/client/commands.hpp"
 #include "common/cli/client/context.hpp"

@@ -72,7 +72,9 @@ std::optional<int> group_of(const Args& args) {
   return args.has("group") ? std::optional(args.integer("group", 0, 0, 1'000'000)) : std::nullopt;
 }
 
-pg::Param group_param(std::optional<int> group) { return group ? pg::Param(std::to_string(*group)) : std::nullopt; }
+pg::Param group_param(std::optional<int> group) {
+  return group ? pg::Param(std::to_string(*group)) : std::nullopt;
+}
 
 json::value find_node(const json::array& nodes, const Args& args) {
   std::string name = args.get("name");
@@ -114,7 +116,9 @@ void note(const Args& args, const std::string& text) {
   if (!args.has("quiet")) std::cerr << text << std::endl;
 }
 
-void print_json(const json::value& value) { print(cli::pretty(value)); }
+void print_json(const json::value& value) {
+  print(cli::pretty(value));
+}
 
 void print(const std::string& text) {
   // SIGPIPE is ignored: without this, `--watch | head` would never end.

@@ -74,12 +74,9 @@ UserError translated(const pg::ConnectionError& error, const std::string& where)
           "PGPASSWORD, PGPASSFILE or --monitor-password-file gives a password; the monitor's pg_hba.conf says who may "
           "come in";
       break;
-    case Kind::timeout:
-      hint = "is its host up, and does a firewall drop the packets?";
-      break;
+    case Kind::timeout: hint = "is its host up, and does a firewall drop the packets?"; break;
     case Kind::lost:
-    case Kind::other:
-      break;
+    case Kind::other: break;
   }
   return UserError(ExitCode::monitor, "cannot talk to the monitor (" + where + "): " + error.what(), hint);
 }
@@ -168,7 +165,9 @@ json::array Monitor::current_state(const std::string& formation, std::optional<i
   return rows("pgvigil.current_state($1::text, $2::int)", {formation, group_param(group)});
 }
 
-void Monitor::listen() { query("listen pgvigil_events"); }
+void Monitor::listen() {
+  query("listen pgvigil_events");
+}
 
 bool Monitor::wait_event(pg::Millis timeout) {
   try {

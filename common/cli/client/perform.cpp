@@ -69,7 +69,6 @@ int promotion(const Args& args) {
   return follow(args, follower, result.integer(0, "id"), wait.to_the_end, name, "");
 }
 
-
 }  // namespace
 
 std::vector<Command> perform_commands() {

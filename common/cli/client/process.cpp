@@ -1,7 +1,9 @@
 // stop, reload, status: the daemon of the local node.
-#include <csignal>
+#include "common/os/process.hpp"
+
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <thread>
 
@@ -9,7 +11,6 @@
 #include "common/cli/client/context.hpp"
 #include "common/cli/client/local.hpp"
 #include "common/cli/json_text.hpp"
-#include "common/os/process.hpp"
 
 namespace pgvigil::client {
 
