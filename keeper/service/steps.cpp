@@ -1,6 +1,9 @@
 // The steps of the plans, each idempotent.
+#include <unistd.h>
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <cstdio>
 
 #include "common/log/log.hpp"
 #include "common/os/race.hpp"
@@ -49,8 +52,13 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
         while (state_.goal.seq == seq && !stopping_) co_await os::sleep_for(pg::Millis{100});
       };
       auto progress = [this](const std::string& line) {
-        reason_ = line;  // seen in `show state`; not logged line by line
-        log::debug("{}", line);
+        reason_ = line;  // seen in `show state`
+        if (::isatty(STDERR_FILENO) != 0) {
+          std::fprintf(stderr, "\r\033[K%s", line.c_str());
+          std::fflush(stderr);
+        } else {
+          log::debug("{}", line);
+        }
       };
       co_await os::race(keeper::prepare_standby(node_, instance_, source, running, progress), superseded());
       co_return;

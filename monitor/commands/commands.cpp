@@ -188,9 +188,16 @@ int serve(const config::Config& config) {
   const auto work = [&]() -> asio::awaitable<void> {
     if (embedded(config)) {
       write_files(config);
-      co_await os::race(monitor.run(), supervise(instance, stopping, config.start), wait_until(stopping));
+      // Whatever ends the service, its PostgreSQL is not left behind.
+      std::exception_ptr failure;
+      try {
+        co_await os::race(monitor.run(), supervise(instance, stopping, config.start), wait_until(stopping));
+      } catch (...) {
+        failure = std::current_exception();
+      }
       log::info("stopping the monitor's PostgreSQL");
       co_await instance.stop(mode, std::chrono::seconds{config.stop});
+      if (failure) std::rethrow_exception(failure);
     } else {
       co_await os::race(monitor.run(), wait_until(stopping));
     }

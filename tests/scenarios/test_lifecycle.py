@@ -229,3 +229,14 @@ def scenario_reload_and_settings():
         f.run("perform", "promotion", "--name", target.name, "--pgdata", f.monitor.pgdata)
         f.wait_healthy()
         expect(f.primary() is target and primary.postmaster() != pid, "the promotion did not take place")
+
+
+def scenario_newer_schema_is_refused():
+    with Formation(nodes=1) as f:
+        f.wait_state(f.nodes[0], "single")
+        f.monitor.sql("UPDATE pgvigil.meta SET schema_version = 99", database="pgvigil")
+        f.monitor.kill()
+        result = f.run("run", "--pgdata", f.monitor.pgdata, check=False, seconds=60)
+        expect(result.returncode == 6 and "newer than this program" in result.stderr, f"exit {result.returncode}: {result.stderr}")
+        expect(f.monitor.postmaster() is None, "the monitor's PostgreSQL was left running")
+        expect(f.nodes[0].sql("SELECT pg_is_in_recovery()") == "f", "the data node has stopped")
