@@ -17,5 +17,3 @@ work_directory() {
   [ "$(id -u)" != 0 ] || chown "$RUN_AS" "$directory"
   printf '%s\n' "$directory"
 }
-
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
