@@ -7,7 +7,8 @@ END $$;
 
 CREATE OR REPLACE FUNCTION pgvigil.known_state(state text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
   SELECT state IN ('init', 'single', 'wait_primary', 'primary', 'draining', 'demote_timeout', 'demoted', 'wait_standby', 'catchingup',
-                   'secondary', 'prepare_promotion', 'stop_replication', 'report_lsn', 'dropped')
+                   'secondary', 'prepare_promotion', 'stop_replication', 'report_lsn', 'fast_forward', 'join_secondary', 'apply_settings',
+                   'prepare_maintenance', 'wait_maintenance', 'maintenance', 'dropped')
 $$;
 
 CREATE OR REPLACE FUNCTION pgvigil.takes_writes(state text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
@@ -35,18 +36,25 @@ DECLARE
   last_names jsonb := gr.names_in_force -> -1;
   own boolean := coalesce((last_names ->> 'by')::bigint = n.id, false);
   source bigint;
+  floor pg_lsn;
 BEGIN
-  IF n.goal_state IN ('wait_standby', 'catchingup', 'secondary', 'prepare_promotion', 'demoted') THEN
+  IF n.goal_state = 'fast_forward' THEN
+    source := n.source_id;
+  ELSIF n.goal_state IN ('wait_standby', 'catchingup', 'secondary', 'prepare_promotion', 'demoted', 'join_secondary', 'wait_maintenance') THEN
     SELECT p.id INTO source FROM pgvigil.node p
     WHERE p.formation = n.formation AND p.group_id = n.group_id AND p.id <> n.id
-      AND (pgvigil.takes_writes(p.goal_state) OR p.goal_state = 'draining')
+      AND (pgvigil.takes_writes(p.goal_state) OR p.goal_state IN ('draining', 'prepare_maintenance'))
     ORDER BY pgvigil.takes_writes(p.goal_state) DESC LIMIT 1;
+  END IF;
+  IF n.goal_state = 'secondary' THEN
+    SELECT min(r.lsn) INTO floor FROM pgvigil.node p JOIN pgvigil.node_report r ON r.node_id = p.id
+    WHERE p.formation = n.formation AND p.group_id = n.group_id AND p.id <> n.id AND r.lsn > '0/0' AND p.goal_state <> 'dropped';
   END IF;
   RETURN jsonb_build_object(
     'state', n.goal_state, 'term', gr.term, 'seq', n.goal_seq,
     'names', CASE WHEN own THEN last_names - 'by' ELSE '{"required": 0, "members": []}'::jsonb END,
     'names_version', CASE WHEN own THEN gr.names_version ELSE 0 END,
-    'peers_version', gr.peers_version, 'upstream', source,
+    'peers_version', gr.peers_version, 'upstream', source, 'promised_timeline', gr.timeline, 'wal_floor', coalesce(floor, '0/0'),
     'lease_seconds', (SELECT lease_ms / 1000 FROM pgvigil.formation WHERE name = n.formation));
 END $$;
 
@@ -116,6 +124,7 @@ BEGIN
   -- A group that starts afresh takes the identity of its first node.
   UPDATE pgvigil.grp SET peers_version = peers_version + 1,
                          term = CASE WHEN others = 0 THEN term + 1 ELSE term END,
+                         timeline = CASE WHEN others = 0 THEN 0 ELSE timeline END,
                          names_in_force = CASE WHEN others = 0 THEN '[]' ELSE names_in_force END,
                          system_identifier = CASE WHEN others = 0 THEN nullif(sysid, '')::numeric ELSE system_identifier END
   WHERE formation = gr.formation AND group_id = gr.group_id RETURNING * INTO gr;
@@ -135,7 +144,7 @@ END $$;
 -- The heartbeat. One small update of an unlogged table while nothing changes; a durable one, and a wake-up of the monitor, when something does.
 CREATE OR REPLACE FUNCTION pgvigil.report(
   reporter bigint, state text, promised_term bigint, seq bigint, running boolean, responding boolean, tli integer, wal_position pg_lsn,
-  names_confirmed bigint, upstream_sight text, is_streaming boolean, why text, sysid text) RETURNS jsonb
+  names_confirmed bigint, upstream_sight text, is_streaming boolean, why text, sysid text, tli_history text DEFAULT '') RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 DECLARE
   n pgvigil.node;
@@ -154,6 +163,9 @@ BEGIN
   END IF;
   IF NOT pgvigil.known_state(state) THEN PERFORM pgvigil.refuse(format('"%s" is not a state', state)); END IF;
   IF upstream_sight NOT IN ('unknown', 'ok', 'refused', 'silent') THEN PERFORM pgvigil.refuse('not a sight of an upstream'); END IF;
+  IF tli_history IS NULL OR length(tli_history) > 100000 OR tli_history !~ '^([0-9]+:[0-9A-F]+/[0-9A-F]+(,|$))*$' THEN
+    PERFORM pgvigil.refuse('not a history of a timeline');
+  END IF;
   IF tli < 0 OR promised_term < 0 OR seq < 0 THEN PERFORM pgvigil.refuse('a report holds a negative number'); END IF;
   SELECT * INTO gr FROM pgvigil.grp WHERE formation = n.formation AND group_id = n.group_id;
   IF promised_term > gr.term THEN
@@ -179,11 +191,11 @@ BEGIN
     SET LOCAL synchronous_commit = off;
   END IF;
   SELECT * INTO before FROM pgvigil.node_report WHERE node_id = reporter;
-  INSERT INTO pgvigil.node_report AS r (node_id, report_count, pg_running, pg_responding, timeline, lsn, upstream, streaming, reason)
-  VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000))
+  INSERT INTO pgvigil.node_report AS r (node_id, report_count, pg_running, pg_responding, timeline, lsn, upstream, streaming, reason, history)
+  VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000), tli_history)
   ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = excluded.pg_running,
     pg_responding = excluded.pg_responding, timeline = excluded.timeline, lsn = excluded.lsn, upstream = excluded.upstream,
-    streaming = excluded.streaming, reason = excluded.reason;
+    streaming = excluded.streaming, reason = excluded.reason, history = excluded.history;
   news := news OR (running, responding, tli, upstream_sight, is_streaming) IS DISTINCT FROM
                   (before.pg_running, before.pg_responding, before.timeline, before.upstream, before.streaming)
        OR (wal_position IS DISTINCT FROM before.lsn AND (n.goal_state NOT IN ('single', 'wait_primary', 'primary', 'secondary') OR n.goal_state <> state));

@@ -39,14 +39,16 @@ BEGIN
   DELETE FROM pgvigil.formation WHERE name = formation_name;
 END $$;
 
-CREATE OR REPLACE FUNCTION pgvigil.ask(f text, g integer, request_kind text, node bigint, data_loss boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION pgvigil.ask(f text, g integer, request_kind text, node bigint, data_loss boolean, failover boolean DEFAULT false)
+RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
   request_id bigint;
 BEGIN
   IF NOT EXISTS (SELECT FROM pgvigil.node WHERE formation = f AND group_id = g) THEN
     PERFORM pgvigil.refuse(format('there is no node in formation "%s", group %s', f, g), '', 'PV404');
   END IF;
-  INSERT INTO pgvigil.request (formation, group_id, kind, node_id, allow_data_loss) VALUES (f, g, request_kind, node, data_loss)
+  INSERT INTO pgvigil.request (formation, group_id, kind, node_id, allow_data_loss, allow_failover)
+  VALUES (f, g, request_kind, node, data_loss, failover)
   RETURNING id INTO request_id;
   PERFORM pg_notify('pgvigil_wake', f || '/' || g);
   RETURN request_id;
@@ -68,6 +70,22 @@ DECLARE
   n pgvigil.node := pgvigil.find_node(formation_name, node_name);
 BEGIN
   RETURN pgvigil.ask(n.formation, n.group_id, 'promotion', n.id, false);
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.start_maintenance(formation_name text, node_name text, allow_failover boolean) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node := pgvigil.find_node(formation_name, node_name);
+BEGIN
+  RETURN pgvigil.ask(n.formation, n.group_id, 'start_maintenance', n.id, false, coalesce(allow_failover, false));
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.stop_maintenance(formation_name text, node_name text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node := pgvigil.find_node(formation_name, node_name);
+BEGIN
+  RETURN pgvigil.ask(n.formation, n.group_id, 'stop_maintenance', n.id, false);
 END $$;
 
 -- NULL: removed at once (force), or gone already.

@@ -77,6 +77,46 @@ END $$;
 CREATE OR REPLACE FUNCTION pgvigil.formations() RETURNS SETOF text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$ SELECT name FROM pgvigil.formation ORDER BY name $$;
 
+-- What the monitor process knows of why something waits. A new reason that only a person can end becomes an event.
+CREATE OR REPLACE FUNCTION pgvigil.store_explanations(f text, g integer, rows jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  item record;
+BEGIN
+  DELETE FROM pgvigil.explanation WHERE formation = f AND group_id = g
+    AND node_id NOT IN (SELECT (r ->> 'node_id')::bigint FROM jsonb_array_elements(rows) AS r);
+  FOR item IN SELECT (r ->> 'node_id')::bigint AS node, (r ->> 'rule')::integer AS rule_no, r ->> 'waiting_for' AS words, r ->> 'command' AS advice
+              FROM jsonb_array_elements(rows) AS r LOOP
+    CONTINUE WHEN EXISTS (SELECT FROM pgvigil.explanation e WHERE e.formation = f AND e.group_id = g AND e.node_id = item.node
+                          AND (e.rule, e.waiting_for, e.command) = (item.rule_no, item.words, item.advice));
+    IF item.advice <> '' AND item.rule_no BETWEEN 300 AND 399 THEN
+      PERFORM pgvigil.record_event(f, g, (SELECT n FROM pgvigil.node n WHERE n.id = item.node),
+                                   (SELECT term FROM pgvigil.grp WHERE formation = f AND group_id = g), item.rule_no, 'waiting',
+                                   item.words || '; ' || item.advice);
+    END IF;
+    -- What a keeper says of its progress, after the colon, changes all the time: it is the same wait.
+    INSERT INTO pgvigil.explanation AS e (formation, group_id, node_id, rule, waiting_for, command)
+    VALUES (f, g, item.node, item.rule_no, item.words, item.advice)
+    ON CONFLICT (formation, group_id, node_id) DO UPDATE SET rule = excluded.rule, waiting_for = excluded.waiting_for, command = excluded.command,
+      since = CASE WHEN e.rule = excluded.rule AND split_part(e.waiting_for, ': ', 1) = split_part(excluded.waiting_for, ': ', 1) THEN e.since ELSE now() END;
+  END LOOP;
+END $$;
+
+DROP FUNCTION IF EXISTS pgvigil.why(text, integer);
+CREATE FUNCTION pgvigil.why(formation_name text, group_number integer)
+RETURNS TABLE (group_id integer, node_id bigint, nodename text, current_group_state text, assigned_group_state text, rule integer, waiting_for text,
+               command text, since timestamptz, since_seconds double precision)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  RETURN QUERY
+  SELECT e.group_id, nullif(e.node_id, 0), n.name, n.reported_state, n.goal_state, e.rule, e.waiting_for, e.command, e.since,
+         extract(epoch FROM now() - e.since)::double precision
+  FROM pgvigil.explanation e LEFT JOIN pgvigil.node n ON n.id = e.node_id
+  WHERE e.formation = formation_name AND (group_number IS NULL OR e.group_id = group_number) AND (e.node_id = 0 OR n.id IS NOT NULL)
+  ORDER BY e.group_id, e.node_id;
+END $$;
+
 -- Keepers and command lines of other hosts connect as pgvigil_node: these functions and nothing else.
 DO $$
 DECLARE

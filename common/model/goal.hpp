@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/model/history.hpp"
 #include "common/model/node_state.hpp"
 #include "common/model/sync_names.hpp"
 #include "common/model/types.hpp"
@@ -35,6 +36,11 @@ struct Goal {
   std::optional<NodeId> upstream;
   // Seconds (monotonic at the keeper) a primary may go on without contact: see keeper/fsm/fence.hpp.
   int lease_seconds{10};
+  // A promotion begins a timeline of this number or a higher one: every promotion that was ever ordered has a number
+  // of its own, also one that nobody has seen finish.
+  Timeline promised_timeline;
+  // The least LSN of the group's members: a standby keeps the WAL from there on for its peers.
+  Lsn wal_floor;
 };
 
 enum class UpstreamSight { unknown, ok, refused, silent };
@@ -56,6 +62,7 @@ struct Report {
   bool streaming{false};          // standby: its walreceiver streams. Primary: at least one standby streams from it
   std::string reason;             // why the goal is not reached yet; empty when nothing is wrong
   std::string system_identifier;  // decimal; empty while there is no cluster
+  History history;                // the ancestors of `timeline`
 };
 
 }  // namespace pgvigil

@@ -44,8 +44,11 @@ struct NodeView {
   Millis not_streaming_for{0};  // since `streaming` was last seen true, or since the goal was assigned
   Timeline timeline;
   Lsn lsn;
+  History history;
   std::int64_t names_version{0};
   UpstreamSight upstream{UpstreamSight::unknown};
+  std::string reason;            // the keeper's: why the goal is not reached
+  std::optional<NodeId> source;  // fast_forward: where it gets the missing WAL
 
   // Ages by the monitor's monotonic clock. They start at 0 when the monitor process starts.
   bool ever_reported{false};  // since the monitor process started
@@ -60,13 +63,15 @@ struct NodeView {
   // The report belongs to the present goal and has reached it.
   bool converged() const { return reported == goal && reported_seq == goal_seq; }
   bool converged(NodeState state) const { return goal == state && converged(); }
+  WalPosition position() const { return effective({timeline, lsn, history}); }
 };
 
 enum class RequestKind {
   failover,   // planned when the primary is well, else an election
   promotion,  // of one named node
   drop_node,
-  refresh,  // settings have changed: look again
+  start_maintenance,
+  stop_maintenance,
 };
 std::string_view to_string(RequestKind kind);
 std::optional<RequestKind> parse_request_kind(std::string_view text);
@@ -74,9 +79,11 @@ std::optional<RequestKind> parse_request_kind(std::string_view text);
 // An operator's command, waiting for a decision.
 struct Request {
   std::int64_t id{0};
-  RequestKind kind{RequestKind::refresh};
+  RequestKind kind{RequestKind::failover};
   std::optional<NodeId> node;
   bool allow_data_loss{false};
+  bool allow_failover{false};  // start_maintenance of the primary
+  Millis age{0};               // by the monitor's monotonic clock
 };
 
 // Timers of the rules; formation settings may change them.
@@ -84,7 +91,7 @@ struct Timing {
   Millis unhealthy_after{3000};     // silence of a keeper and of its PostgreSQL before the node counts as lost
   Millis standby_lost_after{3000};  // the same for a standby before its primary is released from waiting for it
   Millis lease{10000};              // a primary's lease, see keeper/fsm/fence.hpp; the monitor waits 1.2 times as long
-  Millis drain_timeout{60000};      // a switchover not done by then is given up
+  Millis drain_timeout{60000};      // a switchover, a fetch of missing WAL or a command not done by then is given up
 };
 
 // A list of names, and the primary that it was given to.
@@ -104,6 +111,8 @@ struct GroupSnapshot {
   // must satisfy all of them.
   std::vector<NamesInForce> names;
   std::int64_t names_version{0};
+  // The highest timeline that a promotion ordered so far may have begun. WAL of a higher one is not the group's.
+  Timeline promised_timeline;
   std::optional<Request> request;  // the oldest that is still undecided
   std::vector<NodeView> nodes;     // by id
   Timing timing;

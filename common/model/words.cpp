@@ -39,14 +39,16 @@ std::string_view to_string(RequestKind kind) {
     case RequestKind::failover: return "failover";
     case RequestKind::promotion: return "promotion";
     case RequestKind::drop_node: return "drop_node";
-    case RequestKind::refresh: return "refresh";
+    case RequestKind::start_maintenance: return "start_maintenance";
+    case RequestKind::stop_maintenance: return "stop_maintenance";
   }
   return "?";
 }
 
 std::optional<RequestKind> parse_request_kind(std::string_view text) {
   for (const auto kind :
-       {RequestKind::failover, RequestKind::promotion, RequestKind::drop_node, RequestKind::refresh}) {
+       {RequestKind::failover, RequestKind::promotion, RequestKind::drop_node, RequestKind::start_maintenance,
+        RequestKind::stop_maintenance}) {
     if (to_string(kind) == text) return kind;
   }
   return std::nullopt;

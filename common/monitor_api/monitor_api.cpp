@@ -39,6 +39,15 @@ Goal parse_goal(const std::string& document) {
       goal.upstream = NodeId{upstream.to_number<std::int64_t>()};
     }
     goal.lease_seconds = object.at("lease_seconds").to_number<int>();
+    // Not in the state files of version 0.1.0.
+    if (const json::value* timeline = object.if_contains("promised_timeline")) {
+      goal.promised_timeline.value = timeline->to_number<std::uint32_t>();
+    }
+    if (const json::value* floor = object.if_contains("wal_floor")) {
+      const auto lsn = parse_lsn(json::value_to<std::string>(*floor));
+      if (!lsn) throw Error("not an LSN");
+      goal.wal_floor = *lsn;
+    }
     if (goal.term.value < 0 || goal.seq < 0 || goal.names.required < 0 || goal.lease_seconds < 1)
       throw Error("a number is out of range");
     return goal;
@@ -90,8 +99,9 @@ asio::awaitable<Goal> report(pg::Connection& monitor, const Report& report, Mill
   params.emplace_back(text(report.streaming));
   params.emplace_back(report.reason);
   params.emplace_back(report.system_identifier);
+  params.emplace_back(to_string(report.history));
   const pg::Result row = co_await monitor.query(
-      "SELECT pgvigil.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS goal", params, timeout);
+      "SELECT pgvigil.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS goal", params, timeout);
   co_return parse_goal(row.text(0, "goal"));
 }
 

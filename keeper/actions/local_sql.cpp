@@ -16,7 +16,8 @@ constexpr pg::Millis short_wait{5000};
 constexpr pg::Millis long_wait{std::chrono::minutes{30}};
 
 // On a primary the control file's timeline lags behind until the first checkpoint after a promotion: the name of the
-// WAL segment tells. On a standby the walreceiver knows best, then the control file.
+// WAL segment tells. On a standby the walreceiver knows best, then the control file. The startup process waits for WAL to
+// come only when it has read all that is here (xlogrecovery.c, WaitForWALToBecomeAvailable()).
 constexpr const char* observe_sql = R"(
   SELECT r.in_recovery,
          CASE WHEN r.in_recovery THEN GREATEST(COALESCE(pg_last_wal_receive_lsn(), '0/0'), COALESCE(pg_last_wal_replay_lsn(), '0/0'))
@@ -29,6 +30,9 @@ constexpr const char* observe_sql = R"(
          CASE WHEN r.in_recovery THEN EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')
               ELSE EXISTS (SELECT FROM pg_stat_replication WHERE state = 'streaming' AND application_name ~ '^pgvigil_standby_[0-9]+$') END AS streaming,
          EXISTS (SELECT FROM pg_stat_wal_receiver) AS has_receiver,
+         NOT r.in_recovery OR pg_last_wal_receive_lsn() IS NOT NULL
+           OR EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
+                      AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')) AS settled,
          (SELECT system_identifier FROM pg_control_system()) AS system_identifier,
          current_setting('synchronous_standby_names') AS names
   FROM (SELECT pg_is_in_recovery() AS in_recovery) AS r)";
@@ -61,7 +65,16 @@ asio::awaitable<pg::Connection> open_local(const postgres::Instance& instance, p
   co_return local;
 }
 
-asio::awaitable<LocalFacts> observe(pg::Connection& local, pg::Millis timeout) {
+std::optional<History> read_history(const std::filesystem::path& pgdata, Timeline timeline) {
+  if (timeline.value <= 1) return History{};
+  char name[32];
+  std::snprintf(name, sizeof name, "%08X.history", static_cast<unsigned>(timeline.value));
+  const auto text = os::read_file(pgdata / "pg_wal" / name);
+  return text ? std::optional(parse_history_file(*text)) : std::nullopt;
+}
+
+asio::awaitable<LocalFacts> observe(pg::Connection& local, pg::Millis timeout, const std::filesystem::path& pgdata,
+                                    Timeline at_least) {
   const pg::Result row = co_await local.query(observe_sql, {}, timeout);
   LocalFacts facts;
   facts.in_recovery = row.boolean(0, "in_recovery");
@@ -71,6 +84,15 @@ asio::awaitable<LocalFacts> observe(pg::Connection& local, pg::Millis timeout) {
   facts.lsn = lsn_of(row, "lsn");
   facts.system_identifier = row.text(0, "system_identifier");
   facts.names_in_force = row.text(0, "names");
+  facts.settled = row.boolean(0, "settled");
+  // After a restart a standby's control file may still name an ancestor.
+  const auto later = facts.in_recovery && at_least > facts.timeline ? read_history(pgdata, at_least) : std::nullopt;
+  if (later) {
+    facts.timeline = at_least;
+    facts.history = *later;
+  } else {
+    facts.history = read_history(pgdata, facts.timeline).value_or(History{});
+  }
   co_return facts;
 }
 
@@ -104,17 +126,28 @@ asio::awaitable<void> create_roles(pg::Connection& local, const Node& node) {
   }
 }
 
-asio::awaitable<void> maintain_slots(pg::Connection& local, const std::vector<Peer>& peers) {
+asio::awaitable<void> maintain_slots(pg::Connection& local, const std::vector<Peer>& peers, Lsn floor) {
   std::set<std::string> wanted;
   for (const Peer& peer : peers) wanted.insert(standby_name(peer.id));
   const pg::Result slots = co_await local.query(
-      "SELECT slot_name, active FROM pg_replication_slots WHERE slot_name ~ '^pgvigil_standby_[0-9]+$'", {},
-      short_wait);
+      "SELECT slot_name, active, coalesce(wal_status = 'lost', false) AS lost, restart_lsn, pg_is_in_recovery() AS standby, "
+      "pg_last_wal_replay_lsn() AS replayed FROM pg_replication_slots WHERE slot_name ~ '^pgvigil_standby_[0-9]+$'",
+      {}, short_wait);
   for (int row = 0; row < slots.rows(); ++row) {
     const std::string slot = slots.text(row, "slot_name");
-    if (wanted.erase(slot) > 0 || slots.boolean(row, "active")) continue;
     std::vector<pg::Param> name;
     name.emplace_back(slot);
+    if (wanted.contains(slot) && !slots.boolean(row, "lost")) {
+      wanted.erase(slot);
+      if (!slots.boolean(row, "standby") || slots.boolean(row, "active")) continue;
+      const Lsn held = parse_lsn(slots.maybe(row, "restart_lsn").value_or("")).value_or(Lsn{});
+      const Lsn target = std::min(floor, parse_lsn(slots.maybe(row, "replayed").value_or("")).value_or(Lsn{}));
+      if (target.value == 0 || target <= held) continue;
+      name.emplace_back(to_string(target));
+      co_await local.query("SELECT pg_replication_slot_advance($1, $2::pg_lsn)", name, short_wait);
+      continue;
+    }
+    if (slots.boolean(row, "active")) continue;
     co_await local.query("SELECT pg_drop_replication_slot($1)", name, short_wait);
   }
   for (const std::string& slot : wanted) {
@@ -125,7 +158,31 @@ asio::awaitable<void> maintain_slots(pg::Connection& local, const std::vector<Pe
   }
 }
 
-asio::awaitable<void> promote(pg::Connection& local) {
+namespace {
+
+// PostgreSQL takes the number after the last one whose history it finds (timeline.c, findNewestTimeLine()).
+asio::awaitable<void> reserve_timelines(pg::Connection& local, const std::filesystem::path& pgdata, Timeline promised) {
+  const LocalFacts facts = co_await observe(local, short_wait, pgdata, Timeline{});
+  const pg::Result row = co_await local.query("SELECT pg_last_wal_replay_lsn() AS lsn", {}, short_wait);
+  for (std::uint32_t number = facts.timeline.value + 1; number < promised.value; ++number) {
+    char name[32];
+    std::snprintf(name, sizeof name, "%08X.history", static_cast<unsigned>(number));
+    const auto path = pgdata / "pg_wal" / name;
+    if (std::filesystem::exists(path)) continue;
+    std::string text;
+    for (const HistoryEntry& entry : facts.history) {
+      text += std::to_string(entry.timeline.value) + "\t" + to_string(entry.switch_point) + "\tpgvigil\n";
+    }
+    text += std::to_string(facts.timeline.value) + "\t" + row.text(0, "lsn") + "\tpgvigil: a promotion that nobody saw\n";
+    os::write_file_atomic(path, text, 0600);
+  }
+}
+
+}  // namespace
+
+asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path& pgdata, Timeline promised) {
+  const pg::Result before = co_await local.query("SELECT pg_is_in_recovery() AS standby", {}, short_wait);
+  if (before.boolean(0, "standby")) co_await reserve_timelines(local, pgdata, promised);
   bool asked = false;
   for (;;) {
     const pg::Result state = co_await local.query("SELECT pg_is_in_recovery() AS standby", {}, short_wait);

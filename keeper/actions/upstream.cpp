@@ -1,12 +1,13 @@
 #include "keeper/actions/upstream.hpp"
 
 #include <algorithm>
-#include <sstream>
 
 #include "common/log/log.hpp"
 #include "common/os/file.hpp"
 #include "common/os/process.hpp"
 #include "common/pg/connection.hpp"
+#include "keeper/actions/aside.hpp"
+#include "keeper/actions/local_sql.hpp"
 
 namespace pgvigil::keeper {
 
@@ -92,11 +93,12 @@ asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, con
 
 asio::awaitable<LocalPosition> stopped_position(postgres::Instance& instance) {
   const postgres::ControlData control = co_await instance.control_data();
-  LocalPosition position;
-  position.timeline = control.timeline;
-  position.lsn = std::max(control.checkpoint, control.min_recovery_end);
-  position.exact = control.clean_shutdown();
-  co_return position;
+  LocalPosition local;
+  local.position.timeline = control.timeline;
+  local.position.lsn = std::max(control.checkpoint, control.min_recovery_end);
+  local.position.history = read_history(instance.settings().pgdata, control.timeline).value_or(History{});
+  local.exact = control.clean_shutdown();
+  co_return local;
 }
 
 }  // namespace
@@ -105,83 +107,83 @@ bool copy_unfinished(const Node& node) {
   return fs::exists(marker(node));
 }
 
-std::vector<HistoryEntry> parse_history(const std::string& text) {
-  std::vector<HistoryEntry> entries;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    const auto start = line.find_first_not_of(" \t");
-    if (start == std::string::npos || line[start] == '#') continue;
-    std::istringstream fields(line);
-    HistoryEntry entry;
-    std::string lsn;
-    if (!(fields >> entry.timeline.value >> lsn)) throw Error("malformed timeline history line: " + line);
-    const auto position = parse_lsn(lsn);
-    if (!position) throw Error("malformed switch point in a timeline history: " + line);
-    entry.switch_point = *position;
-    entries.push_back(entry);
-  }
-  return entries;
-}
-
-Relation compare(const LocalPosition& local, const UpstreamIdentity& upstream) {
-  if (local.timeline == upstream.timeline) return Relation::same_history;
-  const auto fork = std::find_if(upstream.history.begin(), upstream.history.end(),
-                                 [&](const HistoryEntry& entry) { return entry.timeline == local.timeline; });
-  if (fork == upstream.history.end()) return local.timeline > upstream.timeline ? Relation::ahead : Relation::diverged;
-  if (local.lsn > fork->switch_point) return Relation::diverged;
-  return local.exact ? Relation::same_history : Relation::unknown;
-}
-
 asio::awaitable<UpstreamIdentity> identify(const Node& node, const Peer& upstream) {
   const std::string conninfo = peer_conninfo(node, upstream, replication_role, "") + " replication='true'";
   pg::Connection connection = co_await pg::Connection::connect(conninfo, short_wait);
   const pg::Result system = co_await connection.query("IDENTIFY_SYSTEM", {}, short_wait);
   UpstreamIdentity identity;
   identity.system_identifier = system.text(0, "systemid");
-  identity.timeline.value = static_cast<std::uint32_t>(system.integer(0, "timeline"));
-  identity.position = parse_lsn(system.text(0, "xlogpos")).value_or(Lsn{});
-  if (identity.timeline.value > 1) {
-    const std::string command = "TIMELINE_HISTORY " + std::to_string(identity.timeline.value);
+  WalPosition& position = identity.position;
+  position.timeline.value = static_cast<std::uint32_t>(system.integer(0, "timeline"));
+  position.lsn = parse_lsn(system.text(0, "xlogpos")).value_or(Lsn{});
+  if (position.timeline.value > 1) {
+    const std::string command = "TIMELINE_HISTORY " + std::to_string(position.timeline.value);
     const pg::Result history = co_await connection.query(command, {}, short_wait);
-    std::string text = history.text(0, "content");
-    identity.history = parse_history(text);
+    position.history = parse_history_file(history.text(0, "content"));
   }
   co_return identity;
 }
 
-asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& instance, const Peer& upstream,
-                                      std::optional<LocalPosition> running, Progress progress) {
+namespace {
+
+// The upstream has the segment in which `position` lies. Asked over SQL, for the walreceiver's complaint is only in the log.
+asio::awaitable<bool> has_wal(const Node& node, const Peer& upstream, const WalPosition& position) {
+  const std::string conninfo = peer_conninfo(node, upstream, replication_role, "postgres");
+  pg::Connection source = co_await pg::Connection::connect(conninfo, short_wait);
+  std::vector<pg::Param> params;
+  params.emplace_back(to_string(position.lsn));
+  // Any timeline's segment of this place will do: a descendant begins with a copy of its ancestor's.
+  const pg::Result row = co_await source.query(
+      "SELECT count(*) > 0 AS found FROM pg_ls_dir('pg_wal', true, false) AS name, "
+      "(SELECT setting::numeric AS size FROM pg_settings WHERE name = 'wal_segment_size') AS s "
+      "WHERE name ~ '^[0-9A-F]{24}$' AND ('x' || substr(name, 9, 8))::bit(32)::bigint * div(4294967296, s.size) + "
+      "('x' || substr(name, 17, 8))::bit(32)::bigint <= div($1::pg_lsn - '0/0'::pg_lsn, s.size)",
+      params, short_wait);
+  co_return row.boolean(0, "found");
+}
+
+}  // namespace
+
+asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& instance, Preparing& preparing) {
+  const Peer& upstream = preparing.upstream;
   const UpstreamIdentity identity = co_await identify(node, upstream);
-  const bool have_data = instance.has_cluster();
-  if (!have_data && !instance.directory_is_empty() && !copy_unfinished(node)) {
-    throw Error(instance.settings().pgdata.string() + " is not empty and holds no cluster; it is left alone: empty it");
+  DataDirectory directory;
+  directory.has_cluster = instance.has_cluster();
+  directory.empty = instance.directory_is_empty();
+  directory.copy_unfinished = copy_unfinished(node);
+  directory.foreign_promotion = preparing.foreign_promotion;
+  if (directory.has_cluster && !directory.copy_unfinished) {
+    const postgres::ControlData control = co_await instance.control_data();
+    directory.system_identifier = control.system_identifier;
+    if (preparing.running) {
+      directory.local = *preparing.running;
+    } else {
+      directory.local = co_await stopped_position(instance);
+    }
+    directory.wal_available = co_await has_wal(node, upstream, directory.local.position);
   }
-  if (!have_data || copy_unfinished(node)) {
-    co_await instance.stop(postgres::StopMode::immediate, std::chrono::seconds{10});
-    co_await base_backup(node, instance, upstream, progress);
-    co_return;
+  const Prepared prepared = choose_preparation(directory, identity, upstream.name);
+  switch (prepared.what) {
+    case Preparation::none: co_return;
+    case Preparation::refuse: throw Error(prepared.why);
+    case Preparation::base_backup:
+      log::info("base backup from {}: {}", upstream.name, prepared.why);
+      co_await instance.stop(directory.copy_unfinished ? postgres::StopMode::immediate : postgres::StopMode::fast,
+                             std::chrono::seconds{20});
+      if (!directory.copy_unfinished) keep_aside(node, directory.local.position, identity.position);
+      co_await base_backup(node, instance, upstream, preparing.progress);
+      break;
+    case Preparation::rewind: {
+      log::info("rewind to {}: {}", upstream.name, prepared.why);
+      co_await wait_for_checkpoint(node, upstream, identity.position.timeline);
+      co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{20});
+      keep_aside(node, directory.local.position, identity.position);
+      const bool rewound = co_await rewind(node, instance, upstream, preparing.progress);
+      if (!rewound) co_await base_backup(node, instance, upstream, preparing.progress);
+      break;
+    }
   }
-  const postgres::ControlData control = co_await instance.control_data();
-  if (control.system_identifier != identity.system_identifier) {
-    throw Error("PGDATA is of another system (" + control.system_identifier + ") than " + upstream.name + " (" +
-                identity.system_identifier + "); it is left alone: drop this node, or empty its PGDATA");
-  }
-  LocalPosition local;
-  if (running) {
-    local = *running;
-  } else {
-    local = co_await stopped_position(instance);
-  }
-  const Relation relation = compare(local, identity);
-  if (relation == Relation::same_history) co_return;
-  if (relation == Relation::ahead) {
-    throw Error("this node is on timeline " + std::to_string(local.timeline.value) + ", which " + upstream.name +
-                " (timeline " + std::to_string(identity.timeline.value) + ") does not know; nothing is overwritten");
-  }
-  co_await wait_for_checkpoint(node, upstream, identity.timeline);
-  co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{20});
-  const bool rewound = co_await rewind(node, instance, upstream, progress);
-  if (!rewound) co_await base_backup(node, instance, upstream, progress);
+  preparing.copied = true;
 }
 
 }  // namespace pgvigil::keeper

@@ -14,6 +14,8 @@ std::string_view to_string(Step step) {
     case Step::prepare_standby: return "prepare_standby";
     case Step::configure_standby: return "configure_standby";
     case Step::cut_off: return "cut_off";
+    case Step::fetch: return "fetch";
+    case Step::release: return "release";
     case Step::promote: return "promote";
     case Step::secure_timeline: return "secure_timeline";
   }
@@ -64,6 +66,7 @@ std::optional<Plan> plan(NodeState reported, NodeState goal) {
     case NodeState::primary:
     case NodeState::apply_settings: return to_writer(reported);
     case NodeState::draining:
+    case NodeState::prepare_maintenance:
       if (takes_writes(reported)) return Plan{Step::checkpoint, Step::stop};
       return being_demoted(reported) ? std::optional(Plan{Step::stop}) : std::nullopt;
     case NodeState::demote_timeout:
@@ -71,17 +74,21 @@ std::optional<Plan> plan(NodeState reported, NodeState goal) {
     case NodeState::dropped: return Plan{Step::stop};
     case NodeState::wait_standby:
       return has_no_data(reported) || reported == NodeState::dropped ? std::optional(Plan{}) : std::nullopt;
-    case NodeState::catchingup: return to_standby(reported);
+    case NodeState::catchingup:
+    case NodeState::join_secondary: return to_standby(reported);
+    case NodeState::fast_forward:
+      if (!runs_as_standby(reported)) return std::nullopt;
+      return Plan{Step::keep_running, Step::prepare_standby, Step::configure_standby, Step::start, Step::fetch};
     case NodeState::secondary:
     case NodeState::prepare_promotion:
+    case NodeState::wait_maintenance:
       return runs_as_standby(reported) ? std::optional(Plan{Step::configure_standby, Step::start}) : std::nullopt;
     case NodeState::report_lsn:
     case NodeState::stop_replication: return to_vote(reported);
-    case NodeState::fast_forward:
-    case NodeState::join_secondary:
-    case NodeState::prepare_maintenance:
-    case NodeState::wait_maintenance:
-    case NodeState::maintenance: return std::nullopt;
+    case NodeState::maintenance:
+      if (reported == NodeState::maintenance) return Plan{};  // the operator's: nothing is touched
+      if (being_demoted(reported)) return Plan{Step::stop, Step::release};
+      return runs_as_standby(reported) ? std::optional(Plan{Step::release}) : std::nullopt;
   }
   return std::nullopt;
 }

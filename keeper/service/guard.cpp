@@ -1,33 +1,17 @@
 // Fences a primary that is cut off; looks at the upstream; confirms that the names are in force and satisfied.
 #include "common/log/log.hpp"
-#include "keeper/fsm/fence.hpp"
 #include "keeper/service/keeper.hpp"
 
 namespace pgvigil::keeper {
 
-namespace {
-
-std::chrono::milliseconds age(Clock::time_point since) {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - since);
-}
-
-}  // namespace
-
 asio::awaitable<void> Keeper::fence() {
   while (!finished_) {
     co_await os::sleep_for(pg::Millis{200});
-    if (!pg_running_ || facts_.in_recovery) continue;
-    Contact contact;
-    contact.state = state_.reported;
-    contact.asynchronous = asynchronous();
-    contact.monitor_age = age(monitor_contact_.value_or(started_));
-    contact.standby_age = age(standby_contact_);
-    contact.lease = std::chrono::seconds{state_.goal.lease_seconds};
-    const auto why = must_fence(contact);
+    const auto why = core_.must_fence(now());
     if (!why) continue;
     log::error("PostgreSQL is stopped: {}", *why);
-    fenced_ = true;
-    say("fenced: " + std::string(*why));
+    core_.fenced(*why);
+    log_reason();
     std::string failure;
     try {
       // Its clients can't be served any more, and a fast stop would wait for standbys that are not there.
@@ -44,7 +28,7 @@ asio::awaitable<void> Keeper::see_upstream() {
   std::optional<NodeId> session_with;
   while (!finished_) {
     UpstreamSight sight = UpstreamSight::unknown;
-    const Peer* peer = runs_as_standby(state_.reported) ? upstream() : nullptr;
+    const Peer* peer = runs_as_standby(core_.state().reported) ? core_.upstream() : nullptr;
     if (peer == nullptr || session_with != peer->id) session.reset();
     if (peer != nullptr) {
       const std::string conninfo = peer_conninfo(node_, *peer, probe_role, "postgres");
@@ -63,21 +47,16 @@ asio::awaitable<void> Keeper::see_upstream() {
       }
       if (sight != UpstreamSight::ok && !first && !finished_) continue;  // a broken session: ask again before saying so
     }
-    if (sight != upstream_sight_) {
-      upstream_sight_ = sight;
-      report_now_.set();
-    }
+    if (core_.saw_upstream(sight)) report_now_.set();
     co_await os::sleep_for(pg::Millis{500});
   }
 }
 
 asio::awaitable<void> Keeper::confirm_names() {
   while (!finished_) {
-    co_await names_now_.wait(pg::Millis{names_version_ == state_.goal.names_version ? 1000 : 100});
+    co_await names_now_.wait(pg::Millis{core_.names_to_confirm() ? 100 : 1000});
     if (finished_) co_return;
-    const bool due = takes_writes(state_.reported) && pg_running_ && pg_answering_ && !facts_.in_recovery &&
-                     names_version_ != state_.goal.names_version;
-    if (!due) continue;
+    if (!core_.names_to_confirm()) continue;
     std::string failure;
     try {
       co_await confirm_names_once();
@@ -93,10 +72,12 @@ asio::awaitable<void> Keeper::confirm_names() {
 // hold everything up to now, so that from here on an election among them finds every commit, also those acknowledged
 // under the lists before.
 asio::awaitable<void> Keeper::confirm_names_once() {
-  const SyncNames names = state_.goal.names;
-  const auto version = state_.goal.names_version;
+  const auto wanted = core_.names_to_confirm();
+  if (!wanted) co_return;
+  const SyncNames names = wanted->names;
+  const auto version = wanted->version;
   pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
-  const LocalFacts facts = co_await observe(local, pg::Millis{2000});
+  const LocalFacts facts = co_await look(local);
   if (facts.in_recovery || facts.names_in_force != to_guc(names)) co_return;
   if (!names.asynchronous()) {
     const int ready = co_await members_holding(local, names, Lsn{});
@@ -104,16 +85,34 @@ asio::awaitable<void> Keeper::confirm_names_once() {
     co_await checkpoint(local);
     const Lsn position = co_await insert_position(local);
     bool satisfied = false;
-    for (int i = 0; i < 100 && !satisfied && state_.goal.names_version == version; ++i) {
+    for (int i = 0; i < 100 && !satisfied && core_.goal().names_version == version; ++i) {
       const int holding = co_await members_holding(local, names, position);
       satisfied = holding >= names.required;
       if (!satisfied) co_await os::sleep_for(pg::Millis{20});
     }
     if (!satisfied) co_return;
   }
-  if (state_.goal.names_version != version) co_return;
-  names_version_ = version;
-  report_now_.set();
+  if (core_.names_confirmed(version)) report_now_.set();
+}
+
+// The slots of the peers, here and on standbys: whoever takes over has kept the WAL that the others need.
+asio::awaitable<void> Keeper::keep_slots() {
+  while (!finished_) {
+    co_await os::sleep_for(pg::Millis{5000});
+    const NodeState state = core_.state().reported;
+    const bool due = core_.converged() && core_.pg_running() && core_.pg_answering() &&
+                     (takes_writes(state) || state == NodeState::secondary);
+    if (!due) continue;
+    std::string failure;
+    try {
+      pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
+      const std::vector<Peer> peers = core_.state().peers;
+      co_await maintain_slots(local, peers, core_.goal().wal_floor);
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    if (!failure.empty()) log::warn("replication slots of the peers: {}", failure);
+  }
 }
 
 }  // namespace pgvigil::keeper

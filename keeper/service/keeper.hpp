@@ -1,4 +1,4 @@
-// The keeper of one node: a few coroutines on one thread around one shared picture.
+// The keeper of one node: a few coroutines on one thread around one mind (keeper/fsm/core.hpp), which decides.
 //   monitor link   reports, receives goals        (monitor_link.cpp)
 //   watch          sees what PostgreSQL does      (watch.cpp)
 //   reconcile      carries goals out, step by step (reconcile.cpp)
@@ -15,12 +15,17 @@
 #include "keeper/actions/local_sql.hpp"
 #include "keeper/actions/node.hpp"
 #include "keeper/actions/upstream.hpp"
-#include "keeper/fsm/plan.hpp"
+#include "keeper/fsm/core.hpp"
 #include "keeper/service/state_file.hpp"
 
 namespace pgvigil::keeper {
 
 using Clock = std::chrono::steady_clock;
+
+// Now, as Core wants it.
+inline Millis now() {
+  return std::chrono::duration_cast<Millis>(Clock::now().time_since_epoch());
+}
 
 class Keeper {
  public:
@@ -39,12 +44,13 @@ class Keeper {
   asio::awaitable<void> watch();
   asio::awaitable<void> observe_once(const os::PidFd& postmaster);
   asio::awaitable<void> reconcile();
-  asio::awaitable<void> reconcile_once();
+  asio::awaitable<void> settle();
   asio::awaitable<void> fence();
   asio::awaitable<void> see_upstream();
   asio::awaitable<void> confirm_names();
   asio::awaitable<void> confirm_names_once();
   asio::awaitable<void> background_checkpoint();
+  asio::awaitable<void> keep_slots();
 
   // Steps (steps.cpp).
   asio::awaitable<void> carry_out(Step step);
@@ -54,45 +60,29 @@ class Keeper {
   asio::awaitable<void> start();
   asio::awaitable<void> stop_postgres(postgres::StopMode mode);
   asio::awaitable<void> roles_and_slots();
+  asio::awaitable<void> prepare();
   asio::awaitable<void> cut_off();
-  asio::awaitable<void> refresh_facts();
+  asio::awaitable<void> fetch();
+  void release();
+  asio::awaitable<std::optional<Lsn>> refresh_facts();
+  asio::awaitable<LocalFacts> look(pg::Connection& local);
   void write_settings(const postgres::Settings& settings);
 
-  void accept(const Goal& goal);
-  void save() { save_state(node_.config.state_directory, state_); }
-  void say(std::string reason);  // the reason for not being at the goal; logged once
-  Report make_report() const;
-  const Peer* upstream() const;
-  bool lease_allows_start() const;
-  bool asynchronous() const;
+  // Writes the state file when `save` says so: before anything is done or answered because of it.
+  void keep(Core::Save save);
+  void log_reason();
 
   asio::io_context& context_;
   Node node_;
   postgres::Instance instance_;
-  KeeperState state_;
-
-  // What PostgreSQL was last seen to do.
-  bool pg_running_{false};
-  Clock::time_point pg_answered_{};  // the last answered query
-  bool pg_answering_{false};
-  LocalFacts facts_;
-  std::int64_t names_version_{0};  // of the names in force and satisfied
-  std::optional<Lsn> final_lsn_;   // end of WAL of a cleanly stopped PostgreSQL
-  std::string reason_;
-  UpstreamSight upstream_sight_{UpstreamSight::unknown};
-
-  // Contact, monotonic.
-  Clock::time_point started_{Clock::now()};
-  std::optional<Clock::time_point> monitor_contact_;  // when the last answered report was sent
-  Clock::time_point standby_contact_{Clock::now()};
-  bool fenced_{false};
-  bool pg_was_running_at_start_{false};
+  Core core_;
+  std::string logged_reason_;
+  NodeState logged_goal_{NodeState::init};
 
   os::Event report_now_;
   os::Event reconcile_now_;
   os::Event names_now_;
   os::Event watch_now_;  // an order may make the next LSN urgent
-  bool dirty_{true};     // something besides the goal's state has changed: run the plan that keeps us there
   std::optional<postgres::StopMode> stopping_;
   bool finished_{false};
   ExitCode exit_code_{ExitCode::ok};

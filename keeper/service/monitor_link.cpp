@@ -22,14 +22,14 @@ asio::awaitable<void> Keeper::monitor_link() {
   bool announced = false;
   while (!finished_) {
     std::string failure;
-    const auto before = monitor_contact_;
+    const auto before = core_.contact();
     try {
       co_await monitor_session();
     } catch (const std::exception& error) {
       failure = error.what();
     }
     if (finished_) co_return;
-    const bool had_contact = monitor_contact_ != before;
+    const bool had_contact = core_.contact() != before;
     if (had_contact || !announced) log::warn("no contact with the monitor: {}", failure);
     announced = true;
     backoff = had_contact ? pg::Millis{50} : std::min(backoff * 2, pg::Millis{1000});
@@ -43,20 +43,24 @@ asio::awaitable<void> Keeper::monitor_session() {
   co_await monitor_api::open_session(monitor, node_.id);
   const pg::Millis heartbeat{node_.config.heartbeat_ms};
   while (!finished_) {
-    const Report report = make_report();
-    const auto sent = Clock::now();
+    const auto sent = now();
+    const Report report = core_.report(sent);
     const Goal goal = co_await monitor_api::report(monitor, report, pg::Millis{2000});
-    if (!monitor_contact_) log::info("in contact with the monitor");
-    monitor_contact_ = sent;
-    if (goal.peers_version != state_.peers_version) {
-      state_.peers = co_await monitor_api::get_peers(monitor, node_.id);
-      state_.peers_version = goal.peers_version;
-      save();
-      dirty_ = true;
-      reconcile_now_.set();
+    if (!core_.contact()) log::info("in contact with the monitor");
+    const Term promised = core_.state().term;
+    if (goal.term < promised)
+      log::warn("an order of term {} is older than the promised term {}: refused", goal.term.value, promised.value);
+    keep(core_.answered(goal, sent, now()));
+    if (core_.goal().state != logged_goal_) {
+      log::info("goal {} -> {} (term {})", to_string(logged_goal_), to_string(core_.goal().state), goal.term.value);
+      logged_goal_ = core_.goal().state;
     }
-    if (fenced_) reconcile_now_.set();
-    accept(goal);
+    if (goal.peers_version != core_.state().peers_version) {
+      const std::vector<Peer> peers = co_await monitor_api::get_peers(monitor, node_.id);
+      keep(core_.learned_peers(peers, goal.peers_version));
+    }
+    watch_now_.set();
+    reconcile_now_.set();
     const auto order = [&]() -> asio::awaitable<void> { co_await monitor.wait_notification(heartbeat); };
     const auto news = [&]() -> asio::awaitable<void> { co_await report_now_.wait(heartbeat); };
     co_await os::race(order(), news());

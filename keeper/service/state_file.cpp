@@ -21,7 +21,9 @@ json::object goal_object(const Goal& goal) {
                       {"names", names},
                       {"names_version", goal.names_version},
                       {"peers_version", goal.peers_version},
-                      {"lease_seconds", goal.lease_seconds}};
+                      {"lease_seconds", goal.lease_seconds},
+                      {"promised_timeline", goal.promised_timeline.value},
+                      {"wal_floor", to_string(goal.wal_floor)}};
   if (goal.upstream) {
     object["upstream"] = goal.upstream->value;
   } else {
@@ -66,6 +68,8 @@ std::string to_json(const KeeperState& state) {
                             {"term", state.term.value},
                             {"goal", goal_object(state.goal)},
                             {"timeline", state.timeline.value},
+                            {"own_timeline", state.own_timeline.value},
+                            {"foreign_promotion", state.foreign_promotion},
                             {"peers", peers},
                             {"peers_version", state.peers_version}};
   return json::serialize(object) + "\n";
@@ -84,6 +88,12 @@ KeeperState parse_state(const std::string& text) {
     state.term.value = object.at("term").to_number<std::int64_t>();
     state.goal = monitor_api::parse_goal(json::serialize(object.at("goal")));
     state.timeline.value = object.at("timeline").to_number<std::uint32_t>();
+    if (const json::value* own = object.if_contains("own_timeline")) {
+      state.own_timeline.value = own->to_number<std::uint32_t>();
+    }
+    if (const json::value* foreign = object.if_contains("foreign_promotion")) {
+      state.foreign_promotion = foreign->as_bool();
+    }
     for (const json::value& peer : object.at("peers").as_array()) state.peers.push_back(parse_peer(peer));
     state.peers_version = object.at("peers_version").to_number<std::int64_t>();
     return state;

@@ -5,21 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "common/model/goal.hpp"
+#include "keeper/fsm/core.hpp"
 
 namespace pgvigil::keeper {
-
-struct KeeperState {
-  NodeId node;
-  std::string name;
-  NodeState reported{NodeState::init};
-  std::int64_t reported_seq{0};
-  Term term;          // the highest promised; orders of an older one are refused
-  Goal goal;          // the last one accepted
-  Timeline timeline;  // the highest that WAL was received or written on
-  std::vector<Peer> peers;
-  std::int64_t peers_version{-1};
-};
 
 std::string to_json(const KeeperState& state);
 // Throws UserError(bad_state) naming what is wrong.

@@ -23,47 +23,78 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
     case Step::stop: co_await stop_postgres(postgres::StopMode::fast); co_return;
     case Step::configure_standby: co_await configure_standby(true); co_return;
     case Step::cut_off: co_await cut_off(); co_return;
+    case Step::fetch: co_await fetch(); co_return;
+    case Step::release: release(); co_return;
     case Step::secure_timeline: asio::co_spawn(context_, background_checkpoint(), asio::detached); co_return;
+    case Step::prepare_standby: co_await prepare(); co_return;
     case Step::checkpoint: {
-      if (!pg_running_) co_return;
+      if (!core_.pg_running()) co_return;
       pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
       co_await checkpoint(local);
       co_return;
     }
     case Step::promote: {
       pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
-      co_await promote(local);
-      co_return;
-    }
-    case Step::prepare_standby: {
-      const Peer* from = upstream();
-      if (from == nullptr) throw Error("waiting for a primary to stream from");
-      const Peer source = *from;
-      std::optional<LocalPosition> running;
-      if (pg_running_ && pg_answering_) {
-        if (!facts_.in_recovery)
-          co_await stop_postgres(postgres::StopMode::fast);
-        else
-          running = LocalPosition{facts_.timeline, facts_.lsn, true};
-      }
-      // A base backup may take hours: a new order ends it.
-      const auto seq = state_.goal.seq;
-      const auto superseded = [this, seq]() -> asio::awaitable<void> {
-        while (state_.goal.seq == seq && !stopping_) co_await os::sleep_for(pg::Millis{100});
-      };
-      auto progress = [this](const std::string& line) {
-        reason_ = line;  // seen in `show state`
-        if (::isatty(STDERR_FILENO) != 0) {
-          std::fprintf(stderr, "\r\033[K%s", line.c_str());
-          std::fflush(stderr);
-        } else {
-          log::debug("{}", line);
-        }
-      };
-      co_await os::race(keeper::prepare_standby(node_, instance_, source, running, progress), superseded());
+      if (const auto refusal = core_.no_promotion(now())) throw Error(*refusal);
+      co_await promote(local, instance_.settings().pgdata, core_.goal().promised_timeline);
       co_return;
     }
   }
+}
+
+asio::awaitable<void> Keeper::prepare() {
+  const Peer* from = core_.upstream();
+  if (from == nullptr) throw Error("waiting for a primary to stream from");
+  const Peer source = *from;
+  std::optional<LocalPosition> running;
+  if (core_.pg_running() && core_.pg_answering()) {
+    const LocalFacts& facts = core_.facts();
+    if (facts.in_recovery) {
+      running = LocalPosition{effective({facts.timeline, facts.lsn, facts.history}), true};
+    } else {
+      co_await stop_postgres(postgres::StopMode::fast);
+    }
+  }
+  // A base backup may take hours: a new order ends it.
+  const auto seq = core_.goal().seq;
+  const auto superseded = [this, seq]() -> asio::awaitable<void> {
+    while (core_.goal().seq == seq && !stopping_) co_await os::sleep_for(pg::Millis{100});
+  };
+  auto progress = [this](const std::string& line) {
+    core_.progress(line);  // seen in `show state`
+    if (::isatty(STDERR_FILENO) != 0) {
+      std::fprintf(stderr, "\r\033[K%s", line.c_str());
+      std::fflush(stderr);
+    } else {
+      log::debug("{}", line);
+    }
+  };
+  Preparing preparing{source, running, core_.state().foreign_promotion, progress, false};
+  co_await os::race(keeper::prepare_standby(node_, instance_, preparing), superseded());
+  if (preparing.copied) keep(core_.copied());
+}
+
+// All that the upstream holds: it is cut off itself, so that what it says now is final.
+asio::awaitable<void> Keeper::fetch() {
+  const Peer* from = core_.upstream();
+  if (from == nullptr) throw Error("waiting for the node that holds the missing WAL");
+  const Peer source = *from;
+  const UpstreamIdentity identity = co_await identify(node_, source);
+  pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
+  for (int i = 0; i < 500; ++i) {
+    const LocalFacts facts = co_await look(local);
+    if (facts.in_recovery && facts.lsn >= identity.position.lsn) co_return;
+    co_await os::sleep_for(pg::Millis{20});
+  }
+  throw Error("fetches WAL up to " + to_string(identity.position.lsn) + " from " + source.name);
+}
+
+// The operator may start it now, and gets a standby: never a second primary.
+void Keeper::release() {
+  if (core_.pg_running()) return;
+  if (!instance_.has_cluster()) return;
+  postgres::set_standby_signal(instance_.settings().pgdata, true);
+  write_settings(standby_settings(node_, nullptr));
 }
 
 asio::awaitable<void> Keeper::background_checkpoint() {
@@ -81,7 +112,7 @@ asio::awaitable<void> Keeper::background_checkpoint() {
 void Keeper::write_settings(const postgres::Settings& settings) {
   const bool changed = postgres::write_settings(instance_.settings().pgdata, instance_.config_file(), settings);
   const bool hba =
-      node_.config.manage_hba && postgres::write_hba(instance_.hba_file(), hba_entries(node_, state_.peers));
+      node_.config.manage_hba && postgres::write_hba(instance_.hba_file(), hba_entries(node_, core_.state().peers));
   if (!changed && !hba) return;
   if (instance_.postmaster()) instance_.reload();
 }
@@ -99,17 +130,17 @@ asio::awaitable<void> Keeper::create_cluster() {
 }
 
 asio::awaitable<void> Keeper::configure_primary() {
-  write_settings(primary_settings(node_, state_.goal.names));
+  write_settings(primary_settings(node_, core_.goal().names));
   co_return;
 }
 
 asio::awaitable<void> Keeper::configure_standby(bool with_upstream) {
-  if (pg_running_ && pg_answering_ && !facts_.in_recovery) {
+  if (core_.pg_running() && core_.pg_answering() && !core_.facts().in_recovery) {
     throw Error("PostgreSQL runs as a primary here; it has to stop before it can follow another node");
   }
-  const Peer* from = with_upstream ? upstream() : nullptr;
+  const Peer* from = with_upstream ? core_.upstream() : nullptr;
   // A secondary whose primary has just gone keeps what it has: the monitor decides whether to cut it off.
-  const bool keep = with_upstream && from == nullptr && state_.goal.state != NodeState::catchingup;
+  const bool keep = with_upstream && from == nullptr && core_.goal().state != NodeState::catchingup;
   auto settings = standby_settings(node_, from);
   if (keep) {
     const auto present = postgres::read_settings(instance_.settings().pgdata);
@@ -123,43 +154,34 @@ asio::awaitable<void> Keeper::configure_standby(bool with_upstream) {
 }
 
 asio::awaitable<void> Keeper::start() {
-  if (fenced_) throw Error("fenced: no contact with the monitor");
   const bool as_standby = postgres::has_standby_signal(instance_.settings().pgdata);
-  if (!as_standby && takes_writes(state_.goal.state) && !lease_allows_start()) {
-    throw Error("waits for the monitor's word before it starts as a primary");
-  }
-  if (copy_unfinished(node_))
-    throw Error("PGDATA is an unfinished copy; it is copied again as soon as there is a primary");
-  standby_contact_ = Clock::now();  // standbys get the length of a lease to find this primary
+  if (const auto refusal = core_.no_start(as_standby, copy_unfinished(node_), now())) throw Error(*refusal);
   co_await instance_.start(std::chrono::seconds{node_.config.start});
-  pg_running_ = true;
-  pg_answering_ = true;
-  pg_answered_ = Clock::now();
-  final_lsn_.reset();
+  core_.started(now());
 }
 
 asio::awaitable<void> Keeper::stop_postgres(postgres::StopMode mode) {
   co_await instance_.stop(mode, std::chrono::seconds{node_.config.stop});
-  pg_running_ = false;
-  pg_answering_ = false;
-  facts_.streaming = false;
+  core_.saw_process(false, now());
 }
 
 asio::awaitable<void> Keeper::roles_and_slots() {
   pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
-  const std::vector<Peer> peers = state_.peers;
+  const std::vector<Peer> peers = core_.state().peers;
   co_await create_roles(local, node_);
-  co_await maintain_slots(local, peers);
+  co_await maintain_slots(local, peers, Lsn{});
 }
 
 // The vote's first half (DESIGN: fence by quorum): nothing of the old primary may arrive after the LSN has been told.
 asio::awaitable<void> Keeper::cut_off() {
-  if (pg_running_ && pg_answering_ && !facts_.in_recovery) co_await stop_postgres(postgres::StopMode::fast);
+  if (const auto refusal = core_.no_vote()) throw Error(*refusal);
+  if (core_.pg_running() && core_.pg_answering() && !core_.facts().in_recovery)
+    co_await stop_postgres(postgres::StopMode::fast);
   co_await configure_standby(false);
   if (!instance_.postmaster()) co_return;
   pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
   for (int i = 0;; ++i) {
-    const LocalFacts facts = co_await observe(local, pg::Millis{2000});
+    const LocalFacts facts = co_await look(local);
     if (!facts.has_receiver) {
       // A walreceiver could be on its way up with the old setting: the startup process reads the new one before it asks
       // again.
@@ -173,26 +195,36 @@ asio::awaitable<void> Keeper::cut_off() {
   }
 }
 
-// The report that says "reached" must carry figures from after the last step.
-asio::awaitable<void> Keeper::refresh_facts() {
-  if (const auto postmaster = instance_.postmaster()) {
+asio::awaitable<LocalFacts> Keeper::look(pg::Connection& local) {
+  const auto directory = instance_.settings().pgdata;
+  const LocalFacts facts = co_await observe(local, pg::Millis{2000}, directory, core_.state().timeline);
+  co_return facts;
+}
+
+// The end of WAL of a PostgreSQL that has stopped cleanly.
+asio::awaitable<std::optional<Lsn>> Keeper::refresh_facts() {
+  if (instance_.postmaster()) {
     pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
-    facts_ = co_await observe(local, pg::Millis{2000});
-    pg_running_ = true;
-    pg_answering_ = true;
-    pg_answered_ = Clock::now();
-  } else {
-    pg_running_ = false;
-    pg_answering_ = false;
-    final_lsn_.reset();
-    if (!instance_.has_cluster() || copy_unfinished(node_)) co_return;
-    const postgres::ControlData control = co_await instance_.control_data();
-    facts_.system_identifier = control.system_identifier;
-    facts_.timeline = control.timeline;
-    // The shutdown checkpoint is the last record: who has a byte of it has everything before it.
-    if (control.state == "shut down") final_lsn_ = Lsn{control.checkpoint.value + 1};
+    LocalFacts facts = co_await look(local);
+    const bool vote = core_.goal().state == NodeState::report_lsn || core_.goal().state == NodeState::stop_replication;
+    // A vote tells all WAL that is here; after a restart it is still being read.
+    for (int i = 0; vote && !facts.settled; ++i) {
+      if (i >= 500) throw Error("reads the WAL that is here before it votes, at " + to_string(facts.lsn));
+      co_await os::sleep_for(pg::Millis{20});
+      facts = co_await look(local);
+    }
+    keep(core_.saw(facts, now()).save);
+    co_return std::nullopt;
   }
-  if (facts_.timeline > state_.timeline) state_.timeline = facts_.timeline;
+  if (!instance_.has_cluster() || copy_unfinished(node_)) co_return std::nullopt;
+  const postgres::ControlData control = co_await instance_.control_data();
+  WalPosition position;
+  position.timeline = control.timeline;
+  position.history = read_history(instance_.settings().pgdata, control.timeline).value_or(History{});
+  core_.refresh_stopped(control.system_identifier, position);
+  // The shutdown checkpoint is the last record: who has a byte of it has everything before it.
+  if (control.state != "shut down") co_return std::nullopt;
+  co_return Lsn{control.checkpoint.value + 1};
 }
 
 }  // namespace pgvigil::keeper

@@ -7,7 +7,7 @@ namespace pgvigil::fsm {
 namespace {
 
 std::vector<std::span<const Rule>> sections() {
-  return {request_rules(), failover_rules(), standby_rules(), names_rules()};
+  return {request_rules(), failover_rules(), election_rules(), standby_rules(), names_rules()};
 }
 
 }  // namespace
@@ -19,7 +19,7 @@ Decision change(std::string description) {
 }
 
 Decision& to(Decision& decision, const NodeView& node, NodeState goal) {
-  decision.goals.push_back({node.id, goal});
+  decision.goals.push_back({node.id, goal, std::nullopt});
   return decision;
 }
 
@@ -28,6 +28,12 @@ Decision refuse(std::string message) {
   decision.description = "refused: " + message;
   decision.request = RequestOutcome::refused;
   decision.request_message = std::move(message);
+  return decision;
+}
+
+Decision& accept(Decision& decision) {
+  decision.request = RequestOutcome::accepted;
+  decision.request_message = decision.description;
   return decision;
 }
 

@@ -13,6 +13,7 @@ namespace pgvigil::fsm {
 struct GoalChange {
   NodeId node;
   NodeState goal{NodeState::init};
+  std::optional<NodeId> source;  // fast_forward: where to get the missing WAL
 };
 
 // What happens to the operator's request that the snapshot carried.
@@ -26,6 +27,7 @@ struct Decision {
   std::optional<Term> term;                // the group's new term
   std::optional<NamesInForce> names_goal;  // appended to the group's list, under a new version
   bool confirm_names{false};               // the last list is confirmed: the older ones are forgotten
+  std::optional<Timeline> promised_timeline;  // see GroupSnapshot
   std::vector<NodeId> remove;              // rows to delete
   RequestOutcome request{RequestOutcome::pending};
   std::string request_message;  // for the operator: what was done, or why it was refused and what to do

@@ -38,16 +38,32 @@ std::optional<Decision> new_names(const GroupSnapshot& group) {
                                          " goes on without a synchronous standby"
                                    : primary->name + " is to wait for " + to_guc(*names));
   decision.names_goal = NamesInForce{*names, primary->id};
-  if (names->asynchronous() && primary->goal == NodeState::primary) to(decision, *primary, NodeState::wait_primary);
+  // Told apart for who watches: no synchronous standby, or a change from one list to another.
+  const NodeState goal = names->asynchronous() ? NodeState::wait_primary : NodeState::apply_settings;
+  const bool moves = primary->goal == NodeState::primary ||
+                     (primary->goal == NodeState::apply_settings && goal == NodeState::wait_primary);
+  if (moves) to(decision, *primary, goal);
   return decision;
 }
 
 std::optional<Decision> synchronous(const GroupSnapshot& group) {
   const NodeView* primary = steady_primary(group);
-  if (primary == nullptr || primary->goal != NodeState::wait_primary || !told(group, *primary)) return std::nullopt;
+  if (primary == nullptr || !told(group, *primary)) return std::nullopt;
+  if (primary->goal != NodeState::wait_primary && primary->goal != NodeState::apply_settings) return std::nullopt;
   if (group.names.size() != 1 || group.names.back().names.asynchronous()) return std::nullopt;
   Decision decision = change(primary->name + " is protected by " + to_guc(group.names.back().names));
   return to(decision, *primary, NodeState::primary);
+}
+
+// A system that was created elsewhere, or restored, may be on any timeline.
+std::optional<Decision> timeline_recorded(const GroupSnapshot& group) {
+  const NodeView* primary = steady_primary(group);
+  if (primary == nullptr || !healthy(group, *primary) || primary->timeline <= group.promised_timeline) {
+    return std::nullopt;
+  }
+  Decision decision = change(primary->name + " is on timeline " + std::to_string(primary->timeline.value));
+  decision.promised_timeline = primary->timeline;
+  return decision;
 }
 
 constexpr Rule table[] = {
@@ -55,9 +71,12 @@ constexpr Rule table[] = {
       "the older lists are forgotten"},
      confirmed},
     {{503, "new_names", "the list should be another: the secondaries or the settings have changed",
-      "the new list is added; primary without any synchronous standby: wait_primary"},
+      "the new list is added; primary: apply_settings, or wait_primary without any synchronous standby"},
      new_names},
-    {{505, "synchronous", "wait_primary with a synchronous list in force", "primary"}, synchronous},
+    {{505, "synchronous", "wait_primary or apply_settings with a synchronous list in force", "primary"}, synchronous},
+    {{507, "timeline_recorded", "the primary is on a later timeline than any promotion on record",
+      "the timeline is recorded"},
+     timeline_recorded},
 };
 
 }  // namespace

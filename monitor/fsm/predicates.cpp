@@ -84,14 +84,21 @@ bool can_vote(const GroupSnapshot& group, const NodeView& node) {
   // A node on its way through a rewind or a base backup reports demoted or wait_standby: its data cannot be relied on.
   const bool holds_wal = node.reported == NodeState::secondary || node.reported == NodeState::prepare_promotion ||
                          node.reported == NodeState::stop_replication || node.reported == NodeState::report_lsn ||
-                         node.converged(NodeState::catchingup);
+                         node.reported == NodeState::wait_maintenance || node.reported == NodeState::fast_forward ||
+                         node.reported == NodeState::join_secondary || node.converged(NodeState::catchingup);
   const bool leaving = node.goal == NodeState::dropped || node.goal == NodeState::maintenance;
-  return holds_wal && !leaving && healthy(group, node);
+  return holds_wal && !leaving && healthy(group, node) && known_history(group, node);
+}
+
+bool known_history(const GroupSnapshot& group, const NodeView& node) {
+  return node.timeline.value > 0 && node.timeline <= group.promised_timeline;
 }
 
 bool has_voted(const GroupSnapshot& group, const NodeView& node) {
   return (node.converged(NodeState::report_lsn) || node.converged(NodeState::stop_replication)) &&
-         node.reported_term == group.term;
+         node.reported_term == group.term &&
+         // 0: the monitor's PostgreSQL has crashed and lost what is not durable; the next report tells it again.
+         node.lsn.value > 0 && known_history(group, node);
 }
 
 Nodes voters(const GroupSnapshot& group) {
@@ -100,6 +107,25 @@ Nodes voters(const GroupSnapshot& group) {
     if (has_voted(group, node)) votes.push_back(&node);
   }
   return votes;
+}
+
+Nodes able_voters(const GroupSnapshot& group) {
+  Nodes able;
+  for (const NodeView& node : group.nodes) {
+    if (can_vote(group, node)) able.push_back(&node);
+  }
+  return able;
+}
+
+const NodeView* with_goal(const GroupSnapshot& group, NodeState goal) {
+  const auto found =
+      std::find_if(group.nodes.begin(), group.nodes.end(), [goal](const NodeView& node) { return node.goal == goal; });
+  return found == group.nodes.end() ? nullptr : &*found;
+}
+
+const NodeView* leaving_primary(const GroupSnapshot& group) {
+  const NodeView* node = with_goal(group, NodeState::draining);
+  return node != nullptr ? node : with_goal(group, NodeState::prepare_maintenance);
 }
 
 std::vector<NamesInForce> obligations(const GroupSnapshot& group) {
@@ -112,7 +138,9 @@ bool surely_stopped(const NodeView& node) {
 }
 
 bool ahead(const NodeView& left, const NodeView& right) {
-  return std::tie(left.timeline, left.lsn) > std::tie(right.timeline, right.lsn);
+  const WalPosition ours = left.position();
+  const WalPosition theirs = right.position();
+  return std::tie(ours.timeline, ours.lsn) > std::tie(theirs.timeline, theirs.lsn);
 }
 
 bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const Nodes& votes) {
@@ -122,8 +150,8 @@ bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const No
   // The owner has stopped and told where its WAL ends, and somebody has got all of it.
   const NodeView* owner = group.find(entry.by);
   if (owner == nullptr || !surely_stopped(*owner)) return false;
-  return std::any_of(votes.begin(), votes.end(), [&](const NodeView* vote) {
-    return vote->timeline == owner->timeline && vote->lsn >= owner->lsn && owner->lsn.value > 0;
+  return owner->lsn.value > 0 && std::any_of(votes.begin(), votes.end(), [&](const NodeView* vote) {
+    return contains(vote->position(), owner->position());
   });
 }
 
@@ -141,13 +169,10 @@ bool fence_possible(const GroupSnapshot& group, const Nodes& able) {
 }
 
 const NodeView* switchover_candidate(const GroupSnapshot& group, const NodeView& primary) {
-  if (group.names.size() != 1) return nullptr;  // a change of names is under way
-  const auto& members = group.names.back().names.members;
   const NodeView* best = nullptr;
   for (const NodeView& node : group.nodes) {
     const bool able = node.id != primary.id && node.candidate_priority > 0 && node.converged(NodeState::secondary) &&
-                      healthy(group, node) && node.streaming &&
-                      std::find(members.begin(), members.end(), node.id) != members.end();
+                      healthy(group, node) && node.streaming && known_history(group, node);
     if (!able) continue;
     if (best == nullptr || node.candidate_priority > best->candidate_priority ||
         (node.candidate_priority == best->candidate_priority && ahead(node, *best))) {
@@ -157,17 +182,48 @@ const NodeView* switchover_candidate(const GroupSnapshot& group, const NodeView&
   return best;
 }
 
-const NodeView* elected(const Nodes& votes) {
+std::uint64_t given_up(const NodeView& chosen, const NodeView& known) {
+  if (contains(chosen.position(), known.position())) return 0;
+  return known.lsn.value - common_point(chosen.position(), known.position()).value;
+}
+
+const NodeView* most_advanced(const Nodes& votes) {
   const NodeView* top = nullptr;
   for (const NodeView* vote : votes) {
     if (top == nullptr || ahead(*vote, *top)) top = vote;
   }
+  return top;
+}
+
+std::optional<Choice> elected(const GroupSnapshot& group, const Nodes& votes, std::optional<NodeId> named) {
   const NodeView* best = nullptr;
   for (const NodeView* vote : votes) {
-    if (ahead(*top, *vote) || vote->candidate_priority == 0) continue;
-    if (best == nullptr || vote->candidate_priority > best->candidate_priority) best = vote;
+    if (!healthy(group, *vote)) continue;
+    if (named && vote->id == *named) {
+      best = vote;
+      break;
+    }
+    if (vote->candidate_priority == 0) continue;
+    if (best == nullptr || vote->candidate_priority > best->candidate_priority ||
+        (vote->candidate_priority == best->candidate_priority && ahead(*vote, *best))) {
+      best = vote;
+    }
   }
-  return best;
+  if (best == nullptr) return std::nullopt;
+  const NodeView* top = most_advanced(votes);
+  if (!ahead(*top, *best)) return Choice{best, nullptr};
+  Nodes sources;
+  for (const NodeView* vote : votes) {
+    if (!ahead(*top, *vote) && healthy(group, *vote)) sources.push_back(vote);
+  }
+  if (sources.empty()) return std::nullopt;
+  return Choice{best, sources.front()};
+}
+
+bool in_any_list(const GroupSnapshot& group, NodeId node) {
+  return std::any_of(group.names.begin(), group.names.end(), [node](const NamesInForce& entry) {
+    return std::find(entry.names.members.begin(), entry.names.members.end(), node) != entry.names.members.end();
+  });
 }
 
 std::optional<SyncNames> desired_names(const GroupSnapshot& group, const NodeView& primary) {

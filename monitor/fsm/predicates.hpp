@@ -26,9 +26,16 @@ std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeVi
 
 // A standby whose WAL counts in an election, once it has cut itself off.
 bool can_vote(const GroupSnapshot& group, const NodeView& node);
+// Its timeline was begun by a promotion that the monitor has ordered, not by somebody behind its back.
+bool known_history(const GroupSnapshot& group, const NodeView& node);
 // Has cut itself off for the present term and has told its last LSN.
 bool has_voted(const GroupSnapshot& group, const NodeView& node);
 Nodes voters(const GroupSnapshot& group);
+Nodes able_voters(const GroupSnapshot& group);
+// The first node with this goal; nullptr when there is none.
+const NodeView* with_goal(const GroupSnapshot& group, NodeState goal);
+// The node that is giving the primary role away in a planned hand-over (also by leaving the formation).
+const NodeView* leaving_primary(const GroupSnapshot& group);
 
 // The lists that an election must satisfy; never empty (no list on record counts as asynchronous).
 std::vector<NamesInForce> obligations(const GroupSnapshot& group);
@@ -41,18 +48,29 @@ bool fence_possible(const GroupSnapshot& group, const Nodes& able);
 
 // The node has stopped its PostgreSQL and said so for its present goal; its LSN is the end of its WAL.
 bool surely_stopped(const NodeView& node);
-// More advanced: by timeline, then by LSN.
+// More advanced: by timeline, then by LSN. Every promotion has a timeline number of its own (Goal::promised_timeline), and
+// the election before it has found every acknowledged commit, so the later timeline holds them all.
 bool ahead(const NodeView& left, const NodeView& right);
+// Bytes of WAL that are lost for ever when `chosen` takes over although `known` is what others have told.
+std::uint64_t given_up(const NodeView& chosen, const NodeView& known);
 
-// Who would take over in a planned hand-over: healthy converged secondary, in the names, by priority, then LSN, then
-// id.
+// Who would take over in a planned hand-over: healthy converged secondary that streams, by priority, then LSN, then id.
 const NodeView* switchover_candidate(const GroupSnapshot& group, const NodeView& primary);
-// Of the votes: the most advanced of priority > 0, by priority, then id. nullptr when the top of the WAL is held by
-// ineligible nodes only.
-const NodeView* elected(const Nodes& votes);
+
+struct Choice {
+  const NodeView* candidate{nullptr};
+  const NodeView* source{nullptr};  // holds WAL that the candidate has to fetch first; nullptr when it has everything
+};
+// Of the votes: healthy, by priority (0 never), then the most advanced, then id; or the one that an operator has named.
+// nullopt when nobody may be chosen, or when what is missing cannot be fetched from anybody.
+std::optional<Choice> elected(const GroupSnapshot& group, const Nodes& votes, std::optional<NodeId> named);
+// The most advanced vote; nullptr when there is none.
+const NodeView* most_advanced(const Nodes& votes);
 
 // The names the primary should have in force now; nullopt: leave them as they are.
 std::optional<SyncNames> desired_names(const GroupSnapshot& group, const NodeView& primary);
+// The node stands in a list that may be in force.
+bool in_any_list(const GroupSnapshot& group, NodeId node);
 // The names for a node about to be promoted, with these other survivors.
 SyncNames names_for_promotion(const GroupSnapshot& group, const NodeView& candidate, const Nodes& survivors);
 

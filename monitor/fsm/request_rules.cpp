@@ -12,26 +12,27 @@ const Request* asked(const GroupSnapshot& group, RequestKind kind) {
   return group.request && group.request->kind == kind ? &*group.request : nullptr;
 }
 
-Decision hand_over(const NodeView& primary, const NodeView& candidate) {
-  Decision decision = change("asked to hand over from " + primary.name + " to " + candidate.name);
-  to(decision, primary, NodeState::draining);
+Decision hand_over(const NodeView& primary, const NodeView& candidate, NodeState leaving = NodeState::draining) {
+  Decision decision = change(primary.name + " hands over to " + candidate.name + ", as asked");
+  to(decision, primary, leaving);
   to(decision, candidate, NodeState::prepare_promotion);
-  decision.request = RequestOutcome::accepted;
-  decision.request_message = primary.name + " hands over to " + candidate.name;
-  return decision;
+  return accept(decision);
 }
 
 // Why a planned hand-over cannot start; empty when it can.
 std::string no_handover(const GroupSnapshot& group, const NodeView* primary) {
   if (primary == nullptr) return "a failover is under way already";
-  if (!primary->converged() || !writing(*primary))
-    return primary->name + ", the primary, is still on its way to " + std::string(to_string(primary->goal));
   if (!healthy(group, *primary)) {
     return primary->name +
-           ", the primary, is not healthy, and no failover without loss is possible yet; "
-           "`perform failover --allow-data-loss` chooses the best node that is left";
+           ", the primary, is not healthy, but it is not surely lost either, or no failover without loss is possible yet; "
+           "`pgvigil show why` tells which";
   }
   return {};
+}
+
+// The primary is changing from one writing state to another: a command waits for that.
+bool in_transit(const NodeView& primary) {
+  return !primary.converged() || !writing(primary);
 }
 
 std::optional<Decision> failover(const GroupSnapshot& group) {
@@ -49,10 +50,11 @@ std::optional<Decision> failover(const GroupSnapshot& group) {
     return std::nullopt;  // the failover rules carry it out; the request stays until the choice is made
   }
   if (auto reason = no_handover(group, primary); !reason.empty()) return refuse(reason);
+  if (in_transit(*primary)) return std::nullopt;
   const NodeView* candidate = switchover_candidate(group, *primary);
   if (candidate == nullptr) {
     return refuse("no node is ready to take over from " + primary->name +
-                  ": it takes a healthy secondary with a candidate priority above 0 that is in the synchronous names");
+                  ": it takes a healthy secondary that streams, with a candidate priority above 0");
   }
   return hand_over(*primary, *candidate);
 }
@@ -65,20 +67,44 @@ std::optional<Decision> promotion(const GroupSnapshot& group) {
   const NodeView* primary = writer(group);
   if (target == primary) {
     Decision decision = change(target->name + " is the primary already");
-    decision.request = RequestOutcome::accepted;
-    decision.request_message = decision.description;
-    return decision;
+    return accept(decision);
   }
+  const bool voting = target->goal == NodeState::report_lsn || target->goal == NodeState::fast_forward;
+  if (primary == nullptr && leaving_primary(group) == nullptr && voting) return std::nullopt;  // the election chooses it
   if (auto reason = no_handover(group, primary); !reason.empty()) return refuse(reason);
+  if (in_transit(*primary)) return std::nullopt;
   // The candidate search over this one node: the same conditions, but for a priority of 0, which the operator overrules
   // by naming it.
   GroupSnapshot only = group;
   std::erase_if(only.nodes, [&](const NodeView& node) { return node.id != target->id && node.id != primary->id; });
   for (NodeView& node : only.nodes) node.candidate_priority = std::max(1, node.candidate_priority);
   if (switchover_candidate(only, *primary) == nullptr) {
-    return refuse(target->name + " is not a healthy secondary in the synchronous names");
+    return refuse(target->name + " is not a healthy secondary that streams");
   }
   return hand_over(*primary, *target);
+}
+
+int quorum_standbys_without(const GroupSnapshot& group, const NodeView& leaving, const NodeView* primary) {
+  return static_cast<int>(std::count_if(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
+    return &node != &leaving && &node != primary && node.replication_quorum && node.goal != NodeState::dropped;
+  }));
+}
+
+// A standby leaves: out of the names first, so that no commit waits for it.
+std::optional<Decision> drop_standby(const GroupSnapshot& group, const NodeView& primary, const NodeView& target) {
+  const bool others = group.nodes.size() > 2;
+  if (others && quorum_standbys_without(group, target, &primary) < group.number_sync_standbys) {
+    return refuse("number_sync_standbys is " + std::to_string(group.number_sync_standbys) + ", and without " +
+                  target.name + " too few standbys with replication quorum would be left; lower it first");
+  }
+  const bool counted = in_any_list(group, target.id) && healthy(group, primary);
+  if (counted && target.goal == NodeState::secondary) {
+    Decision decision = change(target.name + " is to be dropped, and leaves the names first");
+    return to(decision, target, NodeState::wait_maintenance);
+  }
+  if (counted && target.goal == NodeState::wait_maintenance && desired_names(group, primary)) return std::nullopt;
+  Decision decision = change("asked to drop " + target.name);
+  return accept(to(decision, target, NodeState::dropped));
 }
 
 std::optional<Decision> drop_node(const GroupSnapshot& group) {
@@ -86,26 +112,93 @@ std::optional<Decision> drop_node(const GroupSnapshot& group) {
   if (request == nullptr) return std::nullopt;
   const NodeView* target = request->node ? group.find(*request->node) : nullptr;
   if (target == nullptr) return refuse("the node is not in this group any more");
-  const auto drop = [&](const NodeView& node) {
-    Decision decision = change("asked to drop " + node.name);
-    to(decision, node, NodeState::dropped);
-    decision.request = RequestOutcome::accepted;
-    decision.request_message = decision.description;
-    return decision;
-  };
   const NodeView* primary = writer(group);
-  if (target != primary || group.nodes.size() == 1) {
+  if (group.nodes.size() == 1 || target->goal == NodeState::dropped) {
+    Decision decision = change("asked to drop " + target->name);
+    return accept(to(decision, *target, NodeState::dropped));
+  }
+  if (target != primary) {
     // Also the second half of dropping a primary: the hand-over has to end first. The request waits.
-    const bool settled = group.nodes.size() == 1 || (primary != nullptr && writing(*primary) && primary->converged());
-    return settled ? std::optional(drop(*target)) : std::nullopt;
+    const bool settled = primary != nullptr && writing(*primary) && primary->converged();
+    return settled ? drop_standby(group, *primary, *target) : std::nullopt;
   }
   // The primary leaves: somebody has to take over first. The request stays until it is no longer the primary.
   if (auto reason = no_handover(group, primary); !reason.empty()) return refuse(reason);
+  if (in_transit(*primary)) return std::nullopt;
   const NodeView* candidate = switchover_candidate(group, *primary);
   if (candidate == nullptr)
     return refuse(target->name + " is the primary and no node is ready to take over; --force removes it all the same");
   Decision decision = hand_over(*primary, *candidate);
   decision.request = RequestOutcome::pending;
+  return decision;
+}
+
+bool in_maintenance(const NodeView& node) {
+  return node.goal == NodeState::prepare_maintenance || node.goal == NodeState::wait_maintenance ||
+         node.goal == NodeState::maintenance;
+}
+
+std::optional<Decision> start_maintenance(const GroupSnapshot& group) {
+  const Request* request = asked(group, RequestKind::start_maintenance);
+  if (request == nullptr) return std::nullopt;
+  const NodeView* target = request->node ? group.find(*request->node) : nullptr;
+  if (target == nullptr) return refuse("the node is not in this group any more");
+  if (in_maintenance(*target)) {
+    Decision decision = change(target->name + " is in maintenance, or on its way there, already");
+    return accept(decision);
+  }
+  const NodeView* primary = writer(group);
+  if (target == primary) {
+    if (!request->allow_failover)
+      return refuse(target->name + " is the primary: --allow-failover hands over to another node first");
+    if (auto reason = no_handover(group, primary); !reason.empty()) return refuse(reason);
+    if (in_transit(*primary)) return std::nullopt;
+  if (in_transit(*primary)) return std::nullopt;
+    const NodeView* candidate = switchover_candidate(group, *primary);
+    if (candidate == nullptr) return refuse("no node is ready to take over from " + primary->name);
+    return hand_over(*primary, *candidate, NodeState::prepare_maintenance);
+  }
+  if (primary == nullptr) return refuse("a failover is under way; try again when there is a primary");
+  const bool standby = target->goal == NodeState::secondary || target->goal == NodeState::catchingup ||
+                       target->goal == NodeState::join_secondary;
+  if (!standby || !runs_as_standby(target->reported)) {
+    return refuse(target->name + " is " + std::string(to_string(target->reported)) + " on its way to " +
+                  std::string(to_string(target->goal)) + ": only a standby that holds a copy goes into maintenance");
+  }
+  GroupSnapshot without = group;
+  for (NodeView& node : without.nodes) {
+    if (node.id == target->id) node.goal = NodeState::wait_maintenance;
+  }
+  std::string words = target->name + " goes into maintenance, as asked";
+  if (in_any_list(group, target->id) && !desired_names(without, *without.find(primary->id))) {
+    words += "; number_sync_standbys is " + std::to_string(group.number_sync_standbys) +
+             " and too few others are left: commits wait while " + target->name + " is away";
+  }
+  Decision decision = change(words);
+  return accept(to(decision, *target, NodeState::wait_maintenance));
+}
+
+std::optional<Decision> stop_maintenance(const GroupSnapshot& group) {
+  const Request* request = asked(group, RequestKind::stop_maintenance);
+  if (request == nullptr) return std::nullopt;
+  const NodeView* target = request->node ? group.find(*request->node) : nullptr;
+  if (target == nullptr) return refuse("the node is not in this group any more");
+  if (target->goal == NodeState::prepare_maintenance)
+    return refuse(target->name + " is handing over before its maintenance; try again when that is done");
+  if (!in_maintenance(*target)) return refuse(target->name + " is not in maintenance");
+  const NodeView* primary = writer(group);
+  Decision decision = change(target->name + " leaves maintenance, as asked");
+  return accept(to(decision, *target, primary != nullptr ? NodeState::catchingup : NodeState::report_lsn));
+}
+
+// A command that could not be carried out in time ends: it must not stand in the way of the next one.
+std::optional<Decision> expired(const GroupSnapshot& group) {
+  if (!group.request || group.request->age < group.timing.drain_timeout) return std::nullopt;
+  Decision decision = refuse("it could not be carried out in time; `pgvigil show why` tells what the group waits for");
+  const NodeView* target = group.request->node ? group.find(*group.request->node) : nullptr;
+  const bool undo = group.request->kind == RequestKind::drop_node && target != nullptr &&
+                    target->goal == NodeState::wait_maintenance;
+  if (undo) to(decision, *target, NodeState::catchingup);
   return decision;
 }
 
@@ -116,7 +209,16 @@ constexpr Rule table[] = {
     {{103, "promotion", "asked for the promotion of a named node",
       "primary: draining, that node: prepare_promotion; or refused"},
      promotion},
-    {{105, "drop_node", "asked to drop a node", "dropped; a primary hands over first; or refused"}, drop_node},
+    {{105, "drop_node", "asked to drop a node",
+      "dropped; a primary hands over first, a node in the names leaves them first (wait_maintenance); or refused"},
+     drop_node},
+    {{107, "start_maintenance", "asked for the maintenance of a node",
+      "wait_maintenance; primary, with --allow-failover: prepare_maintenance and best secondary: prepare_promotion; or "
+      "refused"},
+     start_maintenance},
+    {{109, "stop_maintenance", "asked to end a maintenance", "catchingup; without a primary: report_lsn; or refused"},
+     stop_maintenance},
+    {{199, "expired", "a command has been pending for longer than the drain timeout", "refused"}, expired},
 };
 
 }  // namespace

@@ -73,16 +73,19 @@ std::optional<Decision> join(const GroupSnapshot& group) {
 
 std::optional<Decision> former_primary_stops(const GroupSnapshot& group) {
   return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
-    if (!node.converged(NodeState::demote_timeout) && !node.converged(NodeState::draining)) return std::nullopt;
+    const bool stopped = node.converged(NodeState::demote_timeout) || node.converged(NodeState::draining);
+    const bool to_maintenance = node.converged(NodeState::prepare_maintenance);
+    if (!stopped && !to_maintenance) return std::nullopt;
     Decision decision = change(node.name + " has stopped; " + primary.name + " is the primary");
-    return to(decision, node, NodeState::demoted);
+    return to(decision, node, to_maintenance ? NodeState::maintenance : NodeState::demoted);
   });
 }
 
 std::optional<Decision> rejoin(const GroupSnapshot& group) {
   return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
     const bool waiting = node.converged(NodeState::demoted) || node.converged(NodeState::report_lsn) ||
-                         node.converged(NodeState::stop_replication) || node.converged(NodeState::prepare_promotion);
+                         node.converged(NodeState::stop_replication) || node.converged(NodeState::prepare_promotion) ||
+                         node.converged(NodeState::fast_forward);
     if (!waiting || primary.goal == NodeState::single) return std::nullopt;
     Decision decision = change(node.name + " follows " + primary.name);
     return to(decision, node, NodeState::catchingup);
@@ -93,7 +96,7 @@ std::optional<Decision> rejoin(const GroupSnapshot& group) {
 std::optional<Decision> election_is_over(const GroupSnapshot& group) {
   return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
     const bool ordered = node.goal == NodeState::report_lsn || node.goal == NodeState::stop_replication ||
-                         node.goal == NodeState::prepare_promotion;
+                         node.goal == NodeState::prepare_promotion || node.goal == NodeState::fast_forward;
     if (!ordered || node.converged() || !runs_as_standby(node.reported)) return std::nullopt;
     Decision decision = change("the election is over: " + node.name + " follows " + primary.name);
     return to(decision, node, NodeState::catchingup);
@@ -103,8 +106,8 @@ std::optional<Decision> election_is_over(const GroupSnapshot& group) {
 std::optional<Decision> caught_up(const GroupSnapshot& group) {
   return for_each_standby(group, [&](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
     const bool close = node.lsn.value + close_enough >= primary.lsn.value && node.timeline == primary.timeline;
-    if (!node.converged(NodeState::catchingup) || !healthy(group, node) || !healthy(group, primary))
-      return std::nullopt;
+    const bool following = node.converged(NodeState::catchingup) || node.converged(NodeState::join_secondary);
+    if (!following || !healthy(group, node) || !healthy(group, primary)) return std::nullopt;
     if (!node.streaming || !close) return std::nullopt;
     Decision decision = change(node.name + " streams from " + primary.name + " and has caught up");
     return to(decision, node, NodeState::secondary);
@@ -113,11 +116,25 @@ std::optional<Decision> caught_up(const GroupSnapshot& group) {
 
 std::optional<Decision> lost(const GroupSnapshot& group) {
   return for_each_standby(group, [&](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
-    if (node.goal != NodeState::secondary || !healthy(group, primary)) return std::nullopt;
+    const bool counted = node.goal == NodeState::secondary || node.goal == NodeState::join_secondary;
+    if (!counted || !healthy(group, primary)) return std::nullopt;
     const auto why = standby_lost(group, node);
     if (!why) return std::nullopt;
     Decision decision = change(node.name + " is lost: " + *why);
     return to(decision, node, NodeState::catchingup);
+  });
+}
+
+// The operator's node has left the names (or the names cannot do without it): it is his now.
+std::optional<Decision> maintenance(const GroupSnapshot& group) {
+  return for_each_standby(group, [&](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
+    if (!node.converged(NodeState::wait_maintenance)) return std::nullopt;
+    const bool kept = in_any_list(group, node.id);
+    if (kept && desired_names(group, primary)) return std::nullopt;
+    Decision decision = change(
+        kept ? node.name + " is in maintenance, and " + primary.name + " waits for it: too few others are left"
+             : node.name + " is in maintenance");
+    return to(decision, node, NodeState::maintenance);
   });
 }
 
@@ -135,11 +152,15 @@ constexpr Rule table[] = {
     {{417, "election_is_over", "a standby has not carried out an election's order, and there is a primary",
       "catchingup"},
      election_is_over},
-    {{421, "caught_up", "catchingup, streaming, on the primary's timeline, less than 16 MiB behind", "secondary"},
+    {{421, "caught_up", "catchingup or join_secondary, streaming, on the primary's timeline, less than 16 MiB behind", "secondary"},
      caught_up},
     {{423, "standby_lost",
-      "a secondary is dead, does not report, or does not stream, for longer than standby_lost_after", "catchingup"},
+      "a secondary or join_secondary is dead, does not report, or does not stream, for longer than standby_lost_after",
+      "catchingup"},
      lost},
+    {{431, "maintenance", "wait_maintenance, and no list of names that may be in force holds the node",
+      "maintenance"},
+     maintenance},
 };
 
 }  // namespace

@@ -15,15 +15,19 @@ namespace {
 constexpr pg::Millis tick{100};
 constexpr pg::Millis patience{5000};
 
-Millis since(std::chrono::steady_clock::time_point when) {
-  return std::chrono::duration_cast<Millis>(std::chrono::steady_clock::now() - when);
+Millis since_origin(std::chrono::steady_clock::time_point when) {
+  return std::chrono::duration_cast<Millis>(when.time_since_epoch());
+}
+
+Millis now() {
+  return since_origin(std::chrono::steady_clock::now());
 }
 
 }  // namespace
 
 Monitor::Monitor(asio::io_context& context, std::string conninfo)
     : context_(context), conninfo_(std::move(conninfo)), probes_(context, [this](NodeId node) {
-        if (const auto found = seen_.find(node); found != seen_.end()) due_.insert(found->second.group);
+        if (const auto found = groups_.find(node); found != groups_.end()) due_.insert(found->second);
       }) {}
 
 asio::awaitable<void> Monitor::run() {
@@ -56,6 +60,7 @@ asio::awaitable<void> Monitor::session() {
     co_await os::sleep_for(pg::Millis{1000});
   }
   co_await database.query("LISTEN pgvigil_wake", {}, patience);
+  told_.clear();
   log::info("the monitor decides");
   auto probe_targets_at = Clock::time_point{};
   auto ticked_at = Clock::time_point{};
@@ -67,7 +72,7 @@ asio::awaitable<void> Monitor::session() {
     co_await refresh_liveness(database);
     // Time limits pass without anybody's word: every group is looked at on each tick.
     if (Clock::now() - ticked_at >= tick) {
-      for (const auto& [node, seen] : seen_) due_.insert(seen.group);
+      for (const auto& [node, group] : groups_) due_.insert(group);
       ticked_at = Clock::now();
     }
     while (!due_.empty()) {
@@ -96,37 +101,19 @@ std::optional<GroupKey> Monitor::parse_payload(const std::string& payload) {
 
 asio::awaitable<void> Monitor::refresh_liveness(pg::Connection& database) {
   const std::vector<Liveness> nodes = co_await load_liveness(database);
-  const auto now = Clock::now();
-  std::map<NodeId, Seen> seen;
+  std::vector<fsm::Heard> heard;
+  groups_.clear();
   for (const Liveness& node : nodes) {
-    const auto known = seen_.find(node.node);
-    Seen entry;
-    if (known == seen_.end()) {
-      entry.group = node.group;
-      entry.report_count = node.report_count;
-      entry.reported_at = entry.session_since = entry.streaming_at = entry.goal_at = now;
-      entry.session_open = node.session_open;
-      due_.insert(node.group);
-    } else {
-      entry = known->second;
-    }
-    if (entry.report_count != node.report_count) {
-      entry.report_count = node.report_count;
-      entry.reported_at = now;
-      entry.ever_reported = true;
-    }
-    if (entry.session_open != node.session_open) {
-      entry.session_open = node.session_open;
-      entry.session_since = now;
-      due_.insert(node.group);
-      if (!node.session_open) {
-        log::info("node {}: its keeper's session is closed", node.node.value);
-        probes_.probe_now(node.node);
-      }
-    }
-    seen.emplace(node.node, entry);
+    heard.push_back({node.node, node.report_count, node.session_open});
+    groups_[node.node] = node.group;
   }
-  seen_ = std::move(seen);
+  const fsm::Liveness::News news = liveness_.look(heard, now());
+  for (const NodeId node : news.appeared) due_.insert(groups_[node]);
+  for (const NodeId node : news.session_changed) due_.insert(groups_[node]);
+  for (const NodeId node : news.session_closed) {
+    log::info("node {}: its keeper's session is closed", node.value);
+    probes_.probe_now(node);
+  }
 }
 
 asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
@@ -147,39 +134,24 @@ asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
   probes_.forget_others(nodes);
 }
 
-void Monitor::fill_in(GroupSnapshot& group) {
-  const auto now = Clock::now();
-  for (NodeView& node : group.nodes) {
-    const auto found = seen_.find(node.id);
-    if (found == seen_.end()) continue;  // registered since the last look
-    Seen& seen = found->second;
-    if (seen.goal_seq != node.goal_seq) {
-      seen.goal_seq = node.goal_seq;
-      seen.goal_at = seen.streaming_at = now;
-    }
-    if (node.streaming) seen.streaming_at = now;
-    node.ever_reported = seen.ever_reported;
-    node.report_age = since(seen.reported_at);
-    node.session_open = seen.session_open;
-    node.session_closed_for = seen.session_open ? Millis{0} : since(seen.session_since);
-    node.not_streaming_for = since(seen.streaming_at);
-    node.goal_age = since(seen.goal_at);
-    const ProbeState probe = probes_.state(node.id);
-    node.probe = probe.result;
-    if (probe.result != ProbeResult::unknown) {
-      node.probe_age = since(probe.at);
-      node.probe_not_good_for = since(probe.last_good);
-    }
-  }
-}
-
 asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) {
   auto group = co_await lock_and_load(database, key);
   if (!group) co_return;
-  fill_in(*group);
+  liveness_.fill_in(*group, now(), [this](NodeId node) {
+    const ProbeState probe = probes_.state(node);
+    return fsm::ProbeView{probe.result, since_origin(probe.at), since_origin(probe.last_good)};
+  });
   const auto decision = fsm::decide(*group);
   if (!decision) {
-    co_await rollback(database);
+    // Nothing moves on by itself: say what everybody waits for.
+    const std::vector<fsm::Explanation> why = fsm::explain(*group);
+    if (told_[key] == why) {
+      co_await rollback(database);
+      co_return;
+    }
+    co_await store_explanations(database, *group, why);
+    co_await commit(database);
+    told_[key] = why;
     co_return;
   }
   log::info("{}/{}: rule {} {}: {}", key.formation, key.group, decision->rule, decision->rule_name,

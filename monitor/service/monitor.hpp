@@ -11,6 +11,8 @@
 #include <string>
 
 #include "common/pg/connection.hpp"
+#include "monitor/fsm/explain.hpp"
+#include "monitor/fsm/liveness.hpp"
 #include "monitor/probe/probe.hpp"
 #include "monitor/store/store.hpp"
 
@@ -28,29 +30,18 @@ class Monitor {
 
  private:
   using Clock = std::chrono::steady_clock;
-  struct Seen {
-    GroupKey group;
-    std::int64_t report_count{-1};
-    Clock::time_point reported_at;
-    bool ever_reported{false};
-    bool session_open{false};
-    Clock::time_point session_since;
-    Clock::time_point streaming_at;
-    std::int64_t goal_seq{-1};
-    Clock::time_point goal_at;
-  };
-
   asio::awaitable<void> session();
   asio::awaitable<void> refresh_liveness(pg::Connection& database);
   asio::awaitable<void> refresh_probe_targets(pg::Connection& database);
   asio::awaitable<void> evaluate(pg::Connection& database, GroupKey key);
-  void fill_in(GroupSnapshot& group);
   static std::optional<GroupKey> parse_payload(const std::string& payload);
 
   asio::io_context& context_;
   std::string conninfo_;
   Probes probes_;
-  std::map<NodeId, Seen> seen_;
+  fsm::Liveness liveness_;
+  std::map<NodeId, GroupKey> groups_;
+  std::map<GroupKey, std::vector<fsm::Explanation>> told_;  // what stands in the explanation table
   std::set<GroupKey> due_;
   bool stopping_{false};
 };

@@ -34,9 +34,10 @@ asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot
   params.emplace_back(names_json(names));
   params.emplace_back(std::to_string(group.names_version + (decision.names_goal ? 1 : 0)));
   params.emplace_back(decision.remove.empty() ? "0" : "1");
+  params.emplace_back(std::to_string(decision.promised_timeline.value_or(group.promised_timeline).value));
   co_await database.query(
       "UPDATE pgvigil.grp SET term = $3, names_in_force = $4::jsonb, names_version = $5, peers_version = peers_version "
-      "+ $6 "
+      "+ $6, timeline = $7 "
       "WHERE formation = $1 AND group_id = $2",
       params, patience);
 }
@@ -60,13 +61,19 @@ asio::awaitable<void> record(pg::Connection& database, const GroupSnapshot& grou
       patience);
 }
 
-asio::awaitable<void> set_goal(pg::Connection& database, NodeId node, NodeState goal) {
+asio::awaitable<void> set_goal(pg::Connection& database, const fsm::GoalChange& change) {
   std::vector<pg::Param> params;
-  params.emplace_back(std::to_string(node.value));
-  params.emplace_back(std::string(to_string(goal)));
+  params.emplace_back(std::to_string(change.node.value));
+  params.emplace_back(std::string(to_string(change.goal)));
+  if (change.source) {
+    params.emplace_back(std::to_string(change.source->value));
+  } else {
+    params.emplace_back(std::nullopt);
+  }
   co_await database.query(
-      "UPDATE pgvigil.node SET goal_state = $2, goal_seq = goal_seq + 1, goal_since = now() WHERE id = $1", params,
-      patience);
+      "UPDATE pgvigil.node SET goal_state = $2, goal_seq = goal_seq + 1, goal_since = now(), source_id = $3 "
+      "WHERE id = $1",
+      params, patience);
 }
 
 asio::awaitable<void> remove_node(pg::Connection& database, NodeId node) {
@@ -94,7 +101,7 @@ asio::awaitable<void> close_request(pg::Connection& database, const GroupSnapsho
 asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision) {
   co_await update_group(database, group, decision);
   for (const fsm::GoalChange& change : decision.goals) {
-    co_await set_goal(database, change.node, change.goal);
+    co_await set_goal(database, change);
     co_await record(database, group, decision, change.node);
   }
   for (const NodeId node : decision.remove) {
@@ -107,6 +114,21 @@ asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group
   params.emplace_back(group.formation);
   params.emplace_back(std::to_string(group.group));
   co_await database.query("SELECT pgvigil.wake_keepers($1, $2)", params, patience);
+}
+
+asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSnapshot& group,
+                                         const std::vector<fsm::Explanation>& explanations) {
+  json::array rows;
+  for (const fsm::Explanation& why : explanations) {
+    json::object row{{"rule", why.rule}, {"waiting_for", why.waiting_for}, {"command", why.command}};
+    row["node_id"] = why.node ? json::value(why.node->value) : json::value(0);
+    rows.push_back(row);
+  }
+  std::vector<pg::Param> params;
+  params.emplace_back(group.formation);
+  params.emplace_back(std::to_string(group.group));
+  params.emplace_back(json::serialize(rows));
+  co_await database.query("SELECT pgvigil.store_explanations($1, $2, $3::jsonb)", params, patience);
 }
 
 asio::awaitable<void> commit(pg::Connection& database) {

@@ -55,6 +55,9 @@ NodeView node_of(const pg::Result& rows, int row) {
   node.streaming = rows.boolean(row, "streaming");
   node.timeline.value = static_cast<std::uint32_t>(rows.integer(row, "timeline"));
   node.lsn = parse_lsn(rows.text(row, "lsn")).value_or(Lsn{});
+  node.history = parse_history(rows.text(row, "history")).value_or(History{});
+  node.reason = rows.text(row, "reason");
+  if (rows.maybe(row, "source_id")) node.source = NodeId{rows.integer(row, "source_id")};
   node.upstream = parse_upstream_sight(rows.text(row, "upstream")).value_or(UpstreamSight::unknown);
   return node;
 }
@@ -68,13 +71,14 @@ std::optional<Request> request_of(const pg::Result& rows) {
   request.kind = *kind;
   if (rows.maybe(0, "node_id")) request.node = NodeId{rows.integer(0, "node_id")};
   request.allow_data_loss = rows.boolean(0, "allow_data_loss");
+  request.allow_failover = rows.boolean(0, "allow_failover");
   return request;
 }
 
 constexpr const char* nodes_sql = R"(
   SELECT n.*, coalesce(r.pg_running, false) AS pg_running, coalesce(r.pg_responding, false) AS pg_responding,
          coalesce(r.streaming, false) AS streaming, coalesce(r.timeline, 0) AS timeline, coalesce(r.lsn, '0/0') AS lsn,
-         coalesce(r.upstream, 'unknown') AS upstream
+         coalesce(r.upstream, 'unknown') AS upstream, coalesce(r.history, '') AS history, coalesce(r.reason, '') AS reason
   FROM pgvigil.node n LEFT JOIN pgvigil.node_report r ON r.node_id = n.id
   WHERE n.formation = $1 AND n.group_id = $2 ORDER BY n.id FOR UPDATE OF n)";
 
@@ -125,6 +129,7 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   snapshot.term.value = group.integer(0, "term");
   snapshot.names = parse_names(group.text(0, "names_in_force"));
   snapshot.names_version = group.integer(0, "names_version");
+  snapshot.promised_timeline.value = static_cast<std::uint32_t>(group.integer(0, "timeline"));
   snapshot.timing.unhealthy_after = Millis{group.integer(0, "unhealthy_ms")};
   snapshot.timing.standby_lost_after = Millis{group.integer(0, "standby_lost_ms")};
   snapshot.timing.lease = Millis{group.integer(0, "lease_ms")};

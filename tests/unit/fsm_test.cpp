@@ -50,6 +50,7 @@ GroupSnapshot pair_of(int required = 1) {
   GroupSnapshot group;
   group.formation = "default";
   group.term = Term{1};
+  group.promised_timeline = Timeline{1};
   group.nodes = {node(1, NodeState::primary), node(2, NodeState::secondary)};
   SyncNames names{required, {}};
   if (required > 0) names.members = {NodeId{2}};
@@ -82,6 +83,7 @@ void converge(GroupSnapshot& group, std::size_t index) {
 
 void apply(GroupSnapshot& group, const fsm::Decision& decision) {
   if (decision.term) group.term = *decision.term;
+  if (decision.promised_timeline) group.promised_timeline = *decision.promised_timeline;
   if (decision.confirm_names) group.names = {group.names.back()};
   if (decision.names_goal) {
     group.names.push_back(*decision.names_goal);
@@ -91,6 +93,7 @@ void apply(GroupSnapshot& group, const fsm::Decision& decision) {
     for (NodeView& view : group.nodes) {
       if (view.id == change.node) {
         view.goal = change.goal;
+        view.source = change.source;
         ++view.goal_seq;
       }
     }
@@ -173,7 +176,7 @@ TEST_CASE("nobody is promoted over an asynchronous primary unless an operator sa
   crash(group.nodes[0]);
   group.nodes[0].report_age = Millis{1000};
   CHECK_FALSE(decide(group));
-  group.request = Request{7, RequestKind::failover, {}, true};
+  group.request = Request{7, RequestKind::failover, {}, true, false, Millis{0}};
   auto decision = decide(group);
   REQUIRE(decision);
   CHECK(decision->rule == 301);
@@ -181,7 +184,7 @@ TEST_CASE("nobody is promoted over an asynchronous primary unless an operator sa
   converge(group, 1);
   decision = decide(group);
   REQUIRE(decision);
-  CHECK(decision->rule == 313);
+  CHECK(decision->rule == 317);
   CHECK(decision->request == fsm::RequestOutcome::accepted);
   apply(group, *decision);
   converge(group, 1);
@@ -191,7 +194,7 @@ TEST_CASE("nobody is promoted over an asynchronous primary unless an operator sa
   group.nodes[0].report_age = Millis{12000};
   decision = decide(group);
   REQUIRE(decision);
-  CHECK(decision->rule == 315);
+  CHECK(decision->rule == 319);
   CHECK(goal_in(*decision, 2) == NodeState::wait_primary);
 }
 
@@ -231,11 +234,20 @@ TEST_CASE("three nodes, one required: two of two standbys must vote; after one i
   crash(later.nodes[0]);
   CHECK_FALSE(decide(later));  // not confirmed: the dead standby could have acknowledged alone
   later.nodes[0] = node(1, NodeState::primary);
+  later.nodes[0].goal = NodeState::apply_settings;
+  later.nodes[0].goal_seq = 2;
   later.nodes[0].names_version = later.names_version;
+  CHECK_FALSE(decide(later));  // the keeper has not said that it does
+  converge(later, 0);
   decision = decide(later);
   REQUIRE(decision);
   CHECK(decision->confirm_names);
   apply(later, *decision);
+  decision = decide(later);
+  REQUIRE(decision);
+  CHECK(decision->rule == 505);
+  apply(later, *decision);
+  converge(later, 0);
   crash(later.nodes[0]);
   decision = decide(later);
   REQUIRE(decision);
@@ -253,12 +265,12 @@ TEST_CASE("a vote of an older term does not count") {
   group.nodes[1].reported_term = Term{1};
   const auto decision = decide(group);
   REQUIRE(decision);
-  CHECK(decision->rule == 319);
+  CHECK(decision->rule == 323);
 }
 
 TEST_CASE("switchover: by request, with everything, or given back") {
   GroupSnapshot group = pair_of();
-  group.request = Request{1, RequestKind::failover, {}, false};
+  group.request = Request{1, RequestKind::failover, {}, false, false, Millis{0}};
   auto decision = decide(group);
   REQUIRE(decision);
   CHECK(decision->rule == 101);
@@ -295,7 +307,7 @@ TEST_CASE("switchover: by request, with everything, or given back") {
 
 TEST_CASE("refused requests say why") {
   GroupSnapshot group = pair_of();
-  group.request = Request{1, RequestKind::promotion, NodeId{2}, false};
+  group.request = Request{1, RequestKind::promotion, NodeId{2}, false, false, Millis{0}};
   group.nodes[1].streaming = false;
   const auto decision = decide(group);
   REQUIRE(decision);
@@ -404,7 +416,8 @@ struct Walk {
     NodeView& view = group.nodes[i];
     view.pg_running = view.pg_responding = takes_writes(view.goal) || runs_as_standby(view.goal);
     view.streaming = view.goal == NodeState::catchingup || view.goal == NodeState::secondary ||
-                     view.goal == NodeState::prepare_promotion;
+                     view.goal == NodeState::prepare_promotion || view.goal == NodeState::join_secondary ||
+                     view.goal == NodeState::wait_maintenance || view.goal == NodeState::fast_forward;
     view.names_version = takes_writes(view.goal) ? group.names_version : 0;
     view.not_streaming_for = Millis{0};
     view.timeline = Timeline{1};
@@ -436,10 +449,11 @@ struct Walk {
           up(next.nodes[i]);
           push(next);
         }
-        for (const auto kind : {RequestKind::failover, RequestKind::promotion, RequestKind::drop_node}) {
+        for (const auto kind : {RequestKind::failover, RequestKind::promotion, RequestKind::drop_node,
+                                RequestKind::start_maintenance, RequestKind::stop_maintenance}) {
           if (group.request) continue;
           GroupSnapshot next = group;
-          next.request = Request{1, kind, group.nodes[i].id, kind == RequestKind::failover};
+          next.request = Request{1, kind, group.nodes[i].id, kind == RequestKind::failover, true, Millis{0}};
           push(next);
         }
       }
@@ -455,6 +469,7 @@ TEST_CASE("every pair of reported and goal that the monitor can produce has a pl
     GroupSnapshot group;
     group.formation = "default";
     group.term = Term{1};
+    group.promised_timeline = Timeline{1};
     group.nodes = {node(1, NodeState::single)};
     group.nodes[0].reported = NodeState::init;
     group.nodes[0].reported_seq = 0;
@@ -484,7 +499,9 @@ TEST_CASE("every pair of reported and goal that the monitor can produce has a pl
   for (const NodeState state :
        {NodeState::single, NodeState::wait_primary, NodeState::primary, NodeState::draining, NodeState::demote_timeout,
         NodeState::demoted, NodeState::wait_standby, NodeState::catchingup, NodeState::secondary,
-        NodeState::prepare_promotion, NodeState::stop_replication, NodeState::report_lsn, NodeState::dropped}) {
+        NodeState::prepare_promotion, NodeState::stop_replication, NodeState::report_lsn, NodeState::dropped,
+        NodeState::join_secondary, NodeState::apply_settings, NodeState::prepare_maintenance,
+        NodeState::wait_maintenance, NodeState::maintenance}) {
     INFO(to_string(state));
     CHECK(goals.contains(state));
   }

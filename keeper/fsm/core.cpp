@@ -1,0 +1,310 @@
+#include "keeper/fsm/core.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "keeper/fsm/fence.hpp"
+
+namespace pgvigil::keeper {
+
+namespace {
+
+constexpr Millis first_retry{100};
+constexpr Millis last_retry{5000};
+constexpr Millis idle{1000};
+// After a crash of a primary's PostgreSQL the monitor may prefer a failover; it decides well within this time.
+constexpr Millis failover_first{500};
+// PostgreSQL that has not answered for this long does not answer.
+constexpr Millis answer_limit{2000};
+// A standby that does not stream looks whether its data still fits its upstream.
+constexpr Millis streaming_patience{5000};
+
+bool must_run(NodeState state) {
+  return takes_writes(state) || runs_as_standby(state);
+}
+
+}  // namespace
+
+Core::Core(KeeperState state, bool pg_running, Millis now)
+    : state_(std::move(state)), pg_running_(pg_running), streaming_at_(now), began_(now), standby_contact_(now) {}
+
+bool Core::converged() const {
+  return state_.reported == state_.goal.state && state_.reported_seq == state_.goal.seq;
+}
+
+const Peer* Core::upstream() const {
+  if (!state_.goal.upstream) return nullptr;
+  const auto found = std::find_if(state_.peers.begin(), state_.peers.end(),
+                                  [&](const Peer& peer) { return peer.id == *state_.goal.upstream; });
+  return found == state_.peers.end() ? nullptr : &*found;
+}
+
+Report Core::report(Millis now) const {
+  Report report;
+  report.node = state_.node;
+  report.state = state_.reported;
+  report.term = state_.term;
+  report.goal_seq = state_.reported_seq;
+  report.pg_running = pg_running_;
+  report.pg_responding = pg_running_ && pg_answering_ && now - pg_answered_ < answer_limit;
+  report.timeline = std::max(state_.timeline, facts_.timeline);
+  report.lsn = pg_running_ ? facts_.lsn : final_lsn_.value_or(Lsn{});
+  report.history = facts_.history;
+  report.names_version = names_version_;
+  report.upstream = upstream_sight_;
+  report.streaming = pg_running_ && facts_.streaming;
+  report.reason = reason_;
+  report.system_identifier = facts_.system_identifier;
+  return report;
+}
+
+Core::Save Core::answered(const Goal& goal, Millis sent, Millis now) {
+  const Goal& held = state_.goal;
+  // An answer that was overtaken by a later one. It proves no contact: the monitor of that answer may be gone.
+  if (goal.term < state_.term || (goal.term == state_.term && goal.seq < held.seq)) return Save::no;
+  monitor_contact_ = sent;
+  const bool moved = goal.state != held.state || goal.term != held.term || goal.seq != held.seq;
+  const bool details = goal.names != held.names || goal.names_version != held.names_version ||
+                       goal.upstream != held.upstream || goal.lease_seconds != held.lease_seconds ||
+                       goal.promised_timeline != held.promised_timeline;
+  const bool floor = goal.wal_floor != held.wal_floor;
+  if (!moved && !details) {
+    if (floor) state_.goal.wal_floor = goal.wal_floor;  // not worth a write: it is told again
+    return Save::no;
+  }
+  state_.goal = goal;
+  state_.term = goal.term;
+  if (takes_writes(goal.state) && !takes_writes(state_.reported)) state_.own_timeline = goal.promised_timeline;
+  if (details) dirty_ = true;
+  if (retry_.count() > 0) retry_ = first_retry;  // a new order ends the patience with the old one
+  retry_at_ = now;
+  return Save::yes;
+}
+
+Core::Save Core::learned_peers(std::vector<Peer> peers, std::int64_t version) {
+  state_.peers = std::move(peers);
+  state_.peers_version = version;
+  dirty_ = true;
+  return Save::yes;
+}
+
+bool Core::in_contact(Millis now) const {
+  return monitor_contact_ && now - *monitor_contact_ < lease();
+}
+
+Core::Seen Core::saw(const LocalFacts& facts, Millis now) {
+  Seen seen;
+  const bool was_answering = std::exchange(pg_answering_, true);
+  pg_answered_ = now;
+  seen.news = !was_answering || facts.streaming != facts_.streaming || facts.in_recovery != facts_.in_recovery ||
+              facts.timeline != facts_.timeline || facts.history != facts_.history ||
+              (urgent() && facts.lsn != facts_.lsn);
+  facts_ = facts;
+  pg_running_ = true;
+  crashed_at_.reset();
+  if (facts.streaming) {
+    streaming_at_ = now;
+    if (!facts.in_recovery) standby_contact_ = now;
+  }
+  if (facts.timeline > state_.timeline) {
+    state_.timeline = facts.timeline;
+    seen.save = Save::yes;
+  }
+  const bool standby = runs_as_standby(state_.reported) || state_.reported == NodeState::maintenance;
+  const bool ordered = takes_writes(state_.goal.state) || facts.timeline == state_.own_timeline;
+  if (!facts.in_recovery && standby && !ordered && !state_.foreign_promotion) {
+    state_.foreign_promotion = true;
+    seen.save = Save::yes;
+    seen.news = true;
+  }
+  return seen;
+}
+
+bool Core::saw_process(bool running, Millis now) {
+  if (running == pg_running_) return false;
+  pg_running_ = running;
+  if (running) {
+    final_lsn_.reset();
+  } else {
+    pg_answering_ = false;
+    facts_.streaming = false;
+    crashed_at_ = now;
+    dirty_ = true;
+  }
+  return true;
+}
+
+bool Core::saw_silence(Millis now) {
+  if (!pg_answering_ || now - pg_answered_ < answer_limit) return false;
+  pg_answering_ = false;
+  return true;
+}
+
+bool Core::saw_upstream(UpstreamSight sight) {
+  return std::exchange(upstream_sight_, sight) != sight;
+}
+
+bool Core::urgent() const {
+  return !converged() || state_.reported == NodeState::prepare_promotion || state_.reported == NodeState::catchingup ||
+         state_.reported == NodeState::join_secondary || state_.reported == NodeState::report_lsn;
+}
+
+bool Core::asynchronous() const {
+  return state_.goal.names.asynchronous() || names_version_ != state_.goal.names_version;
+}
+
+bool Core::crashed() const {
+  return must_run(state_.goal.state) && !pg_running_;
+}
+
+Core::Work Core::next(Millis now) {
+  Work work;
+  if (plan_ && (plan_seq_ != state_.goal.seq || plan_term_ != state_.term)) plan_.reset();  // a new order
+  if (plan_) {
+    if (at_ == plan_->size()) return {Work::Kind::settle, Step::start, Millis{0}};
+    return {Work::Kind::step, (*plan_)[at_], Millis{0}};
+  }
+  if (now < retry_at_) {
+    work.again = std::min(idle, retry_at_ - now);
+    return work;
+  }
+  const bool following = state_.goal.state == NodeState::catchingup || state_.goal.state == NodeState::join_secondary;
+  if (following && converged() && upstream() != nullptr && now - streaming_at_ >= streaming_patience) {
+    streaming_at_ = now;
+    dirty_ = true;
+  }
+  if (converged() && !dirty_ && !crashed()) {
+    work.again = idle;
+    return work;
+  }
+  if (state_.goal.seq == 0) return work;  // nothing was ordered yet
+  if (fenced_) {
+    if (!in_contact(now)) return work;
+    fenced_ = false;
+  }
+  if (crashed() && crashed_at_ && converged() && takes_writes(state_.reported) && !asynchronous() && monitor_contact_ &&
+      now - *crashed_at_ < failover_first) {
+    work.again = failover_first - (now - *crashed_at_);
+    return work;
+  }
+  plan_ = plan(state_.reported, state_.goal.state);
+  if (!plan_) {
+    failed("there is no way from " + std::string(to_string(state_.reported)) + " to " +
+               std::string(to_string(state_.goal.state)),
+           now);
+    work.again = retry_;
+    return work;
+  }
+  at_ = 0;
+  plan_seq_ = state_.goal.seq;
+  plan_term_ = state_.term;
+  dirty_ = false;
+  return next(now);
+}
+
+void Core::done() {
+  if (plan_) ++at_;
+}
+
+void Core::failed(std::string reason, Millis now) {
+  plan_.reset();
+  dirty_ = true;
+  retry_ = retry_.count() == 0 ? first_retry : std::min(retry_ * 2, last_retry);
+  retry_at_ = now + retry_;
+  reason_ = std::move(reason);
+}
+
+Core::Save Core::settled(std::optional<Lsn> end_of_wal, Millis) {
+  // An order that came meanwhile: what was reached is not what is wanted any more.
+  const bool stale = !plan_ || plan_seq_ != state_.goal.seq || plan_term_ != state_.term;
+  plan_.reset();
+  if (!pg_running_) final_lsn_ = end_of_wal;
+  if (stale) return Save::no;
+  retry_ = retry_at_ = Millis{0};
+  reason_.clear();
+  if (facts_.timeline > state_.timeline) state_.timeline = facts_.timeline;
+  if (converged()) return Save::no;
+  state_.reported = state_.goal.state;
+  state_.reported_seq = state_.goal.seq;
+  return Save::yes;
+}
+
+void Core::refresh_stopped(const std::string& system_identifier, const WalPosition& position) {
+  pg_running_ = pg_answering_ = false;
+  facts_.streaming = false;
+  facts_.system_identifier = system_identifier;
+  facts_.timeline = position.timeline;
+  facts_.history = position.history;
+}
+
+void Core::started(Millis now) {
+  standby_contact_ = now;  // standbys get the length of a lease to find this primary
+  streaming_at_ = now;
+  pg_running_ = pg_answering_ = true;
+  pg_answered_ = now;
+  crashed_at_.reset();
+  final_lsn_.reset();
+}
+
+Core::Save Core::copied() {
+  state_.foreign_promotion = false;
+  state_.timeline = Timeline{};
+  return Save::yes;
+}
+
+std::optional<std::string> Core::no_start(bool as_standby, bool copy_unfinished, Millis now) const {
+  if (fenced_) return "fenced: no contact with the monitor";
+  if (copy_unfinished) return "PGDATA is an unfinished copy; it is copied again as soon as there is a primary";
+  if (as_standby || !takes_writes(state_.goal.state) || state_.goal.state == NodeState::single || in_contact(now)) {
+    return std::nullopt;
+  }
+  // Without the monitor's word only the fence by quorum makes it safe to write; give the monitor a chance to say so
+  // first.
+  if (!state_.goal.names.asynchronous() && now - began_ >= lease()) return std::nullopt;
+  return "waits for the monitor's word before it starts as a primary";
+}
+
+std::optional<std::string> Core::no_promotion(Millis now) const {
+  if (state_.goal.state == NodeState::single || in_contact(now) || !state_.goal.names.asynchronous()) {
+    return std::nullopt;
+  }
+  return "waits for the monitor's word before it is promoted";
+}
+
+std::optional<std::string> Core::no_vote() const {
+  if (!state_.foreign_promotion) return std::nullopt;
+  return "PostgreSQL was promoted here by somebody else: this node has to be copied again and cannot take over";
+}
+
+std::optional<std::string> Core::must_fence(Millis now) const {
+  if (!pg_running_ || facts_.in_recovery) return std::nullopt;
+  Contact contact;
+  // A promotion may have happened and not been reported.
+  contact.state = takes_writes(state_.reported) ? state_.reported : state_.goal.state;
+  contact.asynchronous = asynchronous();
+  contact.monitor_age = now - monitor_contact_.value_or(began_);
+  contact.standby_age = now - standby_contact_;
+  contact.lease = lease();
+  const auto why = keeper::must_fence(contact);
+  return why ? std::optional<std::string>(*why) : std::nullopt;
+}
+
+void Core::fenced(const std::string& why) {
+  fenced_ = true;
+  reason_ = "fenced: " + why;
+}
+
+std::optional<Core::NamesToConfirm> Core::names_to_confirm() const {
+  const bool due = takes_writes(state_.reported) && takes_writes(state_.goal.state) && pg_running_ && pg_answering_ &&
+                   !facts_.in_recovery && names_version_ != state_.goal.names_version;
+  if (!due) return std::nullopt;
+  return NamesToConfirm{state_.goal.names, state_.goal.names_version};
+}
+
+bool Core::names_confirmed(std::int64_t version) {
+  if (state_.goal.names_version != version) return false;
+  names_version_ = version;
+  return true;
+}
+
+}  // namespace pgvigil::keeper

@@ -1,0 +1,151 @@
+// The keeper's mind: everything that it decides, and nothing that it does. The service feeds it with what it sees and hears
+// and carries out what it says; the simulator does the same with models. Pure but for its own state: `now` is an argument,
+// milliseconds of any monotonic clock.
+#pragma once
+#include <chrono>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/model/goal.hpp"
+#include "keeper/fsm/plan.hpp"
+
+namespace pgvigil::keeper {
+
+using Millis = std::chrono::milliseconds;
+
+// What a keeper must not forget. On disk before anything is done or answered because of it.
+struct KeeperState {
+  NodeId node;
+  std::string name;
+  NodeState reported{NodeState::init};
+  std::int64_t reported_seq{0};
+  Term term;          // the highest promised; orders of an older one are refused
+  Goal goal;          // the last one accepted
+  Timeline timeline;  // the highest that WAL was received or written on
+  // The timeline that a promotion ordered by the monitor may have begun here.
+  Timeline own_timeline;
+  bool foreign_promotion{false};  // PostgreSQL was promoted here by somebody else
+  std::vector<Peer> peers;
+  std::int64_t peers_version{-1};
+};
+
+// What PostgreSQL said of itself.
+struct LocalFacts {
+  bool in_recovery{false};
+  bool streaming{false};     // standby: walreceiver streams; primary: a registered standby streams
+  bool has_receiver{false};  // standby: a walreceiver process exists
+  // Standby: all WAL that is here has been read, so that `lsn` will not grow by itself. It grows while a restarted
+  // standby replays what it had received before.
+  bool settled{true};
+  Timeline timeline;
+  Lsn lsn;  // primary: flushed; standby: the most received (flushed) or replayed
+  History history;
+  std::string system_identifier;
+  std::string names_in_force;  // synchronous_standby_names as a new session sees it
+};
+
+class Core {
+ public:
+  Core(KeeperState state, bool pg_running, Millis now);
+
+  const KeeperState& state() const { return state_; }
+  const Goal& goal() const { return state_.goal; }
+  const LocalFacts& facts() const { return facts_; }
+  bool converged() const;
+  // The node to stream from; nullptr when there is none, or it is not known yet.
+  const Peer* upstream() const;
+
+  // --- The monitor. Functions that return Save say whether state() has to be on disk before anything else is done.
+  enum class Save { no, yes };
+  Report report(Millis now) const;
+  // The answer to a report that was sent at `sent`.
+  Save answered(const Goal& goal, Millis sent, Millis now);
+  Save learned_peers(std::vector<Peer> peers, std::int64_t version);
+  bool in_contact(Millis now) const;  // an answered report is younger than the lease
+  std::optional<Millis> contact() const { return monitor_contact_; }
+
+  // --- What PostgreSQL does. True: worth a report at once.
+  struct Seen {
+    bool news{false};
+    Save save{Save::no};
+  };
+  Seen saw(const LocalFacts& facts, Millis now);
+  bool saw_process(bool running, Millis now);
+  bool saw_silence(Millis now);  // no answer to a query
+  bool saw_upstream(UpstreamSight sight);
+  // The monitor waits for the next figures of this node.
+  bool urgent() const;
+
+  // --- Carrying the goal out.
+  struct Work {
+    enum class Kind { nothing, step, settle } kind{Kind::nothing};
+    Step step{Step::start};
+    Millis again{1000};  // nothing: ask again after this, or when something happens
+  };
+  Work next(Millis now);
+  void done();
+  void failed(std::string reason, Millis now);
+  // After the last step, with facts (or the end of WAL of a stopped PostgreSQL) from after it.
+  Save settled(std::optional<Lsn> end_of_wal, Millis now);
+  void refresh_stopped(const std::string& system_identifier, const WalPosition& position);
+  void started(Millis now);
+  // Something that the plan of the present state has to see to.
+  void disturb() { dirty_ = true; }
+  void progress(std::string words) { reason_ = std::move(words); }
+  // Copied or rewound: whatever was here before is gone.
+  Save copied();
+  // Why PostgreSQL may not be started now; nullopt when it may.
+  std::optional<std::string> no_start(bool as_standby, bool copy_unfinished, Millis now) const;
+  // The same for a promotion: the order may be old by now.
+  std::optional<std::string> no_promotion(Millis now) const;
+  // Why this node may not vote; nullopt when it may.
+  std::optional<std::string> no_vote() const;
+
+  // --- The fence and the names.
+  std::optional<std::string> must_fence(Millis now) const;
+  void fenced(const std::string& why);
+  struct NamesToConfirm {
+    SyncNames names;
+    std::int64_t version{0};
+  };
+  std::optional<NamesToConfirm> names_to_confirm() const;
+  bool names_confirmed(std::int64_t version);  // false: they are not wanted any more
+
+  bool pg_running() const { return pg_running_; }
+  bool pg_answering() const { return pg_answering_; }
+  const std::string& reason() const { return reason_; }
+
+ private:
+  bool asynchronous() const;
+  bool crashed() const;
+  Millis lease() const { return std::chrono::seconds{state_.goal.lease_seconds}; }
+
+  KeeperState state_;
+  // What PostgreSQL was last seen to do.
+  bool pg_running_{false};
+  bool pg_answering_{false};
+  Millis pg_answered_{0};
+  std::optional<Millis> crashed_at_;
+  LocalFacts facts_;
+  Millis streaming_at_{0};
+  std::optional<Lsn> final_lsn_;   // end of WAL of a cleanly stopped PostgreSQL
+  std::int64_t names_version_{0};  // of the names in force and satisfied
+  UpstreamSight upstream_sight_{UpstreamSight::unknown};
+  std::string reason_;
+  // Contact.
+  Millis began_;
+  std::optional<Millis> monitor_contact_;  // when the last answered report was sent
+  Millis standby_contact_;
+  bool fenced_{false};
+  // The plan at work.
+  std::optional<Plan> plan_;
+  std::size_t at_{0};
+  std::int64_t plan_seq_{0};
+  Term plan_term_;
+  bool dirty_{true};  // something besides the goal's state has changed: run the plan that keeps us there
+  Millis retry_{0};
+  Millis retry_at_{0};
+};
+
+}  // namespace pgvigil::keeper

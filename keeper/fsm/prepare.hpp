@@ -1,0 +1,45 @@
+// How PGDATA is made fit to stream from an upstream (rule S4). Pure: the facts have been gathered before.
+#pragma once
+#include <optional>
+#include <string>
+
+#include "common/model/history.hpp"
+
+namespace pgvigil::keeper {
+
+// Where the local history stands. `exact` is false after a crash: WAL may go on past the position.
+struct LocalPosition {
+  WalPosition position;
+  bool exact{true};
+};
+
+struct UpstreamIdentity {
+  std::string system_identifier;
+  WalPosition position;
+};
+
+struct DataDirectory {
+  bool empty{false};             // nothing in it
+  bool has_cluster{false};
+  bool copy_unfinished{false};   // a copy or a rewind was begun here and has not ended
+  bool foreign_promotion{false};  // it was promoted behind the keeper's back: its timeline's number may be somebody else's
+  std::string system_identifier;
+  LocalPosition local;
+  bool wal_available{true};      // the upstream still has the WAL from our position on
+};
+
+enum class Preparation {
+  none,         // it can stream as it is
+  rewind,       // it has WAL that the upstream's history does not have, or may have
+  base_backup,  // there is nothing to start from
+  refuse,       // see why
+};
+
+struct Prepared {
+  Preparation what{Preparation::none};
+  std::string why;
+};
+Prepared choose_preparation(const DataDirectory& directory, const UpstreamIdentity& upstream,
+                            const std::string& upstream_name);
+
+}  // namespace pgvigil::keeper

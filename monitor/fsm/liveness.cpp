@@ -1,0 +1,67 @@
+#include "monitor/fsm/liveness.hpp"
+
+namespace pgvigil::fsm {
+
+Liveness::News Liveness::look(const std::vector<Heard>& nodes, Millis now) {
+  News news;
+  std::map<NodeId, Seen> seen;
+  for (const Heard& node : nodes) {
+    const auto known = seen_.find(node.node);
+    Seen entry;
+    if (known == seen_.end()) {
+      entry.report_count = node.report_count;
+      entry.reported_at = entry.session_since = entry.streaming_at = entry.goal_at = now;
+      entry.session_open = node.session_open;
+      news.appeared.push_back(node.node);
+    } else {
+      entry = known->second;
+    }
+    if (entry.report_count != node.report_count) {
+      entry.report_count = node.report_count;
+      entry.reported_at = now;
+      entry.ever_reported = true;
+    }
+    if (entry.session_open != node.session_open) {
+      entry.session_open = node.session_open;
+      entry.session_since = now;
+      news.session_changed.push_back(node.node);
+      if (!node.session_open) news.session_closed.push_back(node.node);
+    }
+    seen.emplace(node.node, entry);
+  }
+  seen_ = std::move(seen);
+  return news;
+}
+
+void Liveness::fill_in(GroupSnapshot& group, Millis now, const std::function<ProbeView(NodeId)>& probe) {
+  for (NodeView& node : group.nodes) {
+    const auto found = seen_.find(node.id);
+    if (found == seen_.end()) continue;  // registered since the last look
+    Seen& seen = found->second;
+    if (seen.goal_seq != node.goal_seq) {
+      seen.goal_seq = node.goal_seq;
+      seen.goal_at = seen.streaming_at = now;
+    }
+    if (node.streaming) seen.streaming_at = now;
+    node.ever_reported = seen.ever_reported;
+    node.report_age = now - seen.reported_at;
+    node.session_open = seen.session_open;
+    node.session_closed_for = seen.session_open ? Millis{0} : now - seen.session_since;
+    node.not_streaming_for = now - seen.streaming_at;
+    node.goal_age = now - seen.goal_at;
+    const ProbeView view = probe(node.id);
+    node.probe = view.result;
+    if (view.result != ProbeResult::unknown) {
+      node.probe_age = now - view.at;
+      node.probe_not_good_for = now - view.last_good;
+    }
+  }
+  if (group.request) {
+    const auto [first, is_new] = requests_.try_emplace(group.request->id, now);
+    group.request->age = now - first->second;
+    // One group has one request at a time; the old ones of all groups are forgotten now and then.
+    if (is_new && requests_.size() > 1000) requests_.erase(requests_.begin());
+  }
+}
+
+}  // namespace pgvigil::fsm

@@ -1,0 +1,53 @@
+// Ages: how long ago the monitor process has heard what of whom, by its own monotonic clock. Pure: `now` is an argument.
+// They begin at zero with the process; nothing of them is stored.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "common/model/group.hpp"
+
+namespace pgvigil::fsm {
+
+// What is read of every node on every look.
+struct Heard {
+  NodeId node;
+  std::int64_t report_count{0};  // grows with every report; never by a clock
+  bool session_open{false};
+};
+
+struct ProbeView {
+  ProbeResult result{ProbeResult::unknown};
+  Millis at{0};         // of the result
+  Millis last_good{0};  // or when the probing began
+};
+
+class Liveness {
+ public:
+  struct News {
+    std::vector<NodeId> appeared;
+    std::vector<NodeId> session_changed;
+    std::vector<NodeId> session_closed;
+  };
+  News look(const std::vector<Heard>& nodes, Millis now);
+  // The ages of all nodes of the group, and of its request.
+  void fill_in(GroupSnapshot& group, Millis now, const std::function<ProbeView(NodeId)>& probe);
+
+ private:
+  struct Seen {
+    std::int64_t report_count{-1};
+    Millis reported_at{0};
+    bool ever_reported{false};
+    bool session_open{false};
+    Millis session_since{0};
+    Millis streaming_at{0};
+    std::int64_t goal_seq{-1};
+    Millis goal_at{0};
+  };
+  std::map<NodeId, Seen> seen_;
+  std::map<std::int64_t, Millis> requests_;  // first seen
+};
+
+}  // namespace pgvigil::fsm
