@@ -158,6 +158,23 @@ json::array Follower::wait_settled() {
   return nodes_;
 }
 
+json::array Follower::wait_node(std::int64_t node, const std::vector<std::string>& states) {
+  nodes_ = monitor_.current_state(formation_, group_);
+  show_changes();
+  for (;;) {
+    const auto found = std::find_if(nodes_.begin(), nodes_.end(),
+                                    [node](const json::value& row) { return integer_of(row, "node_id") == node; });
+    if (found == nodes_.end()) throw UserError(ExitCode::bad_arguments, "the node has left the formation");
+    const bool there = std::find(states.begin(), states.end(), cell(*found, "current_group_state")) != states.end();
+    if (there && converged(*found)) return nodes_;
+    if (step()) continue;
+    throw UserError(ExitCode::internal,
+                    cell(*found, "nodename") + " is still " + cell(*found, "current_group_state") + " after " +
+                        std::to_string(limit_.count()) + " s",
+                    "`pgvigil show why` tells what it waits for; it goes on by itself");
+  }
+}
+
 void Follower::wait_gone(std::int64_t node) {
   const auto is_it = [node](const json::value& row) { return integer_of(row, "node_id") == node; };
   nodes_ = monitor_.current_state(formation_, group_);

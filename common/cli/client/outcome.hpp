@@ -26,6 +26,8 @@ class Follower {
   std::string wait_decision(std::int64_t request);
   // Waits until the group is settled; UserError(internal) when time runs out.
   json::array wait_settled();
+  // Until the node has reached one of the states.
+  json::array wait_node(std::int64_t node, const std::vector<std::string>& states);
   // Waits until there is no such node any more.
   void wait_gone(std::int64_t node);
 

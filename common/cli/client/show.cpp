@@ -1,6 +1,8 @@
 // What there is: states, events, settings.
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "common/cli/client/commands.hpp"
 #include "common/cli/client/context.hpp"
 #include "common/cli/client/local.hpp"
@@ -51,7 +53,9 @@ int show_state(const Args& args) {
   std::string last;
   for (;;) {
     const json::array nodes = monitor.current_state(formation, group);
-    const std::string seen = args.has("json") ? json::serialize(without_ages(nodes)) : state_table(nodes);
+    const json::array why = monitor.rows("pgvigil.why($1::text, $2::int)", {formation, group_param(group)});
+    const std::string seen =
+        args.has("json") ? json::serialize(without_ages(nodes)) : state_table(nodes) + advice_text(why);
     if (seen != last) {
       if (watch && !args.has("json")) begin_picture();
       print(!args.has("json") ? seen : watch ? json::serialize(nodes) + "\n" : cli::pretty(nodes));
@@ -92,6 +96,25 @@ int show_events(const Args& args) {
     monitor.wait_event(pg::Millis{5000});
     events = events_of(monitor, args, 1000);
   }
+}
+
+int show_why(const Args& args) {
+  Monitor monitor(args);
+  json::array rows = monitor.rows("pgvigil.why($1::text, $2::int)", {formation_of(args), group_param(group_of(args))});
+  if (args.has("name")) {
+    const std::int64_t id = integer_of(find_node(monitor.current_state(formation_of(args), std::nullopt), args), "node_id");
+    rows.erase(std::remove_if(rows.begin(), rows.end(),
+                              [id](const json::value& row) {
+                                return row.at("node_id").is_null() || integer_of(row, "node_id") != id;
+                              }),
+               rows.end());
+  }
+  if (args.has("json")) {
+    print_json(rows);
+    return 0;
+  }
+  print(why_text(rows));
+  return 0;
 }
 
 int show_names(const Args& args) {
@@ -148,6 +171,12 @@ std::vector<Command> show_commands() {
        monitor_options({group_option(), count, watch_option}),
        {},
        show_events},
+      {"show why",
+       "for every node that is not where it should be: the rule, what it waits for, since when",
+       monitor_options({group_option(), Option{"name", "NODE", "only this node"}}),
+       {},
+       show_why,
+       "The row without a name is the group as a whole. What an operator could do stands below it."},
       {"show settings", "the settings of a formation and of its nodes", monitor_options(), {}, show_settings},
       {"show standby-names",
        "synchronous_standby_names of a group's primary",

@@ -62,6 +62,31 @@ std::string state_table(const json::array& nodes) {
   return table.text() + (reasons.empty() ? "" : reasons + "\n");
 }
 
+std::string why_text(const json::array& rows) {
+  if (rows.empty()) return "Every node is where it should be.\n";
+  cli::Table table({"Name", "Reported -> Assigned", "Rule", "Since", "Waiting for"});
+  for (const json::value& row : rows) {
+    const std::string rule = cell(row, "rule");
+    const std::string name = cell(row, "nodename");
+    table.add({name.empty() ? "group " + cell(row, "group_id") : name,
+               name.empty() ? "" : cell(row, "current_group_state") + " -> " + cell(row, "assigned_group_state"),
+               rule == "0" ? "-" : rule, short_time(cell(row, "since")), cell(row, "waiting_for")});
+  }
+  return table.text() + advice_text(rows);
+}
+
+std::string advice_text(const json::array& rows) {
+  std::string text;
+  for (const json::value& row : rows) {
+    const std::string command = cell(row, "command");
+    if (command.empty()) continue;
+    const std::string name = cell(row, "nodename");
+    text += "\n " + (name.empty() ? "group " + cell(row, "group_id") : name) + ": " + cell(row, "waiting_for") + "\n   " +
+            command;
+  }
+  return text.empty() ? text : text + "\n";
+}
+
 std::string event_table(const json::array& events) {
   if (events.empty()) return "There are no events.\n";
   cli::Table table({"Event Time", "Id", "Name", "Reported -> Assigned", "Rule", "Description"});

@@ -8,6 +8,9 @@ namespace pgvigil::client {
 namespace json = boost::json;
 
 std::string state_table(const json::array& nodes);  // and below it, one line for each node that is held up by something
+// Rows of pgvigil.why(): all of them as a table; only those where an operator can do something.
+std::string why_text(const json::array& rows);
+std::string advice_text(const json::array& rows);
 std::string event_table(const json::array& events);
 std::string event_line(const json::value& event);
 
