@@ -237,7 +237,8 @@ void Core::refresh_stopped(const std::string& system_identifier, const WalPositi
   facts_.history = position.history;
 }
 
-void Core::started(Millis now) {
+void Core::started(bool as_standby, Millis now) {
+  facts_.in_recovery = as_standby;  // until it is seen
   standby_contact_ = now;  // standbys get the length of a lease to find this primary
   streaming_at_ = now;
   pg_running_ = pg_answering_ = true;

@@ -89,7 +89,7 @@ class Core {
   // After the last step, with facts (or the end of WAL of a stopped PostgreSQL) from after it.
   Save settled(std::optional<Lsn> end_of_wal, Millis now);
   void refresh_stopped(const std::string& system_identifier, const WalPosition& position);
-  void started(Millis now);
+  void started(bool as_standby, Millis now);
   // Something that the plan of the present state has to see to.
   void disturb() { dirty_ = true; }
   void progress(std::string words) { reason_ = std::move(words); }

@@ -157,7 +157,7 @@ asio::awaitable<void> Keeper::start() {
   const bool as_standby = postgres::has_standby_signal(instance_.settings().pgdata);
   if (const auto refusal = core_.no_start(as_standby, copy_unfinished(node_), now())) throw Error(*refusal);
   co_await instance_.start(std::chrono::seconds{node_.config.start});
-  core_.started(now());
+  core_.started(as_standby, now());
 }
 
 asio::awaitable<void> Keeper::stop_postgres(postgres::StopMode mode) {

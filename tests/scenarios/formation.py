@@ -218,7 +218,10 @@ class Formation:
                 if row["current_group_state"] in states and row["assigned_group_state"] == row["current_group_state"]]
 
     def primary(self):
-        names = self.in_state("primary", "wait_primary", "single")
+        """The node that takes writes, also while it changes from one writing state to another."""
+        writing = ("single", "wait_primary", "primary", "apply_settings")
+        names = [name for name, row in self.state().items()
+                 if row["current_group_state"] in writing and row["assigned_group_state"] in writing]
         return self.node(names[0]) if len(names) == 1 else None
 
     def secondary(self):
