@@ -15,6 +15,10 @@ CREATE OR REPLACE FUNCTION pgvigil.takes_writes(state text) RETURNS boolean LANG
   SELECT state IN ('single', 'wait_primary', 'primary', 'apply_settings')
 $$;
 
+CREATE OR REPLACE FUNCTION pgvigil.runs_as_standby(state text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+  SELECT state IN ('catchingup', 'secondary', 'prepare_promotion', 'stop_replication', 'report_lsn', 'fast_forward', 'join_secondary', 'wait_maintenance')
+$$;
+
 CREATE OR REPLACE FUNCTION pgvigil.record_event(f text, g integer, n pgvigil.node, event_term bigint, rule_no integer, rule_word text, words text)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -52,7 +56,10 @@ BEGIN
   END IF;
   RETURN jsonb_build_object(
     'state', n.goal_state, 'term', gr.term, 'seq', n.goal_seq,
-    'names', CASE WHEN own THEN last_names - 'by' ELSE '{"required": 0, "members": []}'::jsonb END,
+    -- Standbys of a group that never writes alone hold a list that nobody can satisfy (keeper/fsm/core.hpp, must_arm()).
+    'names', CASE WHEN own THEN last_names - 'by'
+                  WHEN pgvigil.runs_as_standby(n.goal_state) AND (SELECT number_sync_standbys > 0 FROM pgvigil.formation WHERE name = n.formation)
+                  THEN '{"required": 1, "members": [0]}'::jsonb ELSE '{"required": 0, "members": []}'::jsonb END,
     'names_version', CASE WHEN own THEN gr.names_version ELSE 0 END,
     'peers_version', gr.peers_version, 'upstream', source, 'promised_timeline', gr.timeline, 'wal_floor', coalesce(floor, '0/0'),
     'lease_seconds', (SELECT lease_ms / 1000 FROM pgvigil.formation WHERE name = n.formation));
@@ -172,13 +179,14 @@ BEGIN
     PERFORM pgvigil.refuse(format('node %s has promised term %s, but the group is at term %s', n.name, promised_term, gr.term),
                            'this monitor was restored from an old backup; restore a newer one');
   END IF;
+  -- Late news of an older order must undo nothing, neither the state nor the LSN that a vote has told.
+  IF (promised_term, seq) < (n.reported_term, n.reported_seq) THEN RETURN pgvigil.goal_of(n, gr); END IF;
   IF seq > n.goal_seq THEN PERFORM pgvigil.refuse(format('node %s reports on order %s, which was never given', n.name, seq)); END IF;
   IF identity IS NOT NULL AND gr.system_identifier IS NOT NULL AND identity <> gr.system_identifier AND state <> 'dropped' THEN
     PERFORM pgvigil.refuse(format('node %s is of system %s, but the group is of system %s', n.name, identity, gr.system_identifier));
   END IF;
   IF (state, promised_term, seq, names_confirmed) IS DISTINCT FROM (n.reported_state, n.reported_term, n.reported_seq, n.names_version)
      OR (identity IS NOT NULL AND n.system_identifier IS DISTINCT FROM identity) THEN
-    -- Late news of an older order must not undo newer news.
     UPDATE pgvigil.node SET reported_state = state, reported_term = promised_term, reported_seq = seq, names_version = names_confirmed,
                             system_identifier = coalesce(identity, system_identifier),
                             state_since = CASE WHEN reported_state <> state THEN now() ELSE state_since END

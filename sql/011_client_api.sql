@@ -98,7 +98,12 @@ BEGIN
   SELECT * INTO n FROM pgvigil.node WHERE id = target;
   IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', target), 'pgvigil show state lists them', 'PV404'); END IF;
   IF NOT coalesce(force, false) THEN RETURN pgvigil.ask(n.formation, n.group_id, 'drop_node', n.id, false); END IF;
-  UPDATE pgvigil.grp SET peers_version = peers_version + 1 WHERE formation = n.formation AND group_id = n.group_id RETURNING * INTO gr;
+  PERFORM FROM pgvigil.grp WHERE formation = n.formation AND group_id = n.group_id FOR UPDATE;
+  SELECT * INTO n FROM pgvigil.node WHERE id = target;
+  IF NOT FOUND THEN RETURN NULL; END IF;
+  -- What a removed node still does belongs to an older term than whatever follows.
+  UPDATE pgvigil.grp SET peers_version = peers_version + 1, term = term + 1
+  WHERE formation = n.formation AND group_id = n.group_id RETURNING * INTO gr;
   PERFORM pgvigil.record_event(n.formation, n.group_id, n, gr.term, 3, 'removed_by_force', n.name || ' is removed by force');
   DELETE FROM pgvigil.node WHERE id = target;
   INSERT INTO pgvigil.removed_node (node_id, formation, name) VALUES (n.id, n.formation, n.name);

@@ -13,6 +13,10 @@ SyncNames normalized(SyncNames names) {
   return names;
 }
 
+SyncNames nobody() {
+  return {1, {NodeId{0}}};
+}
+
 std::string standby_name(NodeId node) {
   return "pgvigil_standby_" + std::to_string(node.value);
 }

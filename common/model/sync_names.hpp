@@ -21,6 +21,10 @@ struct SyncNames {
 
 SyncNames normalized(SyncNames names);
 
+// A list that nobody can satisfy: what standbys hold while number_sync_standbys > 0, so that a promotion begins with
+// commits that wait.
+SyncNames nobody();
+
 // The application_name with which a node's walreceiver connects, and the name of its slot: "pgvigil_standby_7".
 std::string standby_name(NodeId node);
 // The value for synchronous_standby_names: "" or "ANY 1 (pgvigil_standby_2, pgvigil_standby_3)".

@@ -75,9 +75,9 @@ postgres::Settings primary_settings(const Node& node, const SyncNames& names) {
   return settings;
 }
 
-postgres::Settings standby_settings(const Node& node, const Peer* upstream) {
+postgres::Settings standby_settings(const Node& node, const Peer* upstream, const SyncNames& names) {
   auto settings = common_settings(node);
-  settings["synchronous_standby_names"] = "";
+  settings["synchronous_standby_names"] = to_guc(names);
   settings["primary_conninfo"] = upstream == nullptr ? "" : peer_conninfo(node, *upstream, replication_role, "");
   return settings;
 }

@@ -31,7 +31,7 @@ std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, 
 
 // The whole of pgvigil's settings file for either role. `upstream` nullptr: no primary_conninfo.
 postgres::Settings primary_settings(const Node& node, const SyncNames& names);
-postgres::Settings standby_settings(const Node& node, const Peer* upstream);
+postgres::Settings standby_settings(const Node& node, const Peer* upstream, const SyncNames& names);
 // One entry for each role and peer, and the monitor's probe.
 std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers);
 

@@ -49,6 +49,9 @@ Report Core::report(Millis now) const {
   report.pg_responding = pg_running_ && pg_answering_ && now - pg_answered_ < answer_limit;
   report.timeline = std::max(state_.timeline, facts_.timeline);
   report.lsn = pg_running_ ? facts_.lsn : final_lsn_.value_or(Lsn{});
+  // A vote whose server has been restarted reads its WAL again: until it has, nobody may take what it has read for all.
+  const bool vote = state_.reported == NodeState::report_lsn || state_.reported == NodeState::stop_replication;
+  if (vote && (!pg_answering_ || !facts_.settled)) report.lsn = Lsn{};
   report.history = facts_.history;
   report.names_version = names_version_;
   report.upstream = upstream_sight_;
@@ -237,7 +240,18 @@ void Core::refresh_stopped(const std::string& system_identifier, const WalPositi
   facts_.history = position.history;
 }
 
-void Core::started(bool as_standby, Millis now) {
+bool Core::could_arm() const {
+  return names_set_ && !armed_ && pg_running_ && pg_answering_ && facts_.in_recovery && converged();
+}
+
+void Core::wrote_names(bool names_set) {
+  names_set_ = names_set;
+  if (!names_set) armed_ = false;
+}
+
+void Core::started(bool as_standby, bool names_set, Millis now) {
+  if (!pg_running_ || crashed_at_) armed_ = names_set;  // not when it was running all the time
+  names_set_ = names_set;
   facts_.in_recovery = as_standby;  // until it is seen
   standby_contact_ = now;  // standbys get the length of a lease to find this primary
   streaming_at_ = now;

@@ -89,7 +89,14 @@ class Core {
   // After the last step, with facts (or the end of WAL of a stopped PostgreSQL) from after it.
   Save settled(std::optional<Lsn> end_of_wal, Millis now);
   void refresh_stopped(const std::string& system_identifier, const WalPosition& position);
-  void started(bool as_standby, Millis now);
+  void started(bool as_standby, bool names_set, Millis now);
+  // Whether commits wait at all is told to the backends by the checkpointer, when it gets to reading its configuration
+  // (syncrep.c, SyncRepUpdateSyncStandbysDefined()). A promotion that is to wait for standbys must not come before that. A
+  // server that was started with a list has it; so has one that has taken a CHECKPOINT since.
+  bool must_arm() const { return !state_.goal.names.asynchronous() && !armed_; }
+  bool could_arm() const;  // in advance, while there is time
+  void wrote_names(bool names_set);
+  void armed() { armed_ = true; }
   // Something that the plan of the present state has to see to.
   void disturb() { dirty_ = true; }
   void progress(std::string words) { reason_ = std::move(words); }
@@ -138,6 +145,8 @@ class Core {
   std::optional<Millis> monitor_contact_;  // when the last answered report was sent
   Millis standby_contact_;
   bool fenced_{false};
+  bool names_set_{false};
+  bool armed_{false};
   // The plan at work.
   std::optional<Plan> plan_;
   std::size_t at_{0};

@@ -25,6 +25,7 @@ enum class Step {
   cut_off,            // no upstream, by reload; wait until the walreceiver has gone and everything received is on disk
   fetch,            // wait until all that the upstream holds has been received
   release,          // a stopped PostgreSQL would start as a standby without upstream; a running one is left alone
+  arm,              // before a promotion: PostgreSQL is told that commits wait at all
   promote,            // no-op on a primary; begins a timeline that no other promotion can have begun
   secure_timeline,    // checkpoint on the new timeline (rewinds of others need it); in the background
 };

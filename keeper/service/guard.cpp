@@ -108,6 +108,10 @@ asio::awaitable<void> Keeper::keep_slots() {
       pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
       const std::vector<Peer> peers = core_.state().peers;
       co_await maintain_slots(local, peers, core_.goal().wal_floor);
+      if (core_.could_arm()) {
+        co_await checkpoint(local);
+        core_.armed();
+      }
     } catch (const std::exception& error) {
       failure = error.what();
     }

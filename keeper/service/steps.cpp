@@ -33,6 +33,13 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
       co_await checkpoint(local);
       co_return;
     }
+    case Step::arm: {
+      if (!core_.must_arm()) co_return;
+      pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
+      co_await checkpoint(local);
+      core_.armed();
+      co_return;
+    }
     case Step::promote: {
       pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
       if (const auto refusal = core_.no_promotion(now())) throw Error(*refusal);
@@ -94,7 +101,7 @@ void Keeper::release() {
   if (core_.pg_running()) return;
   if (!instance_.has_cluster()) return;
   postgres::set_standby_signal(instance_.settings().pgdata, true);
-  write_settings(standby_settings(node_, nullptr));
+  write_settings(standby_settings(node_, nullptr, SyncNames{}));
 }
 
 asio::awaitable<void> Keeper::background_checkpoint() {
@@ -110,6 +117,7 @@ asio::awaitable<void> Keeper::background_checkpoint() {
 }
 
 void Keeper::write_settings(const postgres::Settings& settings) {
+  core_.wrote_names(!settings.at("synchronous_standby_names").empty());
   const bool changed = postgres::write_settings(instance_.settings().pgdata, instance_.config_file(), settings);
   const bool hba =
       node_.config.manage_hba && postgres::write_hba(instance_.hba_file(), hba_entries(node_, core_.state().peers));
@@ -141,7 +149,9 @@ asio::awaitable<void> Keeper::configure_standby(bool with_upstream) {
   const Peer* from = with_upstream ? core_.upstream() : nullptr;
   // A secondary whose primary has just gone keeps what it has: the monitor decides whether to cut it off.
   const bool keep = with_upstream && from == nullptr && core_.goal().state != NodeState::catchingup;
-  auto settings = standby_settings(node_, from);
+  // A writer's list is not a standby's: after a cut the next goal says what it is.
+  const SyncNames names = runs_as_standby(core_.goal().state) ? core_.goal().names : SyncNames{};
+  auto settings = standby_settings(node_, from, names);
   if (keep) {
     const auto present = postgres::read_settings(instance_.settings().pgdata);
     if (const auto conninfo = present.find("primary_conninfo"); conninfo != present.end()) {
@@ -157,7 +167,9 @@ asio::awaitable<void> Keeper::start() {
   const bool as_standby = postgres::has_standby_signal(instance_.settings().pgdata);
   if (const auto refusal = core_.no_start(as_standby, copy_unfinished(node_), now())) throw Error(*refusal);
   co_await instance_.start(std::chrono::seconds{node_.config.start});
-  core_.started(as_standby, now());
+  const auto written = postgres::read_settings(instance_.settings().pgdata);
+  const auto names = written.find("synchronous_standby_names");
+  core_.started(as_standby, names != written.end() && !names->second.empty(), now());
 }
 
 asio::awaitable<void> Keeper::stop_postgres(postgres::StopMode mode) {

@@ -1,0 +1,121 @@
+// The monitor process: liveness and decisions as in monitor/service, over the model of its database.
+#include <algorithm>
+
+#include "monitor/fsm/explain.hpp"
+#include "tests/simulation/world.hpp"
+
+namespace pgvigil::simulation {
+
+void World::wake_monitor() {
+  if (evaluation_due_) return;
+  evaluation_due_ = true;
+  at(now_ + random_.between(1, 3), Kind::evaluate);
+}
+
+ProbeResult World::probe(int node) {
+  const Postgres& p = pg(node);
+  if (!both_ways(0, node)) return ProbeResult::silent;
+  if (!p.running) return ProbeResult::refused;
+  if (now_ < p.paused_until) return ProbeResult::silent;
+  return p.accepting ? ProbeResult::good : ProbeResult::rejected;
+}
+
+void World::evaluate() {
+  evaluation_due_ = false;
+  if (!monitor_alive_ || !database_up_) return;
+  static thread_local std::vector<fsm::Heard> heard;
+  heard.clear();
+  for (const NodeView& node : store_.group.nodes) {
+    heard.push_back({node.id, store_.reports_of(node.id), !sessions_[static_cast<std::size_t>(index_of(node.id))].empty()});
+  }
+  const Millis now{now_};
+  const fsm::Liveness::News news = liveness_.look(heard, now);
+  const auto look = [&](int node) {
+    fsm::ProbeView& view = probes_[static_cast<std::size_t>(node)];
+    if (view.result == ProbeResult::unknown) view.last_good = now;
+    view.result = probe(node);
+    view.at = now;
+    if (view.result == ProbeResult::good) view.last_good = now;
+  };
+  for (const NodeId id : news.session_closed) look(index_of(id));
+  for (const NodeView& node : store_.group.nodes) {
+    const bool probed = node.reported != NodeState::init && node.reported != NodeState::wait_standby && node.reported != NodeState::dropped;
+    const fsm::ProbeView& view = probes_[static_cast<std::size_t>(index_of(node.id))];
+    const auto period = view.result == ProbeResult::good ? Millis{1000} : Millis{400};
+    if (probed && (view.result == ProbeResult::unknown || now - view.at >= period)) look(index_of(node.id));
+  }
+  liveness_.fill_in(store_.group, now, [this](NodeId id) { return probes_[static_cast<std::size_t>(index_of(id))]; });
+  const auto decision = fsm::decide(store_.group);
+  if (!decision) return;
+  apply(*decision);
+  wake_monitor();
+}
+
+void World::apply(const fsm::Decision& decision) {
+  ++outcome_.decisions;
+  outcome_.rules.insert(decision.rule);
+  if (decision.description.empty()) fail("I10: a decision without a description, rule " + std::to_string(decision.rule));
+  if (trace_) {
+    std::string text = "rule " + std::to_string(decision.rule) + " " + std::string(decision.rule_name) + ": " + decision.description;
+    for (const fsm::GoalChange& change : decision.goals) {
+      text += "; n" + std::to_string(change.node.value) + " -> " + std::string(to_string(change.goal));
+    }
+    note(text);
+  }
+  const GroupSnapshot& group = store_.group;
+  if (decision.term && decision.term->value <= group.term.value) fail("I2: the term does not grow");
+  for (const fsm::GoalChange& change : decision.goals) {
+    const NodeView* node = group.find(change.node);
+    const bool named_now = group.request && group.request->node == change.node;
+    if (node != nullptr && change.goal == NodeState::prepare_promotion && node->candidate_priority == 0 && !named_now) {
+      fail("I6: a node of priority 0 is to take over");
+    }
+    const bool promotes = node != nullptr && takes_writes(change.goal) && !takes_writes(node->reported) &&
+                          !being_demoted(node->reported) && node->reported != NodeState::init;
+    if (!promotes) continue;
+    const bool named = named_.contains(index_of(change.node)) || (group.request && group.request->node == change.node);
+    if (node->candidate_priority == 0 && !named && decision.rule != 303) fail("I6: a node of priority 0 is promoted");
+    if (node->reported == NodeState::maintenance) fail("I6: a node in maintenance is promoted");
+    if (decision.rule != 319) continue;
+    // An operator's choice: what this node does not have is given up.
+    const Postgres& p = pg(index_of(change.node));
+    for (std::size_t b = 0; b < acked_.size(); ++b) {
+      if (acked_[b] > 0) {
+        const auto kept = branches_.common(p.branch, p.flushed, static_cast<int>(b), acked_[b]);
+        if (kept < acked_[b]) chosen_by_force_.insert(static_cast<int>(b));
+        acked_[b] = std::min(acked_[b], kept);
+      }
+    }
+    for (int b = 0; b <= p.branch; ++b) chosen_by_force_.insert(b);
+  }
+  if (decision.request == fsm::RequestOutcome::accepted && group.request && group.request->kind == RequestKind::promotion &&
+      group.request->node) {
+    named_.insert(index_of(*group.request->node));
+  }
+  store_.apply(decision);
+  int writers = 0;
+  for (const NodeView& node : store_.group.nodes) writers += takes_writes(node.goal) ? 1 : 0;
+  if (writers > 1) fail("I2: two nodes are to take writes");
+  for (const NodeView& node : store_.group.nodes) {
+    const int index = index_of(node.id);
+    if (keeper_of(index).session == 0 || !usable(0, index)) continue;
+    keeper_of(index).wants_report = true;  // NOTIFY
+    wake_link(index, latency());
+  }
+}
+
+void World::monitor_tick() {
+  at(now_ + 500, Kind::monitor_tick);
+  evaluate();
+}
+
+void World::operator_asks(RequestKind kind, int node, bool allow) {
+  if (!database_up_ || store_.group.find(NodeId{node}) == nullptr) return;
+  const bool all = kind == RequestKind::failover;
+  if (store_.ask(kind, all ? std::nullopt : std::optional(NodeId{node}), allow)) {
+    if (trace_) note("an operator asks for " + std::string(to_string(kind)) + " " + std::to_string(node) + (allow ? " (allowed)" : ""));
+    wake_monitor();
+  }
+}
+
+}  // namespace pgvigil::simulation

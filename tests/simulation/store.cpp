@@ -1,0 +1,192 @@
+#include "tests/simulation/store.hpp"
+
+#include <algorithm>
+#include <tuple>
+
+namespace pgvigil::simulation {
+
+NodeView* Store::find(NodeId id) {
+  const auto found =
+      std::find_if(group.nodes.begin(), group.nodes.end(), [id](const NodeView& node) { return node.id == id; });
+  return found == group.nodes.end() ? nullptr : &*found;
+}
+
+Store::Reported Store::report(const Report& report) {
+  Reported result;
+  NodeView* node = find(report.node);
+  if (node == nullptr) {
+    if (!removed.contains(report.node.value)) return result;
+    result.answer = Answer::goal;
+    result.goal.state = NodeState::dropped;
+    result.goal.term = report.term;
+    result.goal.seq = report.goal_seq + 1;
+    return result;
+  }
+  if (report.term > group.term) return result;
+  result.answer = Answer::goal;
+  if (std::tie(report.term, report.goal_seq) < std::tie(node->reported_term, node->reported_seq)) {
+    result.goal = goal_of(*node);
+    return result;
+  }
+  if (report.goal_seq > node->goal_seq) return {};
+  const bool durable = report.state != node->reported || report.term != node->reported_term ||
+                       report.goal_seq != node->reported_seq || report.names_version != node->names_version;
+  const bool quiet = (node->goal == NodeState::single || node->goal == NodeState::wait_primary ||
+                      node->goal == NodeState::primary || node->goal == NodeState::secondary) &&
+                     node->goal == report.state;
+  result.news = durable || report.pg_running != node->pg_running || report.pg_responding != node->pg_responding ||
+                report.timeline != node->timeline || report.upstream != node->upstream ||
+                report.streaming != node->streaming || (report.lsn != node->lsn && !quiet);
+  node->reported = report.state;
+  node->reported_term = report.term;
+  node->reported_seq = report.goal_seq;
+  node->names_version = report.names_version;
+  node->pg_running = report.pg_running;
+  node->pg_responding = report.pg_responding;
+  node->timeline = report.timeline;
+  node->lsn = report.lsn;
+  node->history = report.history;
+  node->upstream = report.upstream;
+  node->streaming = report.streaming;
+  if (node->reason != report.reason) node->reason = report.reason;
+  const auto count = std::find_if(report_counts_.begin(), report_counts_.end(),
+                                  [&](const auto& entry) { return entry.first == report.node; });
+  if (count == report_counts_.end()) {
+    report_counts_.emplace_back(report.node, 1);
+  } else {
+    ++count->second;
+  }
+  result.goal = goal_of(*node);
+  return result;
+}
+
+std::int64_t Store::reports_of(NodeId id) const {
+  const auto count =
+      std::find_if(report_counts_.begin(), report_counts_.end(), [&](const auto& entry) { return entry.first == id; });
+  return count == report_counts_.end() ? 0 : count->second;
+}
+
+Goal Store::goal_of(const NodeView& node) const {
+  Goal goal;
+  goal.state = node.goal;
+  goal.term = group.term;
+  goal.seq = node.goal_seq;
+  goal.peers_version = peers_version;
+  goal.lease_seconds = static_cast<int>(group.timing.lease.count() / 1000);
+  goal.promised_timeline = group.promised_timeline;
+  if (!group.names.empty() && group.names.back().by == node.id) {
+    goal.names = group.names.back().names;
+    goal.names_version = group.names_version;
+  } else if (runs_as_standby(node.goal) && group.number_sync_standbys > 0) {
+    goal.names = nobody();
+  }
+  switch (node.goal) {
+    case NodeState::fast_forward: goal.upstream = node.source; break;
+    case NodeState::wait_standby:
+    case NodeState::catchingup:
+    case NodeState::secondary:
+    case NodeState::prepare_promotion:
+    case NodeState::demoted:
+    case NodeState::join_secondary:
+    case NodeState::wait_maintenance:
+      for (const NodeView& other : group.nodes) {
+        if (other.id == node.id) continue;
+        if (takes_writes(other.goal)) {
+          goal.upstream = other.id;
+          break;
+        }
+        const bool leaving = other.goal == NodeState::draining || other.goal == NodeState::prepare_maintenance;
+        if (leaving && !goal.upstream) goal.upstream = other.id;
+      }
+      break;
+    default: break;
+  }
+  return goal;
+}
+
+std::vector<Peer> Store::peers_of(NodeId self) const {
+  std::vector<Peer> peers;
+  for (const NodeView& node : group.nodes) {
+    if (node.id == self || node.goal == NodeState::dropped) continue;
+    Peer peer;
+    peer.id = node.id;
+    peer.is_primary = takes_writes(node.goal);
+    peers.push_back(peer);
+  }
+  return peers;
+}
+
+bool Store::add_node(NodeId id, int priority, bool quorum) {
+  const bool first = group.nodes.empty();
+  const bool leader = std::any_of(group.nodes.begin(), group.nodes.end(),
+                                  [](const NodeView& node) { return takes_writes(node.goal); });
+  if (!first && !leader) return false;
+  NodeView node;
+  node.id = id;
+  node.name = "n" + std::to_string(id.value);
+  node.candidate_priority = priority;
+  node.replication_quorum = quorum;
+  node.goal = first ? NodeState::single : NodeState::wait_standby;
+  node.goal_seq = 1;
+  group.nodes.push_back(node);
+  ++peers_version;
+  if (first) {
+    group.term.value += 1;
+    group.promised_timeline = Timeline{};
+    group.names.clear();
+  }
+  return true;
+}
+
+bool Store::ask(RequestKind kind, std::optional<NodeId> node, bool allow) {
+  if (group.request || group.nodes.empty()) return false;
+  group.request = Request{++requests, kind, node, kind == RequestKind::failover && allow,
+                          kind == RequestKind::start_maintenance && allow, Millis{0}};
+  return true;
+}
+
+void Store::remove_by_force(NodeId id) {
+  ++group.term.value;
+  remove(id);
+}
+
+void Store::remove(NodeId id) {
+  if (std::erase_if(group.nodes, [id](const NodeView& node) { return node.id == id; }) == 0) return;
+  removed.insert(id.value);
+  ++peers_version;
+}
+
+void Store::apply(const fsm::Decision& decision) {
+  if (decision.term) group.term = *decision.term;
+  if (decision.promised_timeline) group.promised_timeline = *decision.promised_timeline;
+  if (decision.confirm_names && !group.names.empty()) group.names = {group.names.back()};
+  if (decision.names_goal) {
+    group.names.push_back(*decision.names_goal);
+    ++group.names_version;
+  }
+  for (const fsm::GoalChange& change : decision.goals) {
+    NodeView* node = find(change.node);
+    if (node == nullptr) continue;
+    node->goal = change.goal;
+    node->source = change.source;
+    ++node->goal_seq;
+  }
+  for (const NodeId id : decision.remove) remove(id);
+  if (decision.request == fsm::RequestOutcome::pending) return;
+  refusal = decision.request == fsm::RequestOutcome::refused ? std::optional(decision.request_message) : std::nullopt;
+  group.request.reset();
+}
+
+void Store::forget_reports() {
+  report_counts_.clear();
+  for (NodeView& node : group.nodes) {
+    node.pg_running = node.pg_responding = node.streaming = false;
+    node.timeline = Timeline{};
+    node.lsn = Lsn{};
+    node.history.clear();
+    node.upstream = UpstreamSight::unknown;
+    node.reason.clear();
+  }
+}
+
+}  // namespace pgvigil::simulation

@@ -1,0 +1,47 @@
+// The monitor's database, as sql/ has it, in memory: what a report stores, what a goal holds, what a decision changes. The
+// rules of 010_keeper_api.sql and 011_client_api.sql in C++; a scenario compares the two.
+#pragma once
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "common/model/group.hpp"
+#include "monitor/fsm/decide.hpp"
+
+namespace pgvigil::simulation {
+
+class Store {
+ public:
+  GroupSnapshot group;  // durable, but for the part of each node that a report tells every time
+  std::int64_t peers_version{0};
+  std::set<std::int64_t> removed;
+  std::int64_t requests{0};
+  std::optional<std::string> refusal;  // of the last request
+
+  enum class Answer { goal, refused };
+  struct Reported {
+    Answer answer{Answer::refused};
+    Goal goal;
+    bool news{false};  // the monitor process is woken
+  };
+  Reported report(const Report& report);
+  Goal goal_of(const NodeView& node) const;
+  std::vector<Peer> peers_of(NodeId self) const;
+  // The row is there afterwards, or the registration is refused for now.
+  bool add_node(NodeId id, int priority, bool quorum);
+  // False: another request is pending.
+  bool ask(RequestKind kind, std::optional<NodeId> node, bool allow);
+  void remove_by_force(NodeId id);
+  void apply(const fsm::Decision& decision);
+  // Its PostgreSQL has crashed: the unlogged table is empty.
+  void forget_reports();
+  std::int64_t reports_of(NodeId id) const;
+
+ private:
+  NodeView* find(NodeId id);
+  void remove(NodeId id);
+  std::vector<std::pair<NodeId, std::int64_t>> report_counts_;
+};
+
+}  // namespace pgvigil::simulation

@@ -1,0 +1,233 @@
+// What is done to a world, and what it has to look like when that is over.
+#include <algorithm>
+
+#include "monitor/fsm/explain.hpp"
+#include "monitor/fsm/predicates.hpp"
+#include "tests/simulation/world.hpp"
+
+namespace pgvigil::simulation {
+
+namespace {
+
+constexpr Time heal_limit = 150000;
+constexpr Time takeover_limit = 60000;
+
+}  // namespace
+
+void World::inject(const Fault& fault) {
+  const int node = std::min(fault.node, nodes_);
+  const int other = std::min(fault.other, nodes_);
+  const auto n = static_cast<std::size_t>(node);
+  const auto o = static_cast<std::size_t>(other);
+  const Time until = now_ + fault.lasts;
+  if (trace_) note("FAULT " + to_string(fault));
+  const auto cut = [&](std::size_t a, std::size_t b) { cut_[a][b] = std::max(cut_[a][b], until); };
+  switch (fault.kind) {
+    case FaultKind::kill_postgres: return crash(node);
+    case FaultKind::kill_keeper:
+      kill_keeper(node);
+      at(until, Kind::restart_keeper, node);
+      return;
+    case FaultKind::kill_node:
+      crash(node);
+      kill_keeper(node);
+      at(until, Kind::restart_keeper, node);
+      return;
+    case FaultKind::pause_keeper: keeper_of(node).paused_until = std::max(keeper_of(node).paused_until, until); return;
+    case FaultKind::pause_postgres: pg(node).paused_until = std::max(pg(node).paused_until, until); return;
+    case FaultKind::pause_node:
+      keeper_of(node).paused_until = std::max(keeper_of(node).paused_until, until);
+      pg(node).paused_until = std::max(pg(node).paused_until, until);
+      return;
+    case FaultKind::cut:
+      if (node == other) return;
+      cut(n, o);
+      cut(o, n);
+      return;
+    case FaultKind::cut_one_way:
+      if (node != other) fault.value < 50 ? cut(n, o) : cut(o, n);
+      return;
+    case FaultKind::isolate:
+      for (std::size_t peer = 0; peer <= static_cast<std::size_t>(nodes_); ++peer) {
+        if (peer == n) continue;
+        cut(n, peer);
+        cut(peer, n);
+      }
+      return;
+    case FaultKind::cut_monitor:
+      for (std::size_t peer = 1; peer <= static_cast<std::size_t>(nodes_); ++peer) {
+        cut(0, peer);
+        cut(peer, 0);
+      }
+      return;
+    case FaultKind::noise:
+      noisy_until_ = std::max(noisy_until_, until);
+      loss_ = plan_.quiet ? 1 : fault.value / 3;
+      jitter_ = plan_.quiet ? 200 : fault.value * 5;
+      return;
+    case FaultKind::kill_monitor:
+      monitor_alive_ = false;
+      at(until, Kind::restart_monitor);
+      return;
+    case FaultKind::kill_database:
+      database_up_ = false;
+      store_.forget_reports();
+      for (auto& sessions : sessions_) sessions.clear();
+      for (int peer = 1; peer <= nodes_; ++peer) {
+        Keeper& k = keeper_of(peer);
+        if (k.session == 0 || !usable(0, peer)) continue;
+        k.session = 0;
+        k.awaiting = false;
+        wake_link(peer, latency());
+      }
+      at(until, Kind::restart_database);
+      return;
+    case FaultKind::broken_disk:
+      broken_until_[n] = until;
+      crash(node);
+      return;
+    case FaultKind::cancel: pg(node).waiting.clear(); return;
+    case FaultKind::failover: return operator_asks(RequestKind::failover, store_.group.nodes.empty() ? 0 : index_of(store_.group.nodes[0].id), false);
+    case FaultKind::promotion: return operator_asks(RequestKind::promotion, node, false);
+    case FaultKind::forced_failover: return operator_asks(RequestKind::failover, store_.group.nodes.empty() ? 0 : index_of(store_.group.nodes[0].id), true);
+    case FaultKind::maintenance: return operator_asks(RequestKind::start_maintenance, node, fault.value < 50);
+    case FaultKind::end_maintenance: return operator_asks(RequestKind::stop_maintenance, node, false);
+    case FaultKind::drop:
+      if (store_.group.nodes.size() > 1) operator_asks(RequestKind::drop_node, node, false);
+      return;
+    case FaultKind::add:
+      if (nodes_ + 1 < max_nodes && store_.group.nodes.size() < 7) at(now_ + 1, Kind::register_node, ++nodes_);
+      return;
+    case FaultKind::remove:
+      if (store_.group.nodes.size() > 1 && database_up_ && store_.group.find(NodeId{node}) != nullptr) {
+        removed_by_force_ = true;
+        store_.remove_by_force(NodeId{node});
+        wake_monitor();
+      }
+      return;
+    case FaultKind::set_sync:
+      store_.group.number_sync_standbys = fault.value % std::max(1, static_cast<int>(store_.group.nodes.size()));
+      wake_monitor();
+      return;
+    case FaultKind::set_priority:
+      for (NodeView& view : store_.group.nodes) {
+        if (index_of(view.id) == node) view.candidate_priority = fault.value < 30 ? 0 : fault.value;
+      }
+      wake_monitor();
+      return;
+    case FaultKind::set_quorum:
+      for (NodeView& view : store_.group.nodes) {
+        if (index_of(view.id) == node) view.replication_quorum = fault.value < 50;
+      }
+      wake_monitor();
+      return;
+  }
+}
+
+// The faults have ended by themselves; an operator tidies up what is his.
+void World::heal() {
+  healed_ = true;
+  heal_deadline_ = now_ + heal_limit;
+  note("--- healed");
+  for (NodeView& view : store_.group.nodes) view.candidate_priority = std::max(1, view.candidate_priority);
+}
+
+std::string World::unhealthy() {
+  GroupSnapshot& group = store_.group;
+  const int quorum = static_cast<int>(std::count_if(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) { return node.replication_quorum; }));
+  if (group.number_sync_standbys > std::max(0, quorum - 1)) group.number_sync_standbys = std::max(0, quorum - 1);
+  for (const NodeView& node : group.nodes) {
+    if (node.goal != NodeState::maintenance && node.goal != NodeState::wait_maintenance) continue;
+    if (!group.request) operator_asks(RequestKind::stop_maintenance, index_of(node.id), false);
+    return node.name + " is in maintenance";
+  }
+  const NodeView* primary = fsm::writer(group);
+  if (primary == nullptr) return "no node is to take writes";
+  if (!primary->converged()) return primary->name + " has not become " + std::string(to_string(primary->goal));
+  if (!pg(index_of(primary->id)).writable(now_)) return primary->name + " is not writable";
+  bool protectors = false;
+  for (const NodeView& node : group.nodes) {
+    if (&node == primary) continue;
+    if (!node.converged(NodeState::secondary)) {
+      return node.name + " is " + std::string(to_string(node.reported)) + " -> " + std::string(to_string(node.goal));
+    }
+    if (pg(index_of(node.id)).receiving_from != index_of(primary->id)) return node.name + " does not stream";
+    protectors = protectors || (node.replication_quorum);
+  }
+  const NodeState wanted = group.nodes.size() == 1 ? NodeState::single : protectors ? NodeState::primary : NodeState::wait_primary;
+  if (primary->goal != wanted) return primary->name + " is " + std::string(to_string(primary->goal));
+  if (group.names.size() > 1) return "a change of names is under way";
+  if (group.request) return "a request is pending";
+  if (now_ - last_ack_ > 3000) return "no commit is acknowledged";
+  return {};
+}
+
+void World::check() {
+  at(now_ + 250, Kind::check);
+  if (now_ == 8000) quiet_term_ = plan_.quiet && unhealthy().empty() ? store_.group.term.value : 0;
+  if (!healed_) {
+    Time end = plan_.storm_ends;
+    for (std::size_t i = 0; i < plan_.faults.size(); ++i) {
+      if (!disabled_.contains(static_cast<int>(i))) end = std::max(end, plan_.faults[i].at + plan_.faults[i].lasts);
+    }
+    if (now_ < end + 500) return;
+    if (quiet_term_ > 0 && store_.group.term.value != quiet_term_) fail("L5: a failover without a cause");
+    heal();
+  }
+  if (store_.group.request && store_.group.request->age > Millis{75000}) fail("L4: a request is not answered");
+  const std::string why = unhealthy();
+  if (!why.empty()) {
+    healthy_since_ = -1;
+    // Only where data was taken away by force may a person be needed.
+    if (removed_by_force_ && now_ - asked_help_at_ > 15000) {
+      asked_help_at_ = now_;
+      const auto explanations = fsm::explain(store_.group);
+      const bool advised = std::any_of(explanations.begin(), explanations.end(), [](const fsm::Explanation& e) {
+        return e.command.find("allow-data-loss") != std::string::npos;
+      });
+      if (advised && !store_.group.request) operator_asks(RequestKind::failover, index_of(store_.group.nodes[0].id), true);
+    }
+    if (now_ > heal_deadline_) {
+      std::string said;
+      for (const fsm::Explanation& e : fsm::explain(store_.group)) said += " [" + e.waiting_for + "]";
+      fail("L1: " + why + (said.empty() ? "; and nobody says why" : ";" + said));
+    }
+    return;
+  }
+  if (healthy_since_ < 0) healthy_since_ = now_;
+  if (now_ - healthy_since_ < 1000) return;
+  if (rounds_ >= 2 || plan_.quiet || seed_ % 2 == 0) {
+    finished_ = true;
+    return;
+  }
+  kill_again();
+}
+
+// A healthy group loses as many nodes as it may, at once, its primary among them.
+void World::kill_again() {
+  ++rounds_;
+  const GroupSnapshot& group = store_.group;
+  const NodeView* primary = fsm::writer(group);
+  if (primary == nullptr || primary->goal != NodeState::primary) {
+    finished_ = true;
+    return;
+  }
+  const int may_go = std::max(1, group.names.back().names.required);
+  std::vector<int> victims{index_of(primary->id)};
+  for (const NodeView& node : group.nodes) {
+    if (static_cast<int>(victims.size()) < may_go && group.number_sync_standbys >= may_go && node.id != primary->id) {
+      victims.push_back(index_of(node.id));
+    }
+  }
+  const Time away = random_.between(1000, 15000);
+  for (const int victim : victims) {
+    note("KILL AGAIN node " + std::to_string(victim));
+    crash(victim);
+    kill_keeper(victim);
+    at(now_ + away, Kind::restart_keeper, victim);
+  }
+  healthy_since_ = -1;
+  heal_deadline_ = now_ + away + takeover_limit;
+}
+
+}  // namespace pgvigil::simulation
