@@ -50,7 +50,8 @@ Report Core::report(Millis now) const {
   report.timeline = std::max(state_.timeline, facts_.timeline);
   report.lsn = pg_running_ ? facts_.lsn : final_lsn_.value_or(Lsn{});
   // A vote whose server has been restarted reads its WAL again: until it has, nobody may take what it has read for all.
-  const bool vote = state_.reported == NodeState::report_lsn || state_.reported == NodeState::stop_replication;
+  const bool vote = state_.reported == NodeState::report_lsn || state_.reported == NodeState::stop_replication ||
+                    state_.reported == NodeState::fast_forward;
   if (vote && (!pg_answering_ || !facts_.settled)) report.lsn = Lsn{};
   report.history = facts_.history;
   report.names_version = names_version_;

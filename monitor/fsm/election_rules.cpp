@@ -46,7 +46,8 @@ bool election(const GroupSnapshot& group) {
 }
 
 std::optional<Decision> elect(const GroupSnapshot& group) {
-  if (!election(group) || with_goal(group, NodeState::fast_forward) != nullptr) return std::nullopt;
+  const NodeView* fetching = with_goal(group, NodeState::fast_forward);
+  if (!election(group) || (fetching != nullptr && !has_voted(group, *fetching))) return std::nullopt;
   const Nodes votes = voters(group);
   if (votes.empty() || !all_fences_hold(group, votes)) return std::nullopt;
   const auto choice = elected(group, votes, named_by_operator(group));
@@ -66,13 +67,6 @@ std::optional<Decision> elect(const GroupSnapshot& group) {
                                   to_string(choice->candidate->lsn) + "; votes: " + list_names(votes));
   answer_request(group, *choice->candidate, decision);
   return decision;
-}
-
-std::optional<Decision> fetched(const GroupSnapshot& group) {
-  const NodeView* node = with_goal(group, NodeState::fast_forward);
-  if (node == nullptr || !election(group) || !node->converged()) return std::nullopt;
-  Decision decision = change(node->name + " has fetched the missing WAL and votes again");
-  return to(decision, *node, NodeState::report_lsn);
 }
 
 std::optional<Decision> fetch_failed(const GroupSnapshot& group) {
@@ -162,7 +156,10 @@ std::optional<Decision> late_voters(const GroupSnapshot& group) {
     const bool standby = can_vote(group, node);
     const bool former = fresh(group, node) && surely_stopped(node) && node.goal != NodeState::dropped &&
                         node.reported_term == group.term;
-    if (!standby && !former) continue;
+    // It was to follow a primary that has gone. When it has begun to be copied over it will not start, and not vote.
+    const bool orphan = fresh(group, node) && node.goal == NodeState::catchingup &&
+                        (being_demoted(node.reported) || node.reported == NodeState::maintenance);
+    if (!standby && !former && !orphan) continue;
     Decision decision =
         change(node.name + (former ? ", a former primary that has stopped," : "") + " joins the election");
     return to(decision, node, NodeState::report_lsn);
@@ -187,19 +184,18 @@ constexpr Rule table[] = {
     {{311, "elect", "no primary; the votes satisfy every list of names that may be in force",
       "the best vote: wait_primary, the other votes: join_secondary; or fast_forward when another vote holds more WAL"},
      elect},
-    {{313, "fetched", "fast_forward has got the missing WAL", "report_lsn, again"}, fetched},
-    {{315, "fetch_failed", "fast_forward, but the source or the node is lost, or it takes too long",
+    {{313, "fetch_failed", "fast_forward, but the source or the node is lost, or it takes too long",
       "report_lsn; another vote that has everything: wait_primary"},
      fetch_failed},
-    {{317, "forced_choice", "no primary; an operator accepts the loss of data; all who can vote have voted",
+    {{315, "forced_choice", "no primary; an operator accepts the loss of data; all who can vote have voted",
       "the most advanced eligible vote: stop_replication"},
      forced_choice},
-    {{319, "forced_promotion", "converged stop_replication; no former primary can hold a lease any more",
+    {{317, "forced_promotion", "converged stop_replication; no former primary can hold a lease any more",
       "wait_primary"},
      forced_promotion},
-    {{321, "late_voters", "an election is under way; a node that can vote was not asked yet", "report_lsn"},
+    {{319, "late_voters", "an election is under way; a node that can vote was not asked yet", "report_lsn"},
      late_voters},
-    {{323, "stale_vote", "an election is under way; a vote is of an older term", "report_lsn, again"}, stale_vote},
+    {{321, "stale_vote", "an election is under way; a vote is of an older term", "report_lsn, again"}, stale_vote},
 };
 
 }  // namespace

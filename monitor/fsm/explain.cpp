@@ -71,7 +71,7 @@ Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
     return why;
   }
   if (const NodeView* node = with_goal(group, NodeState::stop_replication)) {
-    why.rule = 319;
+    why.rule = 317;
     why.waiting_for = node->name + " takes over, as an operator chose, when no former primary can hold a lease any more";
     return why;
   }

@@ -95,7 +95,10 @@ bool known_history(const GroupSnapshot& group, const NodeView& node) {
 }
 
 bool has_voted(const GroupSnapshot& group, const NodeView& node) {
-  return (node.converged(NodeState::report_lsn) || node.converged(NodeState::stop_replication)) &&
+  // In fast_forward it streams from another vote only: no WAL of the old primary can arrive that way either.
+  const bool cut_off = node.converged(NodeState::report_lsn) || node.converged(NodeState::stop_replication) ||
+                       node.converged(NodeState::fast_forward);
+  return cut_off &&
          node.reported_term == group.term &&
          // 0: the monitor's PostgreSQL has crashed and lost what is not durable; the next report tells it again.
          node.lsn.value > 0 && known_history(group, node);

@@ -97,7 +97,9 @@ std::optional<Decision> election_is_over(const GroupSnapshot& group) {
   return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
     const bool ordered = node.goal == NodeState::report_lsn || node.goal == NodeState::stop_replication ||
                          node.goal == NodeState::prepare_promotion || node.goal == NodeState::fast_forward;
-    if (!ordered || node.converged() || !runs_as_standby(node.reported)) return std::nullopt;
+    const bool able = runs_as_standby(node.reported) || being_demoted(node.reported) ||
+                      node.reported == NodeState::maintenance;
+    if (!ordered || node.converged() || !able) return std::nullopt;
     Decision decision = change("the election is over: " + node.name + " follows " + primary.name);
     return to(decision, node, NodeState::catchingup);
   });
@@ -149,7 +151,7 @@ constexpr Rule table[] = {
     {{413, "former_primary_stops", "a former primary has stopped and another node is the primary", "demoted"},
      former_primary_stops},
     {{415, "rejoin", "a demoted node, or one that has voted, and another node is the primary", "catchingup"}, rejoin},
-    {{417, "election_is_over", "a standby has not carried out an election's order, and there is a primary",
+    {{417, "election_is_over", "a node has not carried out an election's order, and there is a primary",
       "catchingup"},
      election_is_over},
     {{421, "caught_up", "catchingup or join_secondary, streaming, on the primary's timeline, less than 16 MiB behind", "secondary"},

@@ -229,6 +229,7 @@ void World::reconcile(int node) {
     k.stage = 0;
     k.begun = k.ready_at = now_;
     k.order = k.core->goal().seq;
+    k.term = k.core->state().term.value;
     if (trace_ && !k.settling) note("node " + std::to_string(node) + " step " + std::string(to_string(k.step)));
   }
 }

@@ -74,9 +74,9 @@ void World::apply(const fsm::Decision& decision) {
                           !being_demoted(node->reported) && node->reported != NodeState::init;
     if (!promotes) continue;
     const bool named = named_.contains(index_of(change.node)) || (group.request && group.request->node == change.node);
-    if (node->candidate_priority == 0 && !named && decision.rule != 303) fail("I6: a node of priority 0 is promoted");
+    if (node->candidate_priority == 0 && !named && decision.rule != 303 && decision.rule != 317) fail("I6: a node of priority 0 is promoted");
     if (node->reported == NodeState::maintenance) fail("I6: a node in maintenance is promoted");
-    if (decision.rule != 319) continue;
+    if (decision.rule != 317) continue;
     // An operator's choice: what this node does not have is given up.
     const Postgres& p = pg(index_of(change.node));
     for (std::size_t b = 0; b < acked_.size(); ++b) {

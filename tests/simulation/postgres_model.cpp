@@ -295,7 +295,7 @@ void World::acknowledged(int node, const Commit& commit) {
 
 void World::promoted(int node) {
   Postgres& p = pg(node);
-  const auto term = keeper_of(node).core->state().term.value;
+  const auto term = keeper_of(node).term;
   const std::uint32_t number =
       std::max(branches_.at(p.branch).number + 1, static_cast<std::uint32_t>(keeper_of(node).target));
   ++outcome_.promotions;

@@ -175,6 +175,13 @@ void World::check() {
     heal();
   }
   if (store_.group.request && store_.group.request->age > Millis{75000}) fail("L4: a request is not answered");
+  const bool any_data = std::any_of(store_.group.nodes.begin(), store_.group.nodes.end(), [this](const NodeView& node) {
+    return pg(index_of(node.id)).exists && !pg(index_of(node.id)).copy_unfinished;
+  });
+  if (!any_data) {  // the last node that had it was dropped: nothing is left to keep alive
+    finished_ = true;
+    return;
+  }
   const std::string why = unhealthy();
   if (!why.empty()) {
     healthy_since_ = -1;

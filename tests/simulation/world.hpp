@@ -89,6 +89,7 @@ class World {
     Time link_at{0};
     Time started_at{0};
     bool settling{false};
+    std::int64_t term{0};   // in which the step was ordered
     std::int64_t order{0};  // the goal's seq that a preparation belongs to
     Time looks_up_at{0};
     int rate{1000};  // of its clock, per mille
