@@ -48,9 +48,8 @@ asio::awaitable<void> Keeper::settle() {
   report_now_.set();
   names_now_.set();
   if (state != NodeState::dropped || !core_.converged()) co_return;
-  // Stay until the monitor has heard it, but not for ever: the order is carried out.
-  for (int i = 0; i < 500 && core_.contact().value_or(Millis{0}) < reached; ++i)
-    co_await os::sleep_for(pg::Millis{10});
+  // Stay until the monitor has heard it: nobody else could tell it.
+  while (core_.contact().value_or(Millis{0}) < reached && !stopping_) co_await os::sleep_for(pg::Millis{10});
   log::info("dropped from the formation; PGDATA is left as it is");
   exit_code_ = ExitCode::dropped;
   finished_ = true;

@@ -106,7 +106,7 @@ std::optional<Decision> forced_choice(const GroupSnapshot& group) {
   const Nodes votes = voters(group);
   const bool waiting_for_votes = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
     return (node.goal == NodeState::report_lsn || node.goal == NodeState::fast_forward) && !has_voted(group, node) &&
-           fresh(group, node);
+           fresh(group, node) && node.goal_age < group.timing.lease;  // it may never be able to
   });
   if (waiting_for_votes) return std::nullopt;
   Nodes eligible;

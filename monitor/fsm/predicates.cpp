@@ -81,11 +81,11 @@ std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeVi
 }
 
 bool can_vote(const GroupSnapshot& group, const NodeView& node) {
-  // A node on its way through a rewind or a base backup reports demoted or wait_standby: its data cannot be relied on.
+  // A node on its way through a rewind or a base backup is not healthy: its PostgreSQL does not run.
   const bool holds_wal = node.reported == NodeState::secondary || node.reported == NodeState::prepare_promotion ||
                          node.reported == NodeState::stop_replication || node.reported == NodeState::report_lsn ||
                          node.reported == NodeState::wait_maintenance || node.reported == NodeState::fast_forward ||
-                         node.reported == NodeState::join_secondary || node.converged(NodeState::catchingup);
+                         node.reported == NodeState::join_secondary || node.reported == NodeState::catchingup;
   const bool leaving = node.goal == NodeState::dropped || node.goal == NodeState::maintenance;
   return holds_wal && !leaving && healthy(group, node) && known_history(group, node);
 }

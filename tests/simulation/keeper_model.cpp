@@ -469,7 +469,6 @@ void World::settle(int node) {
   if (trace_ && core.state().reported != before) {
     note("node " + std::to_string(node) + " is " + std::string(to_string(core.state().reported)));
   }
-  if (core.state().reported == NodeState::dropped && core.converged()) k.gone = true;  // ends when the monitor has heard it
 }
 
 void World::step_prepare(int node) {

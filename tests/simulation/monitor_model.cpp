@@ -82,11 +82,10 @@ void World::apply(const fsm::Decision& decision) {
     for (std::size_t b = 0; b < acked_.size(); ++b) {
       if (acked_[b] > 0) {
         const auto kept = branches_.common(p.branch, p.flushed, static_cast<int>(b), acked_[b]);
-        if (kept < acked_[b]) chosen_by_force_.insert(static_cast<int>(b));
         acked_[b] = std::min(acked_[b], kept);
       }
     }
-    for (int b = 0; b <= p.branch; ++b) chosen_by_force_.insert(b);
+    for (int b = 0; b < branches_.count(); ++b) chosen_by_force_.insert(b);
   }
   if (decision.request == fsm::RequestOutcome::accepted && group.request && group.request->kind == RequestKind::promotion &&
       group.request->node) {

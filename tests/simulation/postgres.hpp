@@ -27,6 +27,7 @@ struct Branch {
 class Branches {
  public:
   int root();
+  int count() const { return static_cast<int>(all_.size()); }
   int child(int parent, std::uint64_t fork, std::uint32_t number, std::int64_t term);
   const Branch& at(int branch) const { return all_[static_cast<std::size_t>(branch)]; }
   Branch& at(int branch) { return all_[static_cast<std::size_t>(branch)]; }

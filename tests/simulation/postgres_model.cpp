@@ -269,11 +269,10 @@ void World::acknowledged(int node, const Commit& commit) {
   const Keeper& k = keeper_of(node);
   ++outcome_.acknowledged;
   last_ack_ = now_;
-  // What is known to be open until there is a watchdog: an asynchronous primary without a keeper knows of no lease. It
-  // matters only after an operator has given up its data.
-  const bool unguarded = chosen_by_force_.contains(p.branch) &&
-                         (!k.alive || now_ < k.paused_until || now_ - k.started_at < 15000);
-  if (unguarded) return;
+  // After an operator's forced choice: what the old primary still acknowledges is given up where nothing can stop it. It has
+  // its quorum, or nobody guards its lease: no keeper, or one that has just come back to life.
+  const bool unguarded = p.waits || !k.alive || now_ < k.paused_until + 1000 || now_ - k.started_at < 15000;
+  if (chosen_by_force_.contains(p.branch) && unguarded) return;
   if (highest_promotion_ > branch.term) {
     fail("S2: node " + std::to_string(node) + " acknowledges a commit for term " + std::to_string(branch.term) +
          " after a promotion for term " + std::to_string(highest_promotion_));

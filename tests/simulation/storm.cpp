@@ -176,7 +176,9 @@ void World::check() {
   }
   if (store_.group.request && store_.group.request->age > Millis{75000}) fail("L4: a request is not answered");
   const bool any_data = std::any_of(store_.group.nodes.begin(), store_.group.nodes.end(), [this](const NodeView& node) {
-    return pg(index_of(node.id)).exists && !pg(index_of(node.id)).copy_unfinished;
+    const Postgres& p = pg(index_of(node.id));
+    return node.reported != NodeState::init && node.reported != NodeState::wait_standby && p.exists && !p.copy_unfinished &&
+           p.flushed >= p.consistent;
   });
   if (!any_data) {  // the last node that had it was dropped: nothing is left to keep alive
     finished_ = true;

@@ -81,7 +81,12 @@ void World::handle(const Event& event) {
     case Kind::report_arrives: return report_arrives(node, event.life);
     case Kind::answer_arrives:
       answer_arrives(node, event.life);
-      if (k.gone && store_.group.find(NodeId{node}) == nullptr) kill_keeper(node);
+      // It ends when the monitor has heard that it has gone.
+      if (k.alive && k.core->state().reported == NodeState::dropped && k.core->converged() &&
+          store_.group.find(NodeId{node}) == nullptr) {
+        k.gone = true;
+        kill_keeper(node);
+      }
       return;
     case Kind::session_closed:
       if (sessions_[static_cast<std::size_t>(node)].erase(static_cast<int>(event.life)) > 0) wake_monitor();
@@ -101,6 +106,7 @@ void World::handle(const Event& event) {
       return;
     case Kind::checkpointer:
       if (same_life && p.running) {
+        if (now_ < p.paused_until) return at(p.paused_until, Kind::checkpointer, node, 0, p.life);
         p.waits = !p.names.asynchronous();
         release(node);
       }
