@@ -206,10 +206,17 @@ asio::awaitable<int> members_holding(pg::Connection& local, const SyncNames& nam
   params.emplace_back(members + "}");
   params.emplace_back(to_string(lsn));
   const pg::Result count = co_await local.query(
-      "SELECT count(DISTINCT application_name) AS n FROM pg_stat_replication "
-      "WHERE application_name = ANY ($1::text[]) AND sync_state = 'quorum' AND flush_lsn >= $2::pg_lsn",
+      "SELECT CASE WHEN bool_or((application_name = ANY ($1::text[])) <> (sync_state = 'quorum')) THEN 0 "
+      "ELSE count(DISTINCT application_name) FILTER (WHERE application_name = ANY ($1::text[]) AND flush_lsn >= $2::pg_lsn) "
+      "END AS n FROM pg_stat_replication WHERE state IN ('streaming', 'catchup')",
       params, short_wait);
   co_return static_cast<int>(count.integer(0, "n"));
+}
+
+asio::awaitable<void> restart_walsenders(pg::Connection& local) {
+  co_await local.query(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name ~ '^pgvigil_standby_[0-9]+$'", {},
+      short_wait);
 }
 
 asio::awaitable<Lsn> insert_position(pg::Connection& local) {

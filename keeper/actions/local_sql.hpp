@@ -33,8 +33,11 @@ asio::awaitable<void> maintain_slots(pg::Connection& local, const std::vector<Pe
 asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path& pgdata, Timeline promised);
 asio::awaitable<void> checkpoint(pg::Connection& local);
 
-// How many of the members have flushed everything up to `lsn`, and are counted by their walsenders for the quorum.
+// How many of the members have flushed everything up to `lsn`, and are counted by their walsenders for the quorum. 0 while a
+// walsender still counts by an older list.
 asio::awaitable<int> members_holding(pg::Connection& local, const SyncNames& names, Lsn lsn);
+// Ends the walsenders of our standbys; they come back at once.
+asio::awaitable<void> restart_walsenders(pg::Connection& local);
 asio::awaitable<Lsn> insert_position(pg::Connection& local);
 
 }  // namespace pgvigil::keeper

@@ -19,12 +19,13 @@ postgres::InstanceSettings instance_settings(const config::Config& config) {
   return settings;
 }
 
-std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, const std::string& dbname) {
+std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, const std::string& dbname,
+                          const std::string& application) {
   pg::ConninfoMap values{{"host", peer.host},
                          {"port", std::to_string(peer.port)},
                          {"user", user},
                          {"passfile", node.passfile().string()},
-                         {"application_name", standby_name(node.id)},
+                         {"application_name", application},
                          {"connect_timeout", "2"},
                          {"keepalives_idle", "5"},
                          {"keepalives_interval", "2"},
@@ -78,7 +79,7 @@ postgres::Settings primary_settings(const Node& node, const SyncNames& names) {
 postgres::Settings standby_settings(const Node& node, const Peer* upstream, const SyncNames& names) {
   auto settings = common_settings(node);
   settings["synchronous_standby_names"] = to_guc(names);
-  settings["primary_conninfo"] = upstream == nullptr ? "" : peer_conninfo(node, *upstream, replication_role, "");
+  settings["primary_conninfo"] = upstream == nullptr ? "" : peer_conninfo(node, *upstream, replication_role, "", standby_name(node.id));
   return settings;
 }
 

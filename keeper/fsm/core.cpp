@@ -312,14 +312,18 @@ void Core::fenced(const std::string& why) {
 
 std::optional<Core::NamesToConfirm> Core::names_to_confirm() const {
   const bool due = takes_writes(state_.reported) && takes_writes(state_.goal.state) && pg_running_ && pg_answering_ &&
-                   !facts_.in_recovery && names_version_ != state_.goal.names_version;
+                   !facts_.in_recovery && names_version_ != state_.goal.names_version &&
+                   // What is written is what is wanted: an older list could otherwise come into force after it was seen.
+                   converged() && !dirty_ && !plan_;
   if (!due) return std::nullopt;
-  return NamesToConfirm{state_.goal.names, state_.goal.names_version};
+  const bool stricter = state_.goal.names.required > 1 && state_.goal.names.required > required_;
+  return NamesToConfirm{state_.goal.names, state_.goal.names_version, stricter};
 }
 
 bool Core::names_confirmed(std::int64_t version) {
   if (state_.goal.names_version != version) return false;
   names_version_ = version;
+  required_ = state_.goal.names.required;
   return true;
 }
 

@@ -115,6 +115,9 @@ class Core {
   struct NamesToConfirm {
     SyncNames names;
     std::int64_t version{0};
+    // More standbys have to answer than before. A walsender that has not read its configuration goes on releasing commits
+    // by the old number, and nothing shows it: the walsenders have to be started anew.
+    bool stricter{false};
   };
   std::optional<NamesToConfirm> names_to_confirm() const;
   bool names_confirmed(std::int64_t version);  // false: they are not wanted any more
@@ -138,6 +141,7 @@ class Core {
   Millis streaming_at_{0};
   std::optional<Lsn> final_lsn_;   // end of WAL of a cleanly stopped PostgreSQL
   std::int64_t names_version_{0};  // of the names in force and satisfied
+  int required_{0};                // of them; 0: not known
   UpstreamSight upstream_sight_{UpstreamSight::unknown};
   std::string reason_;
   // Contact.

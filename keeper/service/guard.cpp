@@ -80,6 +80,11 @@ asio::awaitable<void> Keeper::confirm_names_once() {
   const LocalFacts facts = co_await look(local);
   if (facts.in_recovery || facts.names_in_force != to_guc(names)) co_return;
   if (!names.asynchronous()) {
+    if (wanted->stricter && strict_version_ != version) {
+      co_await restart_walsenders(local);
+      strict_version_ = version;
+      co_return;  // they come back within wal_retrieve_retry_interval
+    }
     const int ready = co_await members_holding(local, names, Lsn{});
     if (ready < names.required) co_return;
     co_await checkpoint(local);

@@ -60,6 +60,8 @@ class Keeper {
   asio::awaitable<void> start();
   asio::awaitable<void> stop_postgres(postgres::StopMode mode);
   asio::awaitable<void> roles_and_slots();
+  asio::awaitable<void> keep_running();
+  void started(bool as_standby);
   asio::awaitable<void> prepare();
   asio::awaitable<void> cut_off();
   asio::awaitable<void> fetch();
@@ -77,6 +79,7 @@ class Keeper {
   postgres::Instance instance_;
   Core core_;
   std::string logged_reason_;
+  std::int64_t strict_version_{0};  // of the names for which the walsenders were started anew
   NodeState logged_goal_{NodeState::init};
 
   os::Event report_now_;

@@ -15,9 +15,7 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
   switch (step) {
     case Step::create_cluster: co_await create_cluster(); co_return;
     case Step::configure_primary: co_await configure_primary(); co_return;
-    case Step::keep_running:
-      if (!copy_unfinished(node_) && postgres::has_standby_signal(instance_.settings().pgdata)) co_await start();
-      co_return;
+    case Step::keep_running: co_await keep_running(); co_return;
     case Step::start: co_await start(); co_return;
     case Step::create_roles: co_await roles_and_slots(); co_return;
     case Step::stop: co_await stop_postgres(postgres::StopMode::fast); co_return;
@@ -47,6 +45,23 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
       co_return;
     }
   }
+}
+
+// A standby runs on while its upstream is away. One that was rewound may need WAL that only the next upstream has, or none
+// at all: then it waits no longer than this, and is looked at as it is.
+asio::awaitable<void> Keeper::keep_running() {
+  if (copy_unfinished(node_) || !postgres::has_standby_signal(instance_.settings().pgdata)) co_return;
+  if (const auto refusal = core_.no_start(true, false, now())) throw Error(*refusal);
+  const auto postmaster = instance_.postmaster();
+  if (postmaster && core_.pg_answering()) co_return;
+  std::string failure;
+  try {
+    co_await instance_.start(pg::Millis{5000});
+    started(true);
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  if (!failure.empty()) log::warn("goes on without its PostgreSQL: {}", failure);
 }
 
 asio::awaitable<void> Keeper::prepare() {
@@ -167,6 +182,10 @@ asio::awaitable<void> Keeper::start() {
   const bool as_standby = postgres::has_standby_signal(instance_.settings().pgdata);
   if (const auto refusal = core_.no_start(as_standby, copy_unfinished(node_), now())) throw Error(*refusal);
   co_await instance_.start(std::chrono::seconds{node_.config.start});
+  started(as_standby);
+}
+
+void Keeper::started(bool as_standby) {
   const auto written = postgres::read_settings(instance_.settings().pgdata);
   const auto names = written.find("synchronous_standby_names");
   core_.started(as_standby, names != written.end() && !names->second.empty(), now());

@@ -135,9 +135,13 @@ std::optional<Decision> forced_promotion(const GroupSnapshot& group) {
   const Millis over = group.timing.lease * 12 / 10;  // margin for clocks that run at different speeds
   for (const auto& entry : obligations(group)) {
     const NodeView* owner = group.find(entry.by);
-    const bool out = owner == nullptr || owner->id == candidate->id || surely_stopped(*owner) ||
-                     has_voted(group, *owner) || owner->report_age >= over;
-    if (!out) return std::nullopt;
+    if (owner != nullptr && owner->id == candidate->id) continue;
+    // It has promised this term and does not write: only a new order could make it write again.
+    const bool obeys = owner != nullptr && owner->reported_term == group.term && !takes_writes(owner->reported) &&
+                       !takes_writes(owner->goal);
+    // Nobody has heard of a removed node since before the choice.
+    const Millis silent = owner != nullptr ? owner->report_age : candidate->goal_age;
+    if (!obeys && silent < over) return std::nullopt;
   }
   Nodes survivors = voters(group);
   std::erase(survivors, candidate);

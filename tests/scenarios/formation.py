@@ -1,6 +1,9 @@
-"""A formation of real processes on loopback, for scenarios, the demo and the benchmarks. Python's standard library only."""
+"""A formation of real processes for scenarios, the demo and the benchmarks: on loopback, or each node on a host of its own (network=True:
+network namespaces, for root). Python's standard library only."""
+import importlib
 import json
 import os
+import pwd
 import random
 import shutil
 import signal
@@ -68,14 +71,16 @@ class Daemon:
         self.pgdata = os.path.join(formation.work, name, "pgdata")
         self.state = os.path.join(formation.work, name, "state")
         self.log = os.path.join(formation.work, name + ".log")
-        self.port = free_port()
+        self.host = formation.network.add_host(name) if formation.network else "127.0.0.1"
+        self.port = 5432 if formation.network else free_port()
+        self.env = {}  # of the daemon alone
         self.process = None
-        os.makedirs(os.path.join(formation.work, name), exist_ok=True)
+        formation.directory(os.path.join(formation.work, name))
 
     def start(self):
         log = open(self.log, "ab")
-        self.process = subprocess.Popen([self.formation.pgvigil, "run", "--pgdata", self.pgdata], stdout=log, stderr=log,
-                                        env=self.formation.env, start_new_session=True)
+        self.process = subprocess.Popen(self.formation.command([self.formation.pgvigil, "run", "--pgdata", self.pgdata], self.name), stdout=log,
+                                        stderr=log, env=dict(self.formation.env, **self.env), start_new_session=True)
         log.close()
 
     def running(self):
@@ -103,7 +108,7 @@ class Daemon:
     def signal_postgres(self, number):
         """All processes of the PostgreSQL, as when the host hangs."""
         pid = self.postmaster()
-        for process in [pid] + children(pid):
+        for process in [pid] + children(pid) if pid else []:
             try:
                 os.kill(process, number)
             except ProcessLookupError:
@@ -114,20 +119,32 @@ class Daemon:
         self.kill_postmaster()
         self.kill()
 
+    def psql(self, text, database="postgres"):
+        """Over its Unix socket, which a network fault does not touch."""
+        return self.formation.command(["psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.state, "-p", str(self.port), "-d", database, "-c", text])
+
     def sql(self, text, database="postgres", seconds=20):
-        result = subprocess.run(["psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.state, "-p", str(self.port), "-d", database, "-c", text],
-                                env=self.formation.env, capture_output=True, text=True, timeout=seconds)
+        result = subprocess.run(self.psql(text, database), env=self.formation.env, capture_output=True, text=True, timeout=seconds)
         if result.returncode != 0:
             raise ScenarioError(f"{self.name}: {text}: {result.stderr}")
         return result.stdout.strip()
 
+    def socket_uri(self):
+        return f"postgres:///postgres?host={self.state}&port={self.port}&user={self.formation.owner()}"
+
 
 class Writer:
-    def __init__(self, formation, rate=0):
+    """A client that follows the primary; or, with a node, one that is beside that node and knows no other (its ids are in a table of their
+    own): what two nodes acknowledge at a time shows as ids of one of them that are missing in the end."""
+
+    def __init__(self, formation, rate=0, node=None):
         self.formation = formation
         self.summary = None
+        self.node = node
+        self.table = f"ids_of_{node.name}" if node else "vigil_ids"
         self.log = os.path.join(formation.work, f"writer-{len(formation.writers)}.log")
-        self.process = subprocess.Popen([os.path.join(BIN, "pgvigil-writer"), "--uri", formation.uri(), "--log", self.log, "--rate", str(rate)],
+        self.process = subprocess.Popen(formation.command([os.path.join(BIN, "pgvigil-writer"), "--uri", node.socket_uri() if node else formation.uri(),
+                                                           "--log", self.log, "--rate", str(rate), "--table", self.table]),
                                         stdout=subprocess.PIPE, env=formation.env, text=True)
         formation.writers.append(self)
 
@@ -140,9 +157,17 @@ class Writer:
 
 
 class Formation:
-    def __init__(self, nodes=2, auth="trust", settings=()):
+    def __init__(self, nodes=2, auth="trust", settings=(), network=False):
         self.work = tempfile.mkdtemp(prefix="pgvigil-scenario.", dir=os.environ.get("TMPDIR", "/tmp"))
         self.env = dict(os.environ, PGVIGIL_CONFIG_DIR=os.path.join(self.work, "etc"), LC_ALL="C.UTF-8", PGCONNECT_TIMEOUT="5")
+        self.network = None
+        if network:
+            from network import Network
+            self.network = Network()
+            self.network.add_host("client")
+            self.env.update(HOME=pwd.getpwnam(self.owner()).pw_dir, USER=self.owner(), LOGNAME=self.owner())
+            os.chmod(self.work, 0o755)
+        self.own(self.work)
         for name in ("PGDATA", "PGPORT", "PGVIGIL_MONITOR", "PG_AUTOCTL_MONITOR", "PGPASSWORD", "PGHOST"):
             self.env.pop(name, None)
         self.pgvigil = os.path.join(BIN, "pgvigil")
@@ -170,30 +195,57 @@ class Formation:
     def __exit__(self, kind, value, trace):
         self.close(failed=kind is not None)
 
-    def run(self, *args, check=True, seconds=120):
-        result = subprocess.run([self.pgvigil, *map(str, args)], env=self.env, capture_output=True, text=True, timeout=seconds)
+    def own(self, path):
+        """PostgreSQL refuses root: what it is to use belongs to another user."""
+        if os.getuid() == 0:
+            owner = pwd.getpwnam(self.owner())
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+
+    def directory(self, path, mode=0o755):
+        if not os.path.isdir(path):
+            os.makedirs(path, mode)
+            self.own(path)
+
+    def command(self, words, host="client"):
+        """As the owner of the clusters, on a host. Each of the programs in front becomes the next: the pid is that of the last."""
+        if not self.network:
+            return words
+        return [*self.network.enter(host), "setpriv", f"--reuid={self.owner()}", f"--regid={self.owner()}", "--init-groups", "--", *words]
+
+    def run(self, *args, check=True, seconds=120, host="client"):
+        result = subprocess.run(self.command([self.pgvigil, *map(str, args)], host), env=self.env, capture_output=True, text=True, timeout=seconds)
         if check and result.returncode != 0:
             raise ScenarioError(f"pgvigil {' '.join(map(str, args))}: exit {result.returncode}: {result.stdout}{result.stderr}")
         return result
 
     def create_monitor(self):
         monitor = self.monitor
-        self.run("create", "monitor", "--pgdata", monitor.pgdata, "--pgport", monitor.port, "--hostname", "127.0.0.1", "--state-directory", monitor.state)
-        self.monitor_uri = f"postgres://pgvigil_node@127.0.0.1:{monitor.port}/pgvigil"
+        self.run("create", "monitor", "--pgdata", monitor.pgdata, "--pgport", monitor.port, "--hostname", monitor.host, "--state-directory", monitor.state,
+                 host=monitor.name)
+        self.monitor_uri = f"postgres://pgvigil_node@{monitor.host}:{monitor.port}/pgvigil"
         self.password_file = os.path.join(monitor.state, "node-password")
         monitor.start()
         self.wait_until(lambda: self.run("show", "state", "--pgdata", monitor.pgdata, "--json", check=False).returncode == 0, what="the monitor answers")
 
     def create_args(self, node):
-        return ["create", "postgres", "--pgdata", node.pgdata, "--pgport", node.port, "--hostname", "127.0.0.1", "--monitor", self.monitor_uri,
+        return ["create", "postgres", "--pgdata", node.pgdata, "--pgport", node.port, "--hostname", node.host, "--monitor", self.monitor_uri,
                 "--monitor-password-file", self.password_file, "--name", node.name, "--state-directory", node.state, "--auth", self.auth]
 
-    def add_node(self, name=None):
+    def add_node(self, name=None, options=()):
         node = Daemon(self, name or f"node{len(self.nodes) + 1}")
         self.nodes.append(node)
-        self.run(*self.create_args(node))
+        self.run(*self.create_args(node), *options, host=node.name)
         node.start()
+        if self.network and len(self.nodes) == 1:
+            self.wait_state(node, "single")
+            self.let_clients_in(node)
         return node
+
+    def let_clients_in(self, node):
+        """The clients are on another host; later nodes copy the line."""
+        with open(os.path.join(node.pgdata, "pg_hba.conf"), "a") as file:
+            file.write("host all all 10.77.0.0/24 trust\n")
+        node.sql("SELECT pg_reload_conf()")
 
     def node(self, name):
         return next(node for node in self.nodes if node.name == name)
@@ -205,8 +257,7 @@ class Formation:
         return uri + "&user=" + os.environ.get("PGVIGIL_TEST_USER", self.owner())
 
     def owner(self):
-        import pwd
-        return pwd.getpwuid(os.getuid()).pw_name
+        return os.environ.get("PGVIGIL_USER", "postgres") if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
 
     def state(self):
         result = self.run("show", "state", "--pgdata", self.monitor.pgdata, "--json", check=False)
@@ -252,12 +303,18 @@ class Formation:
     def check_acknowledged(self):
         """Every acknowledged id of every writer is in the table; ends the writers. Returns their summaries and the verdict."""
         summaries = [writer.stop() for writer in self.writers]
-        logs = [argument for writer in self.writers for argument in ("--check", writer.log)]
-        result = subprocess.run([os.path.join(BIN, "pgvigil-writer"), "--uri", self.uri(), *logs], env=self.env, capture_output=True, text=True, timeout=90)
-        if result.returncode != 0:
-            raise ScenarioError(f"acknowledged ids are missing: {result.stdout}{result.stderr}\n{self.describe()}")
-        verdict = json.loads(result.stdout)
-        if verdict["acknowledged"] == 0:
+        verdict = {}
+        for table in sorted({writer.table for writer in self.writers}):
+            logs = [word for writer in self.writers if writer.table == table and os.path.getsize(writer.log) for word in ("--check", writer.log)]
+            if not logs:
+                continue  # beside a node that never took writes: the table does not exist
+            result = subprocess.run(self.command([os.path.join(BIN, "pgvigil-writer"), "--uri", self.uri(), "--table", table, *logs]), env=self.env,
+                                    capture_output=True, text=True, timeout=90)
+            if result.returncode != 0:
+                raise ScenarioError(f"acknowledged ids are missing in {table}: {result.stdout}{result.stderr}\n{self.describe()}")
+            for key, value in json.loads(result.stdout).items():
+                verdict[key] = verdict.get(key, 0) + value
+        if not verdict.get("acknowledged"):
             raise ScenarioError("the writer got nothing acknowledged: the check proves nothing\n" + self.describe())
         return summaries, verdict
 
@@ -287,6 +344,8 @@ class Formation:
                         os.kill(process, signal.SIGKILL)
                     except ProcessLookupError:
                         pass
+        if self.network:
+            self.network.close()
         if failed and os.environ.get("PGVIGIL_KEEP"):
             print(f"kept: {self.work}", file=sys.stderr)
             return
@@ -295,3 +354,9 @@ class Formation:
             if not os.path.exists(self.work):
                 return
             time.sleep(0.1)
+
+
+def main(module, scenario):
+    """Runs one scenario; SIGTERM ends it in an orderly way."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    getattr(importlib.import_module(module), scenario)()

@@ -289,6 +289,7 @@ void World::work_on_step(int node) {
       return step_done(node);
     case Step::keep_running:
       if (p.copy_unfinished || !p.standby_signal) return step_done(node);
+      if (now_ - k.begun > 5000) return step_done(node);  // it may need WAL that only the next upstream has
       return step_start(node);
     case Step::start: return step_start(node);
     case Step::create_roles:
@@ -353,7 +354,7 @@ void World::step_start(int node) {
     if (!p.running) begin_start(node);
     k.stage = 1;
   }
-  if (!p.running) return step_failed(node, "PostgreSQL has not started");
+  if (!p.running) return k.step == Step::keep_running ? step_done(node) : step_failed(node, "PostgreSQL has not started");
   if (p.accepting && now_ >= p.paused_until) {
     k.core->started(p.standby_signal, !p.names_on_disk.asynchronous(), local(node));
     return step_done(node);
@@ -505,14 +506,16 @@ void World::step_prepare(int node) {
     directory.foreign_promotion = core.state().foreign_promotion;
     directory.system_identifier = "7";
     if (p.exists && !p.copy_unfinished) {
-      const bool exact = (core.pg_running() && core.pg_answering()) || p.clean;
+      const bool exact = (core.pg_running() && core.pg_answering()) || (p.clean && p.consistent <= p.flushed);
       directory.local.exact = exact;
       if (core.pg_running() && core.pg_answering()) {
         const auto& facts = core.facts();
         directory.local.position = effective({facts.timeline, facts.lsn, facts.history});
       } else {
-        directory.local.position = p.clean ? branches_.position(p.branch, p.flushed)
-                                           : branches_.position(p.checkpoint_branch, p.checkpoint);
+        // The control file: a clean end, or the least that has to be replayed.
+        directory.local.position = p.consistent > p.flushed ? branches_.position(p.consistent_branch, p.consistent)
+                                   : p.clean                ? branches_.position(p.branch, p.flushed)
+                                                            : branches_.position(p.checkpoint_branch, p.checkpoint);
       }
     }
     keeper::UpstreamIdentity identity;
@@ -547,6 +550,7 @@ void World::step_prepare(int node) {
   while (branches_.at(p.branch).parent >= 0 && p.flushed <= branches_.at(p.branch).fork) p.branch = branches_.at(p.branch).parent;
   p.checkpoint_branch = p.branch;
   p.consistent = up.flushed;
+  p.consistent_branch = up.branch;
   p.copy_unfinished = false;
   p.clean = true;
   p.standby_signal = true;
@@ -601,6 +605,7 @@ void World::confirm(int node) {
   }
   if (holding(k.position) >= k.wanted.names.required) {
     k.confirming = 0;
+    if (trace_) note("node " + std::to_string(node) + " confirms names " + to_guc(k.wanted.names));
     if (k.core->names_confirmed(k.wanted.version)) k.wants_report = true;
   } else if (now_ - k.begun_confirming > 2000) {
     k.confirming = 0;

@@ -63,6 +63,7 @@ struct Postgres {
   std::uint64_t flushed{0};      // end of the WAL on disk
   std::uint64_t checkpoint{0};   // where recovery begins
   std::uint64_t consistent{0};   // not usable before it has replayed up to here (after a rewind)
+  int consistent_branch{-1};
   int checkpoint_branch{-1};
   SyncNames names_on_disk;
   int upstream_on_disk{0};       // node index; 0: none

@@ -131,6 +131,7 @@ void World::set_in_force(int node) {
     at(p.receiver_at, Kind::receiver, node, 0, p.life);
   }
   if (other_names) {
+    if (trace_) note("node " + std::to_string(node) + " has names in force '" + to_guc(p.names) + "'");
     at(now_ + random_.between(1, random_.chance(20) ? 2000 : 50), Kind::checkpointer, node, 0, p.life);
     release(node);
   }
