@@ -16,8 +16,9 @@ constexpr Millis idle{1000};
 constexpr Millis failover_first{500};
 // PostgreSQL that has not answered for this long does not answer.
 constexpr Millis answer_limit{2000};
-// A standby that does not stream looks whether its data still fits its upstream.
-constexpr Millis streaming_patience{5000};
+// A standby that has not caught up looks now and then whether its data still fits its upstream: a walreceiver that fails
+// again and again seems to stream in between.
+constexpr Millis following_check{5000};
 
 bool must_run(NodeState state) {
   return takes_writes(state) || runs_as_standby(state);
@@ -26,7 +27,7 @@ bool must_run(NodeState state) {
 }  // namespace
 
 Core::Core(KeeperState state, bool pg_running, Millis now)
-    : state_(std::move(state)), pg_running_(pg_running), streaming_at_(now), began_(now), standby_contact_(now) {}
+    : state_(std::move(state)), pg_running_(pg_running), began_(now), standby_contact_(now) {}
 
 bool Core::converged() const {
   return state_.reported == state_.goal.state && state_.reported_seq == state_.goal.seq;
@@ -106,10 +107,7 @@ Core::Seen Core::saw(const LocalFacts& facts, Millis now) {
   facts_ = facts;
   pg_running_ = true;
   crashed_at_.reset();
-  if (facts.streaming) {
-    streaming_at_ = now;
-    if (!facts.in_recovery) standby_contact_ = now;
-  }
+  if (facts.streaming && !facts.in_recovery) standby_contact_ = now;
   if (facts.timeline > state_.timeline) {
     state_.timeline = facts.timeline;
     seen.save = Save::yes;
@@ -173,10 +171,7 @@ Core::Work Core::next(Millis now) {
     return work;
   }
   const bool following = state_.goal.state == NodeState::catchingup || state_.goal.state == NodeState::join_secondary;
-  if (following && converged() && upstream() != nullptr && now - streaming_at_ >= streaming_patience) {
-    streaming_at_ = now;
-    dirty_ = true;
-  }
+  if (following && converged() && upstream() != nullptr && now - followed_at_ >= following_check) dirty_ = true;
   if (converged() && !dirty_ && !crashed()) {
     work.again = idle;
     return work;
@@ -200,6 +195,7 @@ Core::Work Core::next(Millis now) {
     return work;
   }
   at_ = 0;
+  followed_at_ = now;
   plan_seq_ = state_.goal.seq;
   plan_term_ = state_.term;
   dirty_ = false;
@@ -255,7 +251,6 @@ void Core::started(bool as_standby, bool names_set, Millis now) {
   names_set_ = names_set;
   facts_.in_recovery = as_standby;  // until it is seen
   standby_contact_ = now;  // standbys get the length of a lease to find this primary
-  streaming_at_ = now;
   pg_running_ = pg_answering_ = true;
   pg_answered_ = now;
   crashed_at_.reset();

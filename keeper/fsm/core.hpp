@@ -138,7 +138,6 @@ class Core {
   Millis pg_answered_{0};
   std::optional<Millis> crashed_at_;
   LocalFacts facts_;
-  Millis streaming_at_{0};
   std::optional<Lsn> final_lsn_;   // end of WAL of a cleanly stopped PostgreSQL
   std::int64_t names_version_{0};  // of the names in force and satisfied
   int required_{0};                // of them; 0: not known
@@ -154,6 +153,7 @@ class Core {
   // The plan at work.
   std::optional<Plan> plan_;
   std::size_t at_{0};
+  Millis followed_at_{0};  // the last plan's beginning
   std::int64_t plan_seq_{0};
   Term plan_term_;
   bool dirty_{true};  // something besides the goal's state has changed: run the plan that keeps us there

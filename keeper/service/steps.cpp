@@ -69,8 +69,11 @@ asio::awaitable<void> Keeper::prepare() {
   if (from == nullptr) throw Error("waiting for a primary to stream from");
   const Peer source = *from;
   std::optional<LocalPosition> running;
-  if (core_.pg_running() && core_.pg_answering()) {
-    const LocalFacts& facts = core_.facts();
+  if (instance_.postmaster() && core_.pg_answering()) {
+    // Asked now: a server that was started a moment ago has replayed more since it was last seen.
+    pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
+    const LocalFacts facts = co_await look(local);
+    if (facts.in_recovery && !facts.settled) throw Error("reads the WAL that is here, at " + to_string(facts.lsn));
     if (facts.in_recovery) {
       running = LocalPosition{effective({facts.timeline, facts.lsn, facts.history}), true};
     } else {

@@ -186,7 +186,7 @@ class Formation:
             if self.count > 1:
                 self.wait_healthy()
             for setting in self.settings:
-                self.run(*setting)
+                self.run(*setting, "--pgdata", self.monitor.pgdata)
         except BaseException:
             self.close(failed=True)
             raise
@@ -262,6 +262,9 @@ class Formation:
     def state(self):
         result = self.run("show", "state", "--pgdata", self.monitor.pgdata, "--json", check=False)
         return {row["nodename"]: row for row in json.loads(result.stdout)} if result.returncode == 0 else {}
+
+    def events(self):
+        return json.loads(self.run("show", "events", "--count", "1000", "--pgdata", self.monitor.pgdata, "--json").stdout)
 
     def in_state(self, *states):
         """Names of the nodes that have reached one of the states as their goal."""

@@ -506,10 +506,11 @@ void World::step_prepare(int node) {
     directory.foreign_promotion = core.state().foreign_promotion;
     directory.system_identifier = "7";
     if (p.exists && !p.copy_unfinished) {
-      const bool exact = (core.pg_running() && core.pg_answering()) || (p.clean && p.consistent <= p.flushed);
+      if (p.answers(now_) && now_ < p.settles_at) return step_failed(node, "reads its WAL");
+      const bool exact = p.answers(now_) || (p.clean && p.consistent <= p.flushed);
       directory.local.exact = exact;
-      if (core.pg_running() && core.pg_answering()) {
-        const auto& facts = core.facts();
+      if (p.answers(now_)) {
+        const auto facts = facts_of(p, branches_, now_);
         directory.local.position = effective({facts.timeline, facts.lsn, facts.history});
       } else {
         // The control file: a clean end, or the least that has to be replayed.
