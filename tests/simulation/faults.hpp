@@ -33,6 +33,7 @@ struct Plan {
   int priorities{0};      // per cent of nodes with another priority than 50
   int async_nodes{0};     // per cent of nodes without replication quorum
   Time write_every{100};
+  std::size_t clients{3};  // how many commits may wait at once
   Time slow{0};           // checkpoints and recoveries take up to this longer
   int drift{0};           // per mille that clocks may differ
   Time storm_ends{0};

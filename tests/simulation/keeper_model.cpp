@@ -171,7 +171,8 @@ void World::send_report(int node) {
   k.wants_report = false;
   k.heartbeat_at = now_ + heartbeat;
   // What was sent before a cut may still arrive after it, later than what a newer session says.
-  const Time when = std::max(now_, cut_[static_cast<std::size_t>(node)][0]) + latency();
+  Time when = std::max(now_, cut_[static_cast<std::size_t>(node)][0]) + latency();
+  if (now_ < noisy_until_ && random_.chance(3)) when += random_.between(1000, 6000);  // a backend that was held up
   if (when < now_ + 15000) at(when, Kind::report_arrives, node, 0, static_cast<std::int64_t>(messages_.size()) - 1);
 }
 
@@ -443,6 +444,11 @@ void World::settle(int node) {
   Postgres& p = pg(node);
   Core& core = *k.core;
   std::optional<Lsn> end;
+  if (k.stage == 0) {
+    k.stage = 1;
+    k.ready_at = now_ + random_.between(1, 10);  // questions take their time, and orders arrive meanwhile
+    return;
+  }
   if (p.running) {
     if (!p.answers(now_)) {
       if (now_ - k.begun > session_limit) return step_failed(node, "PostgreSQL does not answer");

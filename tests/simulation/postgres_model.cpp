@@ -235,7 +235,7 @@ void World::write(int node) {
     at(p.paused_until, Kind::write, node, 0, p.life);
     return;
   }
-  if (p.waiting.size() < 3) {  // its clients wait as well
+  if (p.waiting.size() < plan_.clients) {  // its clients wait as well
     p.waiting.push_back({append(node), now_});
     new_wal(node);
     release(node);

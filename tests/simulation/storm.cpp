@@ -184,6 +184,7 @@ void World::check() {
     finished_ = true;
     return;
   }
+  if (second_victim_ != 0) return after_the_standby();
   const std::string why = unhealthy();
   if (!why.empty()) {
     healthy_since_ = -1;
@@ -212,6 +213,24 @@ void World::check() {
   kill_again();
 }
 
+// The standby is out of the names by now; the primary goes as well, and those who are left take over by themselves.
+void World::after_the_standby() {
+  if (now_ < second_at_) return;
+  Keeper& k = keeper_of(second_victim_);
+  if (k.alive) {
+    if (store_.group.names.size() > 1) return fail("L6: the loss of a standby is not digested");
+    crash(second_victim_);
+    kill_keeper(second_victim_);
+    second_at_ = now_ + 30000 + 2 * plan_.slow;
+    return;
+  }
+  const NodeView* primary = fsm::writer(store_.group);
+  if (primary == nullptr || index_of(primary->id) == second_victim_ || !primary->converged()) {
+    return fail("L1: nobody takes over after one loss and then another");
+  }
+  second_victim_ = 0;
+}
+
 // A healthy group loses as many nodes as it may, at once, its primary among them.
 void World::kill_again() {
   ++rounds_;
@@ -219,6 +238,21 @@ void World::kill_again() {
   const NodeView* primary = fsm::writer(group);
   if (primary == nullptr || primary->goal != NodeState::primary) {
     finished_ = true;
+    return;
+  }
+  const SyncNames& names = group.names.back().names;
+  if (random_.chance(40) && static_cast<int>(names.members.size()) > names.required) {
+    // One after another: a standby, and when its loss has been digested the primary; both stay away.
+    const int standby = index_of(names.members[static_cast<std::size_t>(random_.index(static_cast<int>(names.members.size())))]);
+    note("KILL AGAIN standby " + std::to_string(standby) + ", later the primary " + std::to_string(index_of(primary->id)));
+    crash(standby);
+    kill_keeper(standby);
+    second_victim_ = index_of(primary->id);
+    second_at_ = now_ + 15000 + 2 * plan_.slow;
+    at(now_ + 90000, Kind::restart_keeper, standby);
+    at(now_ + 90000, Kind::restart_keeper, second_victim_);
+    healthy_since_ = -1;
+    heal_deadline_ = now_ + 90000 + takeover_limit;
     return;
   }
   const int may_go = std::max(1, group.names.back().names.required);

@@ -178,6 +178,7 @@ class World {
   void check();
   std::string unhealthy();
   void kill_again();
+  void after_the_standby();
 
   std::uint64_t seed_;
   Plan plan_;
@@ -221,6 +222,8 @@ class World {
   Time healthy_since_{-1};
   Time asked_help_at_{0};
   int rounds_{0};
+  int second_victim_{0};  // failures one after another: the primary goes when the standby's loss has been digested
+  Time second_at_{0};
   std::int64_t quiet_term_{0};
 };
 

@@ -31,6 +31,7 @@ Plan draw_plan(std::uint64_t seed) {
   plan.priorities = random.chance(30) ? 50 : 0;
   plan.async_nodes = random.chance(20) ? 30 : 0;
   plan.write_every = random.between(40, 400);
+  plan.clients = static_cast<std::size_t>(random.chance(50) ? 3 : random.between(4, 60));
   plan.slow = random.chance(30) ? random.between(100, 4000) : 50;
   plan.drift = random.chance(30) ? 20 : 1;
   const Time begin = 8000;
