@@ -200,8 +200,11 @@ const NodeView* most_advanced(const Nodes& votes) {
 
 std::optional<Choice> elected(const GroupSnapshot& group, const Nodes& votes, std::optional<NodeId> named) {
   const NodeView* best = nullptr;
+  const NodeView* top = most_advanced(votes);
   for (const NodeView* vote : votes) {
     if (!healthy(group, *vote)) continue;
+    // WAL can be fetched; a history that has parted would have to be rewound, and there is nobody yet to rewind it to.
+    if (ahead(*top, *vote) && !contains(top->position(), vote->position())) continue;
     if (named && vote->id == *named) {
       best = vote;
       break;
@@ -213,7 +216,6 @@ std::optional<Choice> elected(const GroupSnapshot& group, const Nodes& votes, st
     }
   }
   if (best == nullptr) return std::nullopt;
-  const NodeView* top = most_advanced(votes);
   if (!ahead(*top, *best)) return Choice{best, nullptr};
   Nodes sources;
   for (const NodeView* vote : votes) {

@@ -261,10 +261,33 @@ class Formation:
 
     def state(self):
         result = self.run("show", "state", "--pgdata", self.monitor.pgdata, "--json", check=False)
+        if result.returncode: print("DEBUG state:", result.stderr)
         return {row["nodename"]: row for row in json.loads(result.stdout)} if result.returncode == 0 else {}
 
     def events(self):
         return json.loads(self.run("show", "events", "--count", "1000", "--pgdata", self.monitor.pgdata, "--json").stdout)
+
+    def elections(self):
+        """Those that the loss of a primary has begun."""
+        return [event for event in self.events() if event["rule_name"] in ("primary_lost", "handover_failed", "promotion_failed")]
+
+    def start_writers(self, rate=200):
+        """One that follows the primary, and one beside every node. Returns the first."""
+        writers = [Writer(self, rate)] + [Writer(self, 40, node) for node in self.nodes]
+        self.goes_on()
+        return writers[0]
+
+    def written(self, node):
+        try:
+            return int(node.sql("SELECT count(*) FROM vigil_ids", seconds=5))
+        except (ScenarioError, subprocess.TimeoutExpired):
+            return 0
+
+    def goes_on(self, node=None, seconds=60):
+        """Writes are acknowledged, by this node or by whoever is the primary."""
+        node = node or self.wait_until(self.primary, what="a primary")
+        before = self.written(node)
+        self.wait_until(lambda: self.written(node) > before + 10, seconds, f"{node.name} takes writes")
 
     def in_state(self, *states):
         """Names of the nodes that have reached one of the states as their goal."""

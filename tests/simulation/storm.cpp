@@ -129,13 +129,13 @@ void World::heal() {
   healed_ = true;
   heal_deadline_ = now_ + heal_limit;
   note("--- healed");
-  for (NodeView& view : store_.group.nodes) view.candidate_priority = std::max(1, view.candidate_priority);
 }
 
 std::string World::unhealthy() {
   GroupSnapshot& group = store_.group;
   const int quorum = static_cast<int>(std::count_if(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) { return node.replication_quorum; }));
   if (group.number_sync_standbys > std::max(0, quorum - 1)) group.number_sync_standbys = std::max(0, quorum - 1);
+  for (NodeView& node : group.nodes) node.candidate_priority = std::max(1, node.candidate_priority);
   for (const NodeView& node : group.nodes) {
     if (node.goal != NodeState::maintenance && node.goal != NodeState::wait_maintenance) continue;
     if (!group.request) operator_asks(RequestKind::stop_maintenance, index_of(node.id), false);
@@ -226,7 +226,9 @@ void World::after_the_standby() {
   }
   const NodeView* primary = fsm::writer(store_.group);
   if (primary == nullptr || index_of(primary->id) == second_victim_ || !primary->converged()) {
-    return fail("L1: nobody takes over after one loss and then another");
+    std::string said;
+    for (const fsm::Explanation& e : fsm::explain(store_.group)) said += " [" + e.waiting_for + "]";
+    return fail("L1: nobody takes over after one loss and then another:" + said);
   }
   second_victim_ = 0;
 }
@@ -241,7 +243,10 @@ void World::kill_again() {
     return;
   }
   const SyncNames& names = group.names.back().names;
-  if (random_.chance(40) && static_cast<int>(names.members.size()) > names.required) {
+  const auto protectors = std::count_if(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
+    return &node != primary && node.replication_quorum && node.goal == NodeState::secondary;
+  });
+  if (random_.chance(40) && protectors > std::max(1, group.number_sync_standbys) && names.required > 0) {
     // One after another: a standby, and when its loss has been digested the primary; both stay away.
     const int standby = index_of(names.members[static_cast<std::size_t>(random_.index(static_cast<int>(names.members.size())))]);
     note("KILL AGAIN standby " + std::to_string(standby) + ", later the primary " + std::to_string(index_of(primary->id)));
