@@ -101,6 +101,10 @@ struct NamesInForce {
   friend bool operator==(const NamesInForce&, const NamesInForce&) = default;
 };
 
+// Appends, and forgets an equal one that stands before it: the lists that may be in force are a set, and failing promotions
+// must not let it grow for ever.
+void add_names(std::vector<NamesInForce>& lists, NamesInForce entry);
+
 struct GroupSnapshot {
   std::string formation;
   int group{0};

@@ -54,6 +54,11 @@ std::optional<RequestKind> parse_request_kind(std::string_view text) {
   return std::nullopt;
 }
 
+void add_names(std::vector<NamesInForce>& lists, NamesInForce entry) {
+  std::erase(lists, entry);
+  lists.push_back(std::move(entry));
+}
+
 const NodeView* GroupSnapshot::find(NodeId id) const {
   const auto found = std::find_if(nodes.begin(), nodes.end(), [id](const NodeView& node) { return node.id == id; });
   return found == nodes.end() ? nullptr : &*found;

@@ -296,6 +296,9 @@ std::optional<std::string> Core::must_fence(Millis now) const {
   contact.monitor_age = now - monitor_contact_.value_or(began_);
   contact.standby_age = now - standby_contact_;
   contact.lease = lease();
+  // A keeper that was held up (suspended, swapped out) has seen no standby because it has not looked. It looks first: with
+  // a synchronous list nobody is in danger meanwhile.
+  if (!contact.asynchronous && pg_answering_ && now - pg_answered_ >= answer_limit) return std::nullopt;
   const auto why = keeper::must_fence(contact);
   return why ? std::optional<std::string>(*why) : std::nullopt;
 }

@@ -26,7 +26,7 @@ asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot
                                    const fsm::Decision& decision) {
   std::vector<NamesInForce> names = group.names;
   if (decision.confirm_names && !names.empty()) names = {names.back()};
-  if (decision.names_goal) names.push_back(*decision.names_goal);
+  if (decision.names_goal) add_names(names, *decision.names_goal);
   std::vector<pg::Param> params;
   params.emplace_back(group.formation);
   params.emplace_back(std::to_string(group.group));

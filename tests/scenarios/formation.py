@@ -76,6 +76,9 @@ class Daemon:
         self.env = {}  # of the daemon alone
         self.process = None
         formation.directory(os.path.join(formation.work, name))
+        if formation.disk_size and name != "monitor":
+            self.disk = formation.mount(os.path.join(formation.work, name, "disk"), formation.disk_size)
+            self.pgdata = os.path.join(self.disk, "pgdata")
 
     def start(self):
         log = open(self.log, "ab")
@@ -157,9 +160,12 @@ class Writer:
 
 
 class Formation:
-    def __init__(self, nodes=2, auth="trust", settings=(), network=False):
+    def __init__(self, nodes=2, auth="trust", settings=(), network=False, disk_size=None):
+        """disk_size: in MB; every node's PGDATA is on a file system of its own of that size (for root)."""
         self.work = tempfile.mkdtemp(prefix="pgvigil-scenario.", dir=os.environ.get("TMPDIR", "/tmp"))
         self.env = dict(os.environ, PGVIGIL_CONFIG_DIR=os.path.join(self.work, "etc"), LC_ALL="C.UTF-8", PGCONNECT_TIMEOUT="5")
+        self.disk_size = disk_size
+        self.mounts = []
         self.network = None
         if network:
             from network import Network
@@ -205,6 +211,13 @@ class Formation:
         if not os.path.isdir(path):
             os.makedirs(path, mode)
             self.own(path)
+
+    def mount(self, path, megabytes):
+        self.directory(path)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0755", "pgvigil-test", path], check=True)
+        self.own(path)
+        self.mounts.append(path)
+        return path
 
     def command(self, words, host="client"):
         """As the owner of the clusters, on a host. Each of the programs in front becomes the next: the pid is that of the last."""
@@ -261,7 +274,6 @@ class Formation:
 
     def state(self):
         result = self.run("show", "state", "--pgdata", self.monitor.pgdata, "--json", check=False)
-        if result.returncode: print("DEBUG state:", result.stderr)
         return {row["nodename"]: row for row in json.loads(result.stdout)} if result.returncode == 0 else {}
 
     def events(self):
@@ -372,6 +384,8 @@ class Formation:
                         pass
         if self.network:
             self.network.close()
+        for path in self.mounts:
+            subprocess.run(["umount", "--lazy", path])
         if failed and os.environ.get("PGVIGIL_KEEP"):
             print(f"kept: {self.work}", file=sys.stderr)
             return

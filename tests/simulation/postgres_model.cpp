@@ -273,7 +273,7 @@ void World::acknowledged(int node, const Commit& commit) {
   // After an operator's forced choice: what the old primary still acknowledges is given up where nothing can stop it. It has
   // its quorum, or nobody guards its lease: no keeper, or one that has just come back to life.
   const bool unguarded = p.waits || !k.alive || now_ < k.paused_until + 1000 || now_ - k.started_at < 15000;
-  if (chosen_by_force_.contains(p.branch) && unguarded) return;
+  if (p.branch < first_branch_ || (chosen_by_force_.contains(p.branch) && unguarded)) return;
   if (highest_promotion_ > branch.term) {
     fail("S2: node " + std::to_string(node) + " acknowledges a commit for term " + std::to_string(branch.term) +
          " after a promotion for term " + std::to_string(highest_promotion_));
@@ -304,7 +304,7 @@ void World::promoted(int node) {
          std::to_string(p.flushed) + ", timeline " + std::to_string(number));
   }
   if (term >= highest_promotion_) {
-    for (std::size_t b = 0; b < acked_.size(); ++b) {
+    for (auto b = static_cast<std::size_t>(first_branch_); b < acked_.size(); ++b) {
       if (acked_[b] > 0 && !branches_.holds(p.branch, p.flushed, static_cast<int>(b), acked_[b])) {
         fail("S1: node " + std::to_string(node) + " is promoted for term " + std::to_string(term) + " at " +
              std::to_string(p.flushed) + " without an acknowledged commit: record " + std::to_string(acked_[b]) +
@@ -328,7 +328,7 @@ void World::promoted(int node) {
 void World::destroy_check(int node) {
   const Postgres& p = pg(node);
   if (!p.exists || p.copy_unfinished) return;
-  for (std::size_t b = 0; b < acked_.size(); ++b) {
+  for (auto b = static_cast<std::size_t>(first_branch_); b < acked_.size(); ++b) {
     if (acked_[b] == 0 || !branches_.holds(p.branch, p.flushed, static_cast<int>(b), acked_[b])) continue;
     bool elsewhere = false;
     for (int other = 1; other <= nodes_ && !elsewhere; ++other) {

@@ -161,7 +161,7 @@ void Store::apply(const fsm::Decision& decision) {
   if (decision.promised_timeline) group.promised_timeline = *decision.promised_timeline;
   if (decision.confirm_names && !group.names.empty()) group.names = {group.names.back()};
   if (decision.names_goal) {
-    group.names.push_back(*decision.names_goal);
+    add_names(group.names, *decision.names_goal);
     ++group.names_version;
   }
   for (const fsm::GoalChange& change : decision.goals) {

@@ -136,7 +136,7 @@ void World::handle(const Event& event) {
       const bool other = random_.chance(plan_.priorities);
       const int priority = node > 1 && other ? (random_.chance(50) ? 0 : 90) : 50;
       const bool quorum = !random_.chance(plan_.async_nodes);
-      if (store_.group.nodes.empty()) std::fill(acked_.begin(), acked_.end(), 0);  // another system begins
+      if (store_.group.nodes.empty()) first_branch_ = branches_.count();  // another system begins
       if (!database_up_ || !store_.add_node(NodeId{node}, priority, quorum)) {
         at(now_ + 1000, Kind::register_node, node);
         return;

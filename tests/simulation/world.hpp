@@ -211,6 +211,7 @@ class World {
   std::array<fsm::ProbeView, max_nodes> probes_{};
 
   // what the checks remember
+  int first_branch_{0};  // of the present system; what older ones did is past
   std::vector<std::uint64_t> acked_;  // highest acknowledged record on each branch
   std::int64_t highest_promotion_{0};
   std::set<int> named_;               // promotions that an operator asked for by name

@@ -86,7 +86,7 @@ void apply(GroupSnapshot& group, const fsm::Decision& decision) {
   if (decision.promised_timeline) group.promised_timeline = *decision.promised_timeline;
   if (decision.confirm_names) group.names = {group.names.back()};
   if (decision.names_goal) {
-    group.names.push_back(*decision.names_goal);
+    add_names(group.names, *decision.names_goal);
     ++group.names_version;
   }
   for (const auto& change : decision.goals) {
