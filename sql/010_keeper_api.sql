@@ -163,7 +163,8 @@ BEGIN
   SELECT * INTO n FROM pgvigil.node WHERE id = reporter;
   IF NOT FOUND THEN
     IF EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = reporter) THEN
-      RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', seq + 1, 'names', '{"required": 0, "members": []}'::jsonb,
+      -- The order is forgotten with its number: this one is higher than any.
+      RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', 4611686018427387904, 'names', '{"required": 0, "members": []}'::jsonb,
                                 'names_version', 0, 'peers_version', 0, 'upstream', NULL, 'lease_seconds', 10);
     END IF;
     PERFORM pgvigil.refuse(format('there is no node %s', reporter), 'is this the right monitor? A restored one may not know it yet', 'PV404');

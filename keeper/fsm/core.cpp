@@ -159,9 +159,13 @@ bool Core::crashed() const {
   return must_run(state_.goal.state) && !pg_running_;
 }
 
+bool Core::plan_is_wanted() const {
+  return plan_seq_ == state_.goal.seq && plan_term_ == state_.term && plan_goal_ == state_.goal.state;
+}
+
 Core::Work Core::next(Millis now) {
   Work work;
-  if (plan_ && (plan_seq_ != state_.goal.seq || plan_term_ != state_.term)) plan_.reset();  // a new order
+  if (plan_ && !plan_is_wanted()) plan_.reset();  // a new order
   if (plan_) {
     if (at_ == plan_->size()) return {Work::Kind::settle, Step::start, Millis{0}};
     return {Work::Kind::step, (*plan_)[at_], Millis{0}};
@@ -198,6 +202,7 @@ Core::Work Core::next(Millis now) {
   followed_at_ = now;
   plan_seq_ = state_.goal.seq;
   plan_term_ = state_.term;
+  plan_goal_ = state_.goal.state;
   dirty_ = false;
   return next(now);
 }
@@ -216,7 +221,7 @@ void Core::failed(std::string reason, Millis now) {
 
 Core::Save Core::settled(std::optional<Lsn> end_of_wal, Millis) {
   // An order that came meanwhile: what was reached is not what is wanted any more.
-  const bool stale = !plan_ || plan_seq_ != state_.goal.seq || plan_term_ != state_.term;
+  const bool stale = !plan_ || !plan_is_wanted();
   plan_.reset();
   if (!pg_running_) final_lsn_ = end_of_wal;
   if (stale) return Save::no;

@@ -129,6 +129,7 @@ class Core {
  private:
   bool asynchronous() const;
   bool crashed() const;
+  bool plan_is_wanted() const;  // it belongs to the present order
   Millis lease() const { return std::chrono::seconds{state_.goal.lease_seconds}; }
 
   KeeperState state_;
@@ -156,6 +157,7 @@ class Core {
   Millis followed_at_{0};  // the last plan's beginning
   std::int64_t plan_seq_{0};
   Term plan_term_;
+  NodeState plan_goal_{NodeState::init};
   bool dirty_{true};  // something besides the goal's state has changed: run the plan that keeps us there
   Millis retry_{0};
   Millis retry_at_{0};

@@ -36,6 +36,15 @@ struct State {
   std::vector<Node> nodes;
   std::uint64_t acknowledged{0};
 
+  // Timelines only by their order: their numbers grow with every promotion.
+  std::size_t rank(Timeline timeline) const {
+    std::set<Timeline> lower;
+    for (const NodeView& view : group.nodes) {
+      if (view.timeline < timeline) lower.insert(view.timeline);
+    }
+    return lower.size();
+  }
+
   std::string key() const {
     std::string text = std::to_string(group.number_sync_standbys) + (group.request ? std::string(to_string(group.request->kind)) + std::to_string(group.request->node.value_or(NodeId{0}).value) : "") + "a" + std::to_string(acknowledged);
     for (const NamesInForce& entry : group.names) text += "|" + to_guc(entry.names) + "/" + std::to_string(entry.by.value);
@@ -44,7 +53,7 @@ struct State {
       text += ";" + std::to_string(static_cast<int>(view.reported)) + ">" + std::to_string(static_cast<int>(view.goal)) +
               (view.converged() ? "=" : "~") + (nodes[i].lost ? "L" : "h") + (nodes[i].runs ? "r" : "s") +
               to_guc(nodes[i].in_force) + "@" + std::to_string(nodes[i].attached) + "w" + std::to_string(view.lsn.value) + "t" +
-              std::to_string(view.timeline.value) + (view.reported_term == group.term ? "T" : "o") +
+              std::to_string(rank(view.timeline)) + (view.reported_term == group.term ? "T" : "o") +
               (view.names_version == group.names_version ? "v" : "-");
     }
     return text;

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <string>
 #include <vector>
@@ -163,7 +164,7 @@ int run_many(const Options& options) {
 }
 
 [[noreturn]] void usage(int code) {
-  std::printf("usage: run [--seeds N] [--from SEED] [--jobs J] [--stop-after FAILURES] [--no-shrink] [--list SEED,SEED...]\n"
+  std::printf("usage: run [--seeds N] [--from SEED] [--jobs J] [--stop-after FAILURES] [--no-shrink] [--seeds-file FILE]\n"
               "       run --replay SEED [--without FAULT,FAULT...] [--quiet]\n");
   std::exit(code);
 }
@@ -205,9 +206,13 @@ Options parse(int argc, char** argv) {
       options.stop_after = static_cast<int>(number);
     } else if (name == "--replay") {
       options.replay = number;
-    } else if (name == "--list") {
-      options.list = numbers(value);
+    } else if (name == "--seeds-file") {
+      std::ifstream file(value);
+      for (std::string line; std::getline(file, line);) {
+        if (!line.empty() && line[0] != '#') options.list.push_back(std::strtoull(line.c_str(), nullptr, 10));
+      }
       options.seeds = options.list.size();
+      if (options.list.empty()) usage(1);
     } else if (name == "--without") {
       for (const std::uint64_t fault : numbers(value)) options.without.insert(static_cast<int>(fault));
     } else {

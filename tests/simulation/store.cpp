@@ -19,7 +19,7 @@ Store::Reported Store::report(const Report& report) {
     result.answer = Answer::goal;
     result.goal.state = NodeState::dropped;
     result.goal.term = report.term;
-    result.goal.seq = report.goal_seq + 1;
+    result.goal.seq = std::int64_t{1} << 62;
     return result;
   }
   if (report.term > group.term) return result;
