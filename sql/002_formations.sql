@@ -2,6 +2,7 @@
 ALTER TABLE pgvigil.grp ADD timeline integer NOT NULL DEFAULT 0;  -- the highest that an ordered promotion may have begun
 ALTER TABLE pgvigil.node ADD source_id bigint;                    -- fast_forward: the node that has the missing WAL
 ALTER TABLE pgvigil.node_report ADD history text NOT NULL DEFAULT '';  -- of the timeline: "1:0/3000000,2:0/5000000"
+ALTER TABLE pgvigil.node_report ADD disk_full boolean NOT NULL DEFAULT false;
 ALTER TABLE pgvigil.request ADD allow_failover boolean NOT NULL DEFAULT false;
 CREATE INDEX node_of_group ON pgvigil.node (formation, group_id);
 

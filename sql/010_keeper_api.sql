@@ -151,7 +151,8 @@ END $$;
 -- The heartbeat. One small update of an unlogged table while nothing changes; a durable one, and a wake-up of the monitor, when something does.
 CREATE OR REPLACE FUNCTION pgvigil.report(
   reporter bigint, state text, promised_term bigint, seq bigint, running boolean, responding boolean, tli integer, wal_position pg_lsn,
-  names_confirmed bigint, upstream_sight text, is_streaming boolean, why text, sysid text, tli_history text DEFAULT '') RETURNS jsonb
+  names_confirmed bigint, upstream_sight text, is_streaming boolean, why text, sysid text, tli_history text DEFAULT '',
+  no_space boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 DECLARE
   n pgvigil.node;
@@ -184,7 +185,12 @@ BEGIN
   IF (promised_term, seq) < (n.reported_term, n.reported_seq) THEN RETURN pgvigil.goal_of(n, gr); END IF;
   IF seq > n.goal_seq THEN PERFORM pgvigil.refuse(format('node %s reports on order %s, which was never given', n.name, seq)); END IF;
   IF identity IS NOT NULL AND gr.system_identifier IS NOT NULL AND identity <> gr.system_identifier AND state <> 'dropped' THEN
-    PERFORM pgvigil.refuse(format('node %s is of system %s, but the group is of system %s', n.name, identity, gr.system_identifier));
+    -- Heard, but nothing of it is believed: `show state` says why.
+    INSERT INTO pgvigil.node_report AS r (node_id, report_count, reason)
+    VALUES (reporter, 1, format('its PGDATA is of system %s, but the group is of system %s; nothing is overwritten', identity, gr.system_identifier))
+    ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = false, pg_responding = false,
+      streaming = false, lsn = '0/0', reason = excluded.reason;
+    RETURN pgvigil.goal_of(n, gr);
   END IF;
   IF (state, promised_term, seq, names_confirmed) IS DISTINCT FROM (n.reported_state, n.reported_term, n.reported_seq, n.names_version)
      OR (identity IS NOT NULL AND n.system_identifier IS DISTINCT FROM identity) THEN
@@ -200,13 +206,15 @@ BEGIN
     SET LOCAL synchronous_commit = off;
   END IF;
   SELECT * INTO before FROM pgvigil.node_report WHERE node_id = reporter;
-  INSERT INTO pgvigil.node_report AS r (node_id, report_count, pg_running, pg_responding, timeline, lsn, upstream, streaming, reason, history)
-  VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000), tli_history)
+  INSERT INTO pgvigil.node_report AS r (node_id, report_count, pg_running, pg_responding, timeline, lsn, upstream, streaming, reason, history,
+                                        disk_full)
+  VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000), tli_history, coalesce(no_space, false))
   ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = excluded.pg_running,
     pg_responding = excluded.pg_responding, timeline = excluded.timeline, lsn = excluded.lsn, upstream = excluded.upstream,
-    streaming = excluded.streaming, reason = excluded.reason, history = excluded.history;
-  news := news OR (running, responding, tli, upstream_sight, is_streaming) IS DISTINCT FROM
-                  (before.pg_running, before.pg_responding, before.timeline, before.upstream, before.streaming)
+    streaming = excluded.streaming, reason = excluded.reason, history = excluded.history,
+    disk_full = excluded.disk_full;
+  news := news OR (running, responding, tli, upstream_sight, is_streaming, coalesce(no_space, false)) IS DISTINCT FROM
+                  (before.pg_running, before.pg_responding, before.timeline, before.upstream, before.streaming, before.disk_full)
        OR (wal_position IS DISTINCT FROM before.lsn AND (n.goal_state NOT IN ('single', 'wait_primary', 'primary', 'secondary') OR n.goal_state <> state));
   IF news THEN PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id); END IF;
   RETURN pgvigil.goal_of(n, gr);

@@ -60,6 +60,7 @@ struct Report {
   std::int64_t names_version{0};                   // the version of the names that are in force here
   UpstreamSight upstream{UpstreamSight::unknown};  // a standby's own sight of its primary
   bool streaming{false};          // standby: its walreceiver streams. Primary: at least one standby streams from it
+  bool disk_full{false};          // no room is left where PGDATA lies
   std::string reason;             // why the goal is not reached yet; empty when nothing is wrong
   std::string system_identifier;  // decimal; empty while there is no cluster
   History history;                // the ancestors of `timeline`

@@ -41,6 +41,7 @@ struct NodeView {
   bool pg_running{false};
   bool pg_responding{false};
   bool streaming{false};
+  bool disk_full{false};
   Millis not_streaming_for{0};  // since `streaming` was last seen true, or since the goal was assigned
   Timeline timeline;
   Lsn lsn;

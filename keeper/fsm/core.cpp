@@ -58,7 +58,8 @@ Report Core::report(Millis now) const {
   report.names_version = names_version_;
   report.upstream = upstream_sight_;
   report.streaming = pg_running_ && facts_.streaming;
-  report.reason = reason_;
+  report.reason = disk_full_ && reason_.empty() ? "no room is left on the disk of PGDATA" : reason_;
+  report.disk_full = disk_full_;
   report.system_identifier = facts_.system_identifier;
   return report;
 }
@@ -146,6 +147,10 @@ bool Core::saw_upstream(UpstreamSight sight) {
   return std::exchange(upstream_sight_, sight) != sight;
 }
 
+bool Core::saw_disk(bool full) {
+  return std::exchange(disk_full_, full) != full;
+}
+
 bool Core::urgent() const {
   return !converged() || state_.reported == NodeState::prepare_promotion || state_.reported == NodeState::catchingup ||
          state_.reported == NodeState::join_secondary || state_.reported == NodeState::report_lsn;
@@ -228,6 +233,8 @@ Core::Save Core::settled(std::optional<Lsn> end_of_wal, Millis) {
   retry_ = retry_at_ = Millis{0};
   reason_.clear();
   if (facts_.timeline > state_.timeline) state_.timeline = facts_.timeline;
+  const bool member = takes_writes(state_.goal.state) || runs_as_standby(state_.goal.state);
+  if (member && state_.system_identifier.empty()) state_.system_identifier = facts_.system_identifier;
   if (converged()) return Save::no;
   state_.reported = state_.goal.state;
   state_.reported_seq = state_.goal.seq;
@@ -285,6 +292,12 @@ std::optional<std::string> Core::no_promotion(Millis now) const {
     return std::nullopt;
   }
   return "waits for the monitor's word before it is promoted";
+}
+
+std::optional<std::string> Core::not_ours(const std::string& system_identifier) const {
+  if (state_.system_identifier.empty() || state_.system_identifier == system_identifier) return std::nullopt;
+  return "PGDATA is of another system (" + system_identifier + ") than this node was (" + state_.system_identifier +
+         "); it is left alone: put the right one back, or drop this node";
 }
 
 std::optional<std::string> Core::no_vote() const {

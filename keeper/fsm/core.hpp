@@ -26,6 +26,7 @@ struct KeeperState {
   // The timeline that a promotion ordered by the monitor may have begun here.
   Timeline own_timeline;
   bool foreign_promotion{false};  // PostgreSQL was promoted here by somebody else
+  std::string system_identifier;  // of the group; empty until this node has belonged to it once
   std::vector<Peer> peers;
   std::int64_t peers_version{-1};
 };
@@ -74,6 +75,7 @@ class Core {
   bool saw_process(bool running, Millis now);
   bool saw_silence(Millis now);  // no answer to a query
   bool saw_upstream(UpstreamSight sight);
+  bool saw_disk(bool full);
   // The monitor waits for the next figures of this node.
   bool urgent() const;
 
@@ -106,6 +108,8 @@ class Core {
   std::optional<std::string> no_start(bool as_standby, bool copy_unfinished, Millis now) const;
   // The same for a promotion: the order may be old by now.
   std::optional<std::string> no_promotion(Millis now) const;
+  // Why what lies in PGDATA is not this node's, and nothing may be done to it; nullopt when it is.
+  std::optional<std::string> not_ours(const std::string& system_identifier) const;
   // Why this node may not vote; nullopt when it may.
   std::optional<std::string> no_vote() const;
 
@@ -143,6 +147,7 @@ class Core {
   std::int64_t names_version_{0};  // of the names in force and satisfied
   int required_{0};                // of them; 0: not known
   UpstreamSight upstream_sight_{UpstreamSight::unknown};
+  bool disk_full_{false};
   std::string reason_;
   // Contact.
   Millis began_;

@@ -23,7 +23,7 @@ asio::awaitable<ExitCode> Keeper::run() {
   reconcile_now_.set();
   // reconcile() alone ends by itself; the others are then cancelled.
   co_await os::race(reconcile(), monitor_link(), watch(), fence(), see_upstream(), confirm_names(),
-                    keep_slots());
+                    keep_slots(), watch_disk());
   co_return exit_code_;
 }
 

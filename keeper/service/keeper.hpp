@@ -51,9 +51,11 @@ class Keeper {
   asio::awaitable<void> confirm_names_once();
   asio::awaitable<void> background_checkpoint();
   asio::awaitable<void> keep_slots();
+  asio::awaitable<void> watch_disk();
 
   // Steps (steps.cpp).
   asio::awaitable<void> carry_out(Step step);
+  asio::awaitable<void> check_identity();
   asio::awaitable<void> create_cluster();
   asio::awaitable<void> configure_primary();
   asio::awaitable<void> configure_standby(bool with_upstream);

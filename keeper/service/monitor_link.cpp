@@ -19,7 +19,7 @@ std::string monitor_conninfo(const config::Config& config) {
 
 asio::awaitable<void> Keeper::monitor_link() {
   pg::Millis backoff{100};
-  bool announced = false;
+  std::string announced;
   while (!finished_) {
     std::string failure;
     const auto before = core_.contact();
@@ -30,8 +30,8 @@ asio::awaitable<void> Keeper::monitor_link() {
     }
     if (finished_) co_return;
     const bool had_contact = core_.contact() != before;
-    if (had_contact || !announced) log::warn("no contact with the monitor: {}", failure);
-    announced = true;
+    if (had_contact || announced != failure) log::warn("no contact with the monitor: {}", failure);
+    announced = failure;
     backoff = had_contact ? pg::Millis{50} : std::min(backoff * 2, pg::Millis{1000});
     co_await os::sleep_for(backoff);
   }

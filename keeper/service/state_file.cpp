@@ -70,6 +70,7 @@ std::string to_json(const KeeperState& state) {
                             {"timeline", state.timeline.value},
                             {"own_timeline", state.own_timeline.value},
                             {"foreign_promotion", state.foreign_promotion},
+                            {"system_identifier", state.system_identifier},
                             {"peers", peers},
                             {"peers_version", state.peers_version}};
   return json::serialize(object) + "\n";
@@ -93,6 +94,9 @@ KeeperState parse_state(const std::string& text) {
     }
     if (const json::value* foreign = object.if_contains("foreign_promotion")) {
       state.foreign_promotion = foreign->as_bool();
+    }
+    if (const json::value* system = object.if_contains("system_identifier")) {
+      state.system_identifier = json::value_to<std::string>(*system);
     }
     for (const json::value& peer : object.at("peers").as_array()) state.peers.push_back(parse_peer(peer));
     state.peers_version = object.at("peers_version").to_number<std::int64_t>();

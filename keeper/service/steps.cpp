@@ -11,7 +11,18 @@
 
 namespace pgvigil::keeper {
 
+// A stopped PGDATA may have been exchanged.
+asio::awaitable<void> Keeper::check_identity() {
+  if (instance_.postmaster() || !instance_.has_cluster() || copy_unfinished(node_)) co_return;
+  const postgres::ControlData control = co_await instance_.control_data();
+  const auto refusal = core_.not_ours(control.system_identifier);
+  if (!refusal) co_return;
+  core_.refresh_stopped(control.system_identifier, WalPosition{});
+  throw Error(*refusal);
+}
+
 asio::awaitable<void> Keeper::carry_out(Step step) {
+  co_await check_identity();
   switch (step) {
     case Step::create_cluster: co_await create_cluster(); co_return;
     case Step::configure_primary: co_await configure_primary(); co_return;

@@ -64,4 +64,16 @@ asio::awaitable<void> Keeper::observe_once(const os::PidFd& postmaster) {
   }
 }
 
+// A full disk is no crash: PostgreSQL answers and takes no write. Whoever has room can take over.
+asio::awaitable<void> Keeper::watch_disk() {
+  constexpr std::uintmax_t least = 1u << 20;  // less than that is nothing to PostgreSQL
+  while (!finished_) {
+    std::error_code error;
+    const auto space = std::filesystem::space(instance_.settings().pgdata, error);
+    // Not known (PGDATA does not exist yet) is not full.
+    if (core_.saw_disk(!error && space.available < least)) report_now_.set();
+    co_await os::sleep_for(pg::Millis{1000});
+  }
+}
+
 }  // namespace pgvigil::keeper

@@ -14,7 +14,8 @@ bool forced(const GroupSnapshot& group) {
 std::optional<Decision> primary_lost(const GroupSnapshot& group) {
   const NodeView* primary = writer(group);
   if (primary == nullptr) return std::nullopt;
-  const auto why = dead(group, *primary);
+  auto why = dead(group, *primary);
+  if (!why) why = out_of_space(group, *primary);
   if (!why) return std::nullopt;
   Nodes able = able_voters(group);
   std::erase(able, primary);
@@ -90,7 +91,7 @@ std::optional<Decision> promotion_failed(const GroupSnapshot& group) {
 }
 
 constexpr Rule table[] = {
-    {{301, "primary_lost", "the primary is dead, and enough of its standbys are healthy to fence it off",
+    {{301, "primary_lost", "the primary is dead (or its disk is full and another node has room), and enough of its standbys are healthy to fence it off",
       "term + 1; every standby that can vote: report_lsn; the primary: demote_timeout"},
      primary_lost},
     {{303, "clean_handover", "the draining (or prepare_maintenance) primary has stopped, and the candidate has all of its WAL",

@@ -72,6 +72,15 @@ std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node
   return std::nullopt;
 }
 
+std::optional<std::string> out_of_space(const GroupSnapshot& group, const NodeView& node) {
+  if (!fresh(group, node) || !node.disk_full) return std::nullopt;
+  const bool other = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& view) {
+    return view.id != node.id && view.candidate_priority > 0 && !view.disk_full && view.converged(NodeState::secondary) &&
+           healthy(group, view);
+  });
+  return other ? std::optional<std::string>("its disk is full") : std::nullopt;
+}
+
 std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeView& node) {
   if (session_and_server_gone(node)) return "its keeper's session is closed and its PostgreSQL refuses connections";
   const Millis limit = group.timing.standby_lost_after;
@@ -175,7 +184,7 @@ const NodeView* switchover_candidate(const GroupSnapshot& group, const NodeView&
   const NodeView* best = nullptr;
   for (const NodeView& node : group.nodes) {
     const bool able = node.id != primary.id && node.candidate_priority > 0 && node.converged(NodeState::secondary) &&
-                      healthy(group, node) && node.streaming && known_history(group, node);
+                      healthy(group, node) && node.streaming && !node.disk_full && known_history(group, node);
     if (!able) continue;
     if (best == nullptr || node.candidate_priority > best->candidate_priority ||
         (node.candidate_priority == best->candidate_priority && ahead(node, *best))) {
@@ -210,6 +219,8 @@ std::optional<Choice> elected(const GroupSnapshot& group, const Nodes& votes, st
       break;
     }
     if (vote->candidate_priority == 0) continue;
+    if (best != nullptr && !best->disk_full && vote->disk_full) continue;
+    if (best != nullptr && best->disk_full && !vote->disk_full) best = nullptr;
     if (best == nullptr || vote->candidate_priority > best->candidate_priority ||
         (vote->candidate_priority == best->candidate_priority && ahead(*vote, *best))) {
       best = vote;

@@ -21,6 +21,8 @@ bool healthy(const GroupSnapshot& group, const NodeView& node);
 // Its PostgreSQL is surely gone, or has been silent to everybody for too long. Neither healthy nor dead is possible:
 // then nothing is decided yet. The reason, for the event, when it is dead.
 std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node);
+// It runs and answers, but its disk is full, and another node that could take over has room. The reason when it is so.
+std::optional<std::string> out_of_space(const GroupSnapshot& group, const NodeView& node);
 // A standby that its primary need not wait for any longer. The reason when it is.
 std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeView& node);
 

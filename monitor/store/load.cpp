@@ -55,6 +55,7 @@ NodeView node_of(const pg::Result& rows, int row) {
   node.streaming = rows.boolean(row, "streaming");
   node.timeline.value = static_cast<std::uint32_t>(rows.integer(row, "timeline"));
   node.lsn = parse_lsn(rows.text(row, "lsn")).value_or(Lsn{});
+  node.disk_full = rows.boolean(row, "disk_full");
   node.history = parse_history(rows.text(row, "history")).value_or(History{});
   node.reason = rows.text(row, "reason");
   if (rows.maybe(row, "source_id")) node.source = NodeId{rows.integer(row, "source_id")};
@@ -78,7 +79,8 @@ std::optional<Request> request_of(const pg::Result& rows) {
 constexpr const char* nodes_sql = R"(
   SELECT n.*, coalesce(r.pg_running, false) AS pg_running, coalesce(r.pg_responding, false) AS pg_responding,
          coalesce(r.streaming, false) AS streaming, coalesce(r.timeline, 0) AS timeline, coalesce(r.lsn, '0/0') AS lsn,
-         coalesce(r.upstream, 'unknown') AS upstream, coalesce(r.history, '') AS history, coalesce(r.reason, '') AS reason
+         coalesce(r.upstream, 'unknown') AS upstream, coalesce(r.history, '') AS history, coalesce(r.reason, '') AS reason,
+         coalesce(r.disk_full, false) AS disk_full
   FROM pgvigil.node n LEFT JOIN pgvigil.node_report r ON r.node_id = n.id
   WHERE n.formation = $1 AND n.group_id = $2 ORDER BY n.id FOR UPDATE OF n)";
 
