@@ -136,9 +136,10 @@ std::optional<Decision> forced_promotion(const GroupSnapshot& group) {
   for (const auto& entry : obligations(group)) {
     const NodeView* owner = group.find(entry.by);
     if (owner != nullptr && owner->id == candidate->id) continue;
-    // It has promised this term and does not write: only a new order could make it write again.
-    const bool obeys = owner != nullptr && owner->reported_term == group.term && !takes_writes(owner->reported) &&
-                       !takes_writes(owner->goal);
+    // It has promised this term, and has stopped writing: only a new order could make it write again. What it last
+    // reported need not be all: a promotion may have been carried out and not been told.
+    const bool obeys = owner != nullptr && owner->reported_term == group.term && !takes_writes(owner->goal) &&
+                       (owner->converged() || being_demoted(owner->reported));
     // Nobody has heard of a removed node since before the choice.
     const Millis silent = owner != nullptr ? owner->report_age : candidate->goal_age;
     if (!obeys && silent < over) return std::nullopt;

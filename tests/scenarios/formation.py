@@ -82,8 +82,8 @@ class Daemon:
 
     def start(self):
         log = open(self.log, "ab")
-        self.process = subprocess.Popen(self.formation.command([self.formation.pgvigil, "run", "--pgdata", self.pgdata], self.name), stdout=log,
-                                        stderr=log, env=dict(self.formation.env, **self.env), start_new_session=True)
+        words = ["env", *[f"{name}={value}" for name, value in self.env.items()], self.formation.pgvigil, "run", "--pgdata", self.pgdata]
+        self.process = subprocess.Popen(self.formation.command(words, self.name), stdout=log, stderr=log, env=self.formation.env, start_new_session=True)
         log.close()
 
     def running(self):
@@ -171,9 +171,10 @@ class Formation:
             from network import Network
             self.network = Network()
             self.network.add_host("client")
+        if os.getuid() == 0:
             self.env.update(HOME=pwd.getpwnam(self.owner()).pw_dir, USER=self.owner(), LOGNAME=self.owner())
             os.chmod(self.work, 0o755)
-        self.own(self.work)
+            self.own(self.work)
         for name in ("PGDATA", "PGPORT", "PGVIGIL_MONITOR", "PG_AUTOCTL_MONITOR", "PGPASSWORD", "PGHOST"):
             self.env.pop(name, None)
         self.pgvigil = os.path.join(BIN, "pgvigil")
@@ -375,13 +376,12 @@ class Formation:
                 daemon.process.send_signal(signal.SIGCONT)
                 daemon.process.kill()
                 daemon.process.wait()
-            pid = daemon.postmaster()
-            if pid:
-                for process in [pid] + children(pid):
-                    try:
-                        os.kill(process, signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
+            daemon.signal_postgres(signal.SIGCONT)
+            daemon.kill_postmaster(signal.SIGQUIT)  # not SIGKILL: shared memory would be left behind
+            deadline = time.monotonic() + 5
+            while daemon.postmaster() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            daemon.signal_postgres(signal.SIGKILL)
         if self.network:
             self.network.close()
         for path in self.mounts:
