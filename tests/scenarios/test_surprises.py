@@ -1,0 +1,147 @@
+"""What operators and clients do that nobody has asked for: an old monitor restored, another cluster in PGDATA, a slot dropped, a wait cancelled."""
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from formation import Formation
+
+
+def expect(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def tool(name):
+    return subprocess.run(["bash", "-c", f"ls -d /usr/lib/postgresql/*/bin/{name} | sort -V | tail -1"], capture_output=True, text=True).stdout.strip()
+
+
+def system_identifier(pgdata):
+    shown = subprocess.run([tool("pg_controldata"), pgdata], capture_output=True, text=True, check=True, env=dict(os.environ, LC_ALL="C")).stdout
+    return next(line.split(":")[1].strip() for line in shown.splitlines() if line.startswith("Database system identifier"))
+
+
+def text_of(path):
+    with open(path, errors="replace") as file:
+        return file.read()
+
+
+def scenario_old_monitor_restored():
+    """It knows less than the keepers have promised: they obey it no more, and go on as they were; a newer copy makes all well again."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        monitor = f.monitor
+        copies = {}
+
+        def stop_and_copy(name):
+            f.run("stop", "--pgdata", monitor.pgdata)
+            copies[name] = os.path.join(f.work, name)
+            shutil.copytree(monitor.pgdata, copies[name])
+
+        def restore(name):
+            shutil.rmtree(monitor.pgdata)
+            shutil.copytree(copies[name], monitor.pgdata)
+            monitor.start()
+            f.wait_until(f.state, what="the monitor answers")
+
+        former = f.primary()
+        stop_and_copy("old")
+        monitor.start()
+        f.wait_healthy()
+        former.crash()
+        f.wait_takeover(former)
+        # Lost in the middle of it all: the former primary comes back only later.
+        primary = f.primary()
+        former.start()
+        f.wait_healthy()
+        stop_and_copy("new")
+
+        restore("old")
+        logs = {node: len(text_of(node.log)) for node in f.nodes}
+        deadline = time.monotonic() + 14  # longer than a lease
+        while time.monotonic() < deadline:
+            expect(former.sql("SELECT pg_is_in_recovery()") == "t", f"{former.name} was made a primary by an old monitor")
+            expect(primary.sql("SELECT pg_is_in_recovery()") == "f", f"{primary.name} obeyed an old monitor")
+            time.sleep(0.5)
+        f.goes_on(primary)
+        told = {node.name: text_of(node.log)[logs[node]:] for node in f.nodes}
+        f.run("stop", "--pgdata", monitor.pgdata)
+        restore("new")
+        f.wait_healthy()
+        f.goes_on(primary)
+        f.check_acknowledged()
+        for name, text in told.items():
+            expect("restored from an old backup" in text, f"{name} does not say why it had no contact:\n{text}")
+
+
+def scenario_another_cluster_in_pgdata():
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        primary, standby = f.primary(), f.secondary()
+        f.run("stop", "--pgdata", standby.pgdata)
+        aside = os.path.join(f.work, "aside")
+        os.rename(standby.pgdata, aside)
+        subprocess.run([tool("initdb"), "-D", standby.pgdata, "--auth=trust"], check=True, capture_output=True)
+        foreign = system_identifier(standby.pgdata)
+        standby.start()
+        f.wait_until(lambda: "another system" in text_of(standby.log), what="the refusal")
+        f.goes_on(primary)
+        told = ""
+        deadline = time.monotonic() + 10
+        while "system" not in told and time.monotonic() < deadline:
+            time.sleep(0.5)
+            told = f.run("show", "state", "--pgdata", f.monitor.pgdata).stdout
+        expect(system_identifier(standby.pgdata) == foreign, "the other cluster was overwritten")
+        f.run("stop", "--pgdata", standby.pgdata)
+        expect(system_identifier(standby.pgdata) == foreign, "the other cluster was overwritten")
+        shutil.rmtree(standby.pgdata)
+        os.rename(aside, standby.pgdata)
+        standby.start()
+        f.wait_healthy()
+        f.check_acknowledged()
+        expect("system" in told, "show state does not tell that the system is another one:\n" + told)
+
+
+def scenario_slot_dropped():
+    """The WAL that the standby needs is gone when it comes back."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        primary, standby = f.primary(), f.secondary()
+        f.run("stop", "--pgdata", standby.pgdata)
+        f.wait_state(primary, "wait_primary")
+        stopped_at = primary.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        deadline = time.monotonic() + 60
+        while stopped_at in os.listdir(os.path.join(primary.pgdata, "pg_wal")) and time.monotonic() < deadline:
+            primary.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+            primary.sql("ALTER SYSTEM SET wal_keep_size = 0")
+            primary.sql("SELECT pg_reload_conf()")
+            primary.sql("SELECT pg_switch_wal()")
+            primary.sql("CHECKPOINT")
+        standby.start()
+        f.wait_healthy()
+        expect(f.primary() is primary, "another primary")
+        f.check_acknowledged()
+
+
+def scenario_cancelled_wait():
+    """A commit whose wait for the quorum was cancelled is in doubt, and the node is the same as before."""
+    with Formation(nodes=2, settings=[("set", "formation", "number-sync-standbys", "1")]) as f:
+        f.start_writers()
+        primary, standby = f.primary(), f.secondary()
+
+        standby.kill(signal.SIGSTOP)
+        standby.signal_postgres(signal.SIGSTOP)
+        cancelled = 0
+        deadline = time.monotonic() + 60
+        while cancelled < 20 and time.monotonic() < deadline:
+            cancelled += int(primary.sql("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT%'"))
+            time.sleep(0.05)
+        primary.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT%'")
+        standby.signal_postgres(signal.SIGCONT)
+        standby.kill(signal.SIGCONT)
+        f.wait_healthy()
+        f.goes_on()
+        expect(f.primary() is primary, "another primary")
+        _, verdict = f.check_acknowledged()
+        expect(cancelled >= 20 and verdict["in_doubt"] >= 10, f"{cancelled} waits were cancelled, and yet: {verdict}")
