@@ -178,8 +178,12 @@ BEGIN
   IF tli < 0 OR promised_term < 0 OR seq < 0 THEN PERFORM pgvigil.refuse('a report holds a negative number'); END IF;
   SELECT * INTO gr FROM pgvigil.grp WHERE formation = n.formation AND group_id = n.group_id;
   IF promised_term > gr.term THEN
-    PERFORM pgvigil.refuse(format('node %s has promised term %s, but the group is at term %s', n.name, promised_term, gr.term),
-                           'this monitor was restored from an old backup; restore a newer one');
+    -- This monitor was restored from an old backup. The node is not heard (nothing is decided by it), and refuses the older order that it gets.
+    INSERT INTO pgvigil.node_report AS r (node_id, reason)
+    VALUES (reporter, format('it has promised term %s, but the group is at term %s here: this monitor was restored from an old backup; put a newer one back',
+                             promised_term, gr.term))
+    ON CONFLICT (node_id) DO UPDATE SET reason = excluded.reason;
+    RETURN pgvigil.goal_of(n, gr);
   END IF;
   -- Late news of an older order must undo nothing, neither the state nor the LSN that a vote has told.
   IF (promised_term, seq) < (n.reported_term, n.reported_seq) THEN RETURN pgvigil.goal_of(n, gr); END IF;

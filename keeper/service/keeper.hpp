@@ -81,6 +81,7 @@ class Keeper {
   postgres::Instance instance_;
   Core core_;
   std::string logged_reason_;
+  Term refused_term_{-1};
   std::int64_t strict_version_{0};  // of the names for which the walsenders were started anew
   NodeState logged_goal_{NodeState::init};
 

@@ -48,8 +48,12 @@ asio::awaitable<void> Keeper::monitor_session() {
     const Goal goal = co_await monitor_api::report(monitor, report, pg::Millis{2000});
     if (!core_.contact()) log::info("in contact with the monitor");
     const Term promised = core_.state().term;
-    if (goal.term < promised)
-      log::warn("an order of term {} is older than the promised term {}: refused", goal.term.value, promised.value);
+    if (goal.term < promised && refused_term_ != goal.term) {
+      refused_term_ = goal.term;
+      log::error("the monitor is at term {}, but term {} was promised here: it was restored from an old backup, and its "
+                 "orders are refused; put a newer one back",
+                 goal.term.value, promised.value);
+    }
     keep(core_.answered(goal, sent, now()));
     if (core_.goal().state != logged_goal_) {
       log::info("goal {} -> {} (term {})", to_string(logged_goal_), to_string(core_.goal().state), goal.term.value);

@@ -149,8 +149,9 @@ Explanation on_its_way(const GroupSnapshot& group, const NodeView& node) {
   Explanation why;
   why.node = node.id;
   if (!node.session_open && !fresh(group, node)) {
-    why.waiting_for = "its keeper does not report; it is to become " + std::string(to_string(node.goal));
-    why.command = "start its keeper: `pgvigil run`";
+    why.waiting_for = "its keeper does not report; it is to become " + std::string(to_string(node.goal)) +
+                      (node.reason.empty() ? "" : "; the last word of it: " + node.reason);
+    why.command = "see to its keeper (`pgvigil run`)";
     return why;
   }
   why.waiting_for = "its keeper carries out " + std::string(to_string(node.reported)) + " -> " +

@@ -1,6 +1,7 @@
 """A formation of real processes for scenarios, the demo and the benchmarks: on loopback, or each node on a host of its own (network=True:
 network namespaces, for root). Python's standard library only."""
 import importlib
+import itertools
 import json
 import os
 import pwd
@@ -335,9 +336,11 @@ class Formation:
         self.wait_until(lambda: node.name in self.in_state(*states), seconds, f"{node.name} in {' or '.join(states)}")
 
     def wait_takeover(self, former, seconds=60):
-        """Another node takes writes."""
-        self.wait_until(lambda: self.primary() is not None and self.primary() is not former, seconds, f"another primary than {former.name}")
-        return self.primary()
+        """Another node takes writes; that node."""
+        def another():
+            primary = self.primary()
+            return primary if primary is not former else None
+        return self.wait_until(another, seconds, f"another primary than {former.name}")
 
     def check_acknowledged(self):
         """Every acknowledged id of every writer is in the table; ends the writers. Returns their summaries and the verdict."""
@@ -355,7 +358,25 @@ class Formation:
                 verdict[key] = verdict.get(key, 0) + value
         if not verdict.get("acknowledged"):
             raise ScenarioError("the writer got nothing acknowledged: the check proves nothing\n" + self.describe())
+        turns, terms = self.turns(), self.term() - 1
+        if turns > terms:
+            raise ScenarioError(f"two nodes acknowledged at a time: the acknowledging node has changed {turns} times, the term {terms} times")
         return summaries, verdict
+
+    def term(self):
+        return max(row["term"] for row in self.wait_until(self.state, what="the monitor answers").values())
+
+    def turns(self):
+        """How often the node whose own client got an answer was another one than before. A single answer may come late (the last release of an
+        old primary that hung); for a second one it would need its standbys again."""
+        answers = []
+        for writer in self.writers:
+            if writer.node is not None:
+                with open(writer.log) as log:
+                    answers += [(int(words[2]), writer.node.name) for words in map(str.split, log) if len(words) == 3 and words[0] == "A"]
+        runs = [(name, len(list(group))) for name, group in itertools.groupby(name for _, name in sorted(answers))]
+        names = [name for name, _ in itertools.groupby(name for name, length in runs if length > 1)]
+        return max(0, len(names) - 1)
 
     def describe(self):
         text = self.run("show", "state", "--pgdata", self.monitor.pgdata, check=False).stdout

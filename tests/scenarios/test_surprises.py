@@ -50,15 +50,14 @@ def scenario_old_monitor_restored():
         monitor.start()
         f.wait_healthy()
         former.crash()
-        f.wait_takeover(former)
         # Lost in the middle of it all: the former primary comes back only later.
-        primary = f.primary()
+        primary = f.wait_takeover(former)
         former.start()
         f.wait_healthy()
         stop_and_copy("new")
 
-        restore("old")
         logs = {node: len(text_of(node.log)) for node in f.nodes}
+        restore("old")
         deadline = time.monotonic() + 14  # longer than a lease
         while time.monotonic() < deadline:
             expect(former.sql("SELECT pg_is_in_recovery()") == "t", f"{former.name} was made a primary by an old monitor")
@@ -66,6 +65,8 @@ def scenario_old_monitor_restored():
             time.sleep(0.5)
         f.goes_on(primary)
         told = {node.name: text_of(node.log)[logs[node]:] for node in f.nodes}
+        shown = f.run("show", "state", "--pgdata", monitor.pgdata).stdout
+        expect("restored from an old backup" in shown, "show state does not tell it:\n" + shown)
         f.run("stop", "--pgdata", monitor.pgdata)
         restore("new")
         f.wait_healthy()
@@ -118,6 +119,7 @@ def scenario_slot_dropped():
             primary.sql("SELECT pg_reload_conf()")
             primary.sql("SELECT pg_switch_wal()")
             primary.sql("CHECKPOINT")
+        expect(stopped_at not in os.listdir(os.path.join(primary.pgdata, "pg_wal")), "the WAL is still there: this proves nothing")
         standby.start()
         f.wait_healthy()
         expect(f.primary() is primary, "another primary")

@@ -22,8 +22,11 @@ Store::Reported Store::report(const Report& report) {
     result.goal.seq = std::int64_t{1} << 62;
     return result;
   }
-  if (report.term > group.term) return result;
   result.answer = Answer::goal;
+  if (report.term > group.term) {
+    result.goal = goal_of(*node);
+    return result;
+  }
   if (std::tie(report.term, report.goal_seq) < std::tie(node->reported_term, node->reported_seq)) {
     result.goal = goal_of(*node);
     return result;
