@@ -102,8 +102,8 @@ struct NamesInForce {
   friend bool operator==(const NamesInForce&, const NamesInForce&) = default;
 };
 
-// Appends, and forgets an equal one that stands before it: the lists that may be in force are a set, and failing promotions
-// must not let it grow for ever.
+// Appends, and forgets an equal one that stands before it: the lists that may be in force are a set, and failing
+// promotions must not let it grow for ever.
 void add_names(std::vector<NamesInForce>& lists, NamesInForce entry);
 
 struct GroupSnapshot {

@@ -60,9 +60,8 @@ std::optional<Lsn> switch_point(const History& history, Timeline timeline) {
 }
 
 WalPosition effective(WalPosition position) {
-  const auto past = std::find_if(position.history.begin(), position.history.end(), [&](const HistoryEntry& entry) {
-    return entry.switch_point >= position.lsn;
-  });
+  const auto past = std::find_if(position.history.begin(), position.history.end(),
+                                 [&](const HistoryEntry& entry) { return entry.switch_point >= position.lsn; });
   if (past == position.history.end()) return position;
   position.timeline = past->timeline;
   position.history.erase(past, position.history.end());

@@ -46,9 +46,8 @@ std::string_view to_string(RequestKind kind) {
 }
 
 std::optional<RequestKind> parse_request_kind(std::string_view text) {
-  for (const auto kind :
-       {RequestKind::failover, RequestKind::promotion, RequestKind::drop_node, RequestKind::start_maintenance,
-        RequestKind::stop_maintenance}) {
+  for (const auto kind : {RequestKind::failover, RequestKind::promotion, RequestKind::drop_node,
+                          RequestKind::start_maintenance, RequestKind::stop_maintenance}) {
     if (to_string(kind) == text) return kind;
   }
   return std::nullopt;

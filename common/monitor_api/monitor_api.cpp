@@ -102,7 +102,8 @@ asio::awaitable<Goal> report(pg::Connection& monitor, const Report& report, Mill
   params.emplace_back(to_string(report.history));
   params.emplace_back(text(report.disk_full));
   const pg::Result row = co_await monitor.query(
-      "SELECT pgvigil.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS goal", params, timeout);
+      "SELECT pgvigil.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS goal", params,
+      timeout);
   co_return parse_goal(row.text(0, "goal"));
 }
 

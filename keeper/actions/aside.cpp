@@ -24,9 +24,8 @@ struct Segment {
 };
 
 bool is_segment(const std::string& name) {
-  return name.size() == 24 && std::all_of(name.begin(), name.end(), [](char c) {
-           return std::isxdigit(static_cast<unsigned char>(c)) != 0;
-         });
+  return name.size() == 24 && std::all_of(name.begin(), name.end(),
+                                          [](char c) { return std::isxdigit(static_cast<unsigned char>(c)) != 0; });
 }
 
 std::uint64_t hexadecimal(std::string_view digits) {
@@ -35,8 +34,8 @@ std::uint64_t hexadecimal(std::string_view digits) {
   return value;
 }
 
-// The segments of the local timeline that reach past `from`. A name holds the timeline, the high half of the LSN, and the
-// number of the segment within it (xlog_internal.h).
+// The segments of the local timeline that reach past `from`. A name holds the timeline, the high half of the LSN, and
+// the number of the segment within it (xlog_internal.h).
 std::vector<Segment> segments_from(const fs::path& wal, Timeline timeline, Lsn from) {
   std::vector<Segment> found;
   for (const auto& entry : fs::directory_iterator(wal)) {
@@ -53,8 +52,8 @@ std::vector<Segment> segments_from(const fs::path& wal, Timeline timeline, Lsn f
   return found;
 }
 
-// A recycled segment has the name of WAL to come and the pages of WAL long gone. A page begins with magic, info (16 bits
-// each), timeline (32) and its own address (64): xlog_internal.h, XLogPageHeaderData.
+// A recycled segment has the name of WAL to come and the pages of WAL long gone. A page begins with magic, info (16
+// bits each), timeline (32) and its own address (64): xlog_internal.h, XLogPageHeaderData.
 bool begins_with_its_own_page(const Segment& segment) {
   std::ifstream file(segment.path, std::ios::binary);
   std::array<char, 16> header{};

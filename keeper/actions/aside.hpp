@@ -9,8 +9,8 @@
 namespace pgvigil::keeper {
 
 // Copies the segments from the point where `local` leaves `upstream`'s history on, with the timelines' histories and a
-// note, to <state directory>/diverged/<number>; the newest `kept_sets` sets stay. Nothing to do when there is no such WAL.
-// Throws pgvigil::Error when it cannot (no space): then nothing may be replaced.
+// note, to <state directory>/diverged/<number>; the newest `kept_sets` sets stay. Nothing to do when there is no such
+// WAL. Throws pgvigil::Error when it cannot (no space): then nothing may be replaced.
 void keep_aside(const Node& node, const WalPosition& local, const WalPosition& upstream);
 inline constexpr int kept_sets = 3;
 

@@ -16,8 +16,8 @@ constexpr pg::Millis short_wait{5000};
 constexpr pg::Millis long_wait{std::chrono::minutes{30}};
 
 // On a primary the control file's timeline lags behind until the first checkpoint after a promotion: the name of the
-// WAL segment tells. On a standby the walreceiver knows best, then the control file. The startup process waits for WAL to
-// come only when it has read all that is here (xlogrecovery.c, WaitForWALToBecomeAvailable()).
+// WAL segment tells. On a standby the walreceiver knows best, then the control file. The startup process waits for WAL
+// to come only when it has read all that is here (xlogrecovery.c, WaitForWALToBecomeAvailable()).
 constexpr const char* observe_sql = R"(
   SELECT r.in_recovery,
          CASE WHEN r.in_recovery THEN GREATEST(COALESCE(pg_last_wal_receive_lsn(), '0/0'), COALESCE(pg_last_wal_replay_lsn(), '0/0'))
@@ -130,7 +130,8 @@ asio::awaitable<void> maintain_slots(pg::Connection& local, const std::vector<Pe
   std::set<std::string> wanted;
   for (const Peer& peer : peers) wanted.insert(standby_name(peer.id));
   const pg::Result slots = co_await local.query(
-      "SELECT slot_name, active, coalesce(wal_status = 'lost', false) AS lost, restart_lsn, pg_is_in_recovery() AS standby, "
+      "SELECT slot_name, active, coalesce(wal_status = 'lost', false) AS lost, restart_lsn, pg_is_in_recovery() AS "
+      "standby, "
       "pg_last_wal_replay_lsn() AS replayed FROM pg_replication_slots WHERE slot_name ~ '^pgvigil_standby_[0-9]+$'",
       {}, short_wait);
   for (int row = 0; row < slots.rows(); ++row) {
@@ -173,7 +174,8 @@ asio::awaitable<void> reserve_timelines(pg::Connection& local, const std::filesy
     for (const HistoryEntry& entry : facts.history) {
       text += std::to_string(entry.timeline.value) + "\t" + to_string(entry.switch_point) + "\tpgvigil\n";
     }
-    text += std::to_string(facts.timeline.value) + "\t" + row.text(0, "lsn") + "\tpgvigil: a promotion that nobody saw\n";
+    text +=
+        std::to_string(facts.timeline.value) + "\t" + row.text(0, "lsn") + "\tpgvigil: a promotion that nobody saw\n";
     os::write_file_atomic(path, text, 0600);
   }
 }
@@ -207,7 +209,8 @@ asio::awaitable<int> members_holding(pg::Connection& local, const SyncNames& nam
   params.emplace_back(to_string(lsn));
   const pg::Result count = co_await local.query(
       "SELECT CASE WHEN bool_or((application_name = ANY ($1::text[])) <> (sync_state = 'quorum')) THEN 0 "
-      "ELSE count(DISTINCT application_name) FILTER (WHERE application_name = ANY ($1::text[]) AND flush_lsn >= $2::pg_lsn) "
+      "ELSE count(DISTINCT application_name) FILTER (WHERE application_name = ANY ($1::text[]) AND flush_lsn >= "
+      "$2::pg_lsn) "
       "END AS n FROM pg_stat_replication WHERE state IN ('streaming', 'catchup')",
       params, short_wait);
   co_return static_cast<int>(count.integer(0, "n"));
@@ -215,8 +218,8 @@ asio::awaitable<int> members_holding(pg::Connection& local, const SyncNames& nam
 
 asio::awaitable<void> restart_walsenders(pg::Connection& local) {
   co_await local.query(
-      "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name ~ '^pgvigil_standby_[0-9]+$'", {},
-      short_wait);
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name ~ '^pgvigil_standby_[0-9]+$'",
+      {}, short_wait);
 }
 
 asio::awaitable<Lsn> insert_position(pg::Connection& local) {

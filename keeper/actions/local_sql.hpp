@@ -24,17 +24,17 @@ std::optional<History> read_history(const std::filesystem::path& pgdata, Timelin
 
 // Replication and probe roles (created when missing), the application's database.
 asio::awaitable<void> create_roles(pg::Connection& local, const Node& node);
-// One physical slot for each peer; ours of nodes that have left are dropped, and those that have lost their WAL are made
-// anew. On a standby they are moved on to `floor`: after a failover the others find the WAL from there on.
+// One physical slot for each peer; ours of nodes that have left are dropped, and those that have lost their WAL are
+// made anew. On a standby they are moved on to `floor`: after a failover the others find the WAL from there on.
 asio::awaitable<void> maintain_slots(pg::Connection& local, const std::vector<Peer>& peers, Lsn floor);
 
-// pg_promote and wait, asking every 10 ms. No-op on a primary. The timeline that begins has at least the number `promised`:
-// lower ones are taken by histories of their own, so that no two promotions of a group ever share a number.
+// pg_promote and wait, asking every 10 ms. No-op on a primary. The timeline that begins has at least the number
+// `promised`: lower ones are taken by histories of their own, so that no two promotions of a group ever share a number.
 asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path& pgdata, Timeline promised);
 asio::awaitable<void> checkpoint(pg::Connection& local);
 
-// How many of the members have flushed everything up to `lsn`, and are counted by their walsenders for the quorum. 0 while a
-// walsender still counts by an older list.
+// How many of the members have flushed everything up to `lsn`, and are counted by their walsenders for the quorum. 0
+// while a walsender still counts by an older list.
 asio::awaitable<int> members_holding(pg::Connection& local, const SyncNames& names, Lsn lsn);
 // Ends the walsenders of our standbys; they come back at once.
 asio::awaitable<void> restart_walsenders(pg::Connection& local);

@@ -79,7 +79,8 @@ postgres::Settings primary_settings(const Node& node, const SyncNames& names) {
 postgres::Settings standby_settings(const Node& node, const Peer* upstream, const SyncNames& names) {
   auto settings = common_settings(node);
   settings["synchronous_standby_names"] = to_guc(names);
-  settings["primary_conninfo"] = upstream == nullptr ? "" : peer_conninfo(node, *upstream, replication_role, "", standby_name(node.id));
+  settings["primary_conninfo"] =
+      upstream == nullptr ? "" : peer_conninfo(node, *upstream, replication_role, "", standby_name(node.id));
   return settings;
 }
 

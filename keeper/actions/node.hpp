@@ -27,7 +27,8 @@ struct Node {
 postgres::InstanceSettings instance_settings(const config::Config& config);
 
 // The connection of this node's walreceiver, pg_basebackup and pg_rewind to a peer. No password: a passfile. Only the
-// walreceiver may have the name that synchronous_standby_names counts: what a base backup receives protects nothing yet.
+// walreceiver may have the name that synchronous_standby_names counts: what a base backup receives protects nothing
+// yet.
 std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, const std::string& dbname,
                           const std::string& application = "pgvigil_copy");
 

@@ -126,7 +126,8 @@ asio::awaitable<UpstreamIdentity> identify(const Node& node, const Peer& upstrea
 
 namespace {
 
-// The upstream has the segment in which `position` lies. Asked over SQL, for the walreceiver's complaint is only in the log.
+// The upstream has the segment in which `position` lies. Asked over SQL, for the walreceiver's complaint is only in the
+// log.
 asio::awaitable<bool> has_wal(const Node& node, const Peer& upstream, const WalPosition& position) {
   const std::string conninfo = peer_conninfo(node, upstream, replication_role, "postgres");
   pg::Connection source = co_await pg::Connection::connect(conninfo, short_wait);

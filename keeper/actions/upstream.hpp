@@ -27,9 +27,9 @@ struct Preparing {
   Progress progress;
   bool copied{false};  // out: PGDATA has been rewound or copied
 };
-// Makes PGDATA fit to stream from the upstream: nothing to do, a rewind, or a base backup. PostgreSQL is stopped when it
-// has to be. WAL that is only here is kept aside first. Throws pgvigil::Error with the reason when it can't be done now; it
-// can be called again.
+// Makes PGDATA fit to stream from the upstream: nothing to do, a rewind, or a base backup. PostgreSQL is stopped when
+// it has to be. WAL that is only here is kept aside first. Throws pgvigil::Error with the reason when it can't be done
+// now; it can be called again.
 asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& instance, Preparing& preparing);
 
 // A copy or a rewind was begun and not finished: PGDATA can't be started.

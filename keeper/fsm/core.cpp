@@ -16,8 +16,8 @@ constexpr Millis idle{1000};
 constexpr Millis failover_first{500};
 // PostgreSQL that has not answered for this long does not answer.
 constexpr Millis answer_limit{2000};
-// A standby that has not caught up looks now and then whether its data still fits its upstream: a walreceiver that fails
-// again and again seems to stream in between.
+// A standby that has not caught up looks now and then whether its data still fits its upstream: a walreceiver that
+// fails again and again seems to stream in between.
 constexpr Millis following_check{5000};
 
 bool must_run(NodeState state) {
@@ -262,7 +262,7 @@ void Core::started(bool as_standby, bool names_set, Millis now) {
   if (!pg_running_ || crashed_at_) armed_ = names_set;  // not when it was running all the time
   names_set_ = names_set;
   facts_.in_recovery = as_standby;  // until it is seen
-  standby_contact_ = now;  // standbys get the length of a lease to find this primary
+  standby_contact_ = now;           // standbys get the length of a lease to find this primary
   pg_running_ = pg_answering_ = true;
   pg_answered_ = now;
   crashed_at_.reset();
@@ -314,8 +314,8 @@ std::optional<std::string> Core::must_fence(Millis now) const {
   contact.monitor_age = now - monitor_contact_.value_or(began_);
   contact.standby_age = now - standby_contact_;
   contact.lease = lease();
-  // A keeper that was held up (suspended, swapped out) has seen no standby because it has not looked. It looks first: with
-  // a synchronous list nobody is in danger meanwhile.
+  // A keeper that was held up (suspended, swapped out) has seen no standby because it has not looked. It looks first:
+  // with a synchronous list nobody is in danger meanwhile.
   if (!contact.asynchronous && pg_answering_ && now - pg_answered_ >= answer_limit) return std::nullopt;
   const auto why = keeper::must_fence(contact);
   return why ? std::optional<std::string>(*why) : std::nullopt;
@@ -327,10 +327,11 @@ void Core::fenced(const std::string& why) {
 }
 
 std::optional<Core::NamesToConfirm> Core::names_to_confirm() const {
-  const bool due = takes_writes(state_.reported) && takes_writes(state_.goal.state) && pg_running_ && pg_answering_ &&
-                   !facts_.in_recovery && names_version_ != state_.goal.names_version &&
-                   // What is written is what is wanted: an older list could otherwise come into force after it was seen.
-                   converged() && !dirty_ && !plan_;
+  const bool due =
+      takes_writes(state_.reported) && takes_writes(state_.goal.state) && pg_running_ && pg_answering_ &&
+      !facts_.in_recovery && names_version_ != state_.goal.names_version &&
+      // What is written is what is wanted: an older list could otherwise come into force after it was seen.
+      converged() && !dirty_ && !plan_;
   if (!due) return std::nullopt;
   const bool stricter = state_.goal.names.required > 1 && state_.goal.names.required > required_;
   return NamesToConfirm{state_.goal.names, state_.goal.names_version, stricter};

@@ -1,6 +1,6 @@
-// The keeper's mind: everything that it decides, and nothing that it does. The service feeds it with what it sees and hears
-// and carries out what it says; the simulator does the same with models. Pure but for its own state: `now` is an argument,
-// milliseconds of any monotonic clock.
+// The keeper's mind: everything that it decides, and nothing that it does. The service feeds it with what it sees and
+// hears and carries out what it says; the simulator does the same with models. Pure but for its own state: `now` is an
+// argument, milliseconds of any monotonic clock.
 #pragma once
 #include <chrono>
 #include <optional>
@@ -93,8 +93,8 @@ class Core {
   void refresh_stopped(const std::string& system_identifier, const WalPosition& position);
   void started(bool as_standby, bool names_set, Millis now);
   // Whether commits wait at all is told to the backends by the checkpointer, when it gets to reading its configuration
-  // (syncrep.c, SyncRepUpdateSyncStandbysDefined()). A promotion that is to wait for standbys must not come before that. A
-  // server that was started with a list has it; so has one that has taken a CHECKPOINT since.
+  // (syncrep.c, SyncRepUpdateSyncStandbysDefined()). A promotion that is to wait for standbys must not come before
+  // that. A server that was started with a list has it; so has one that has taken a CHECKPOINT since.
   bool must_arm() const { return !state_.goal.names.asynchronous() && !armed_; }
   bool could_arm() const;  // in advance, while there is time
   void wrote_names(bool names_set);
@@ -119,8 +119,8 @@ class Core {
   struct NamesToConfirm {
     SyncNames names;
     std::int64_t version{0};
-    // More standbys have to answer than before. A walsender that has not read its configuration goes on releasing commits
-    // by the old number, and nothing shows it: the walsenders have to be started anew.
+    // More standbys have to answer than before. A walsender that has not read its configuration goes on releasing
+    // commits by the old number, and nothing shows it: the walsenders have to be started anew.
     bool stricter{false};
   };
   std::optional<NamesToConfirm> names_to_confirm() const;

@@ -36,7 +36,8 @@ std::optional<Plan> to_writer(NodeState reported) {
   if (takes_writes(reported)) return Plan{Step::configure_primary, Step::start, Step::create_roles};
   // Given back to a former primary after a hand-over that failed: nobody was promoted meanwhile.
   // The promotion does nothing unless an interrupted plan has left a standby.signal behind.
-  if (being_demoted(reported)) return Plan{Step::configure_primary, Step::start, Step::arm, Step::promote, Step::create_roles};
+  if (being_demoted(reported))
+    return Plan{Step::configure_primary, Step::start, Step::arm, Step::promote, Step::create_roles};
   // The names are in the settings before the promotion, so that its first commit waits for them.
   if (runs_as_standby(reported)) {
     return Plan{Step::start,   Step::configure_primary, Step::arm,

@@ -23,9 +23,9 @@ enum class Step {
                     // upstream's
   configure_standby,  // settings of a standby of the goal's upstream, standby.signal; reload when it runs
   cut_off,            // no upstream, by reload; wait until the walreceiver has gone and everything received is on disk
-  fetch,            // wait until all that the upstream holds has been received
-  release,          // a stopped PostgreSQL would start as a standby without upstream; a running one is left alone
-  arm,              // before a promotion: PostgreSQL is told that commits wait at all
+  fetch,              // wait until all that the upstream holds has been received
+  release,            // a stopped PostgreSQL would start as a standby without upstream; a running one is left alone
+  arm,                // before a promotion: PostgreSQL is told that commits wait at all
   promote,            // no-op on a primary; begins a timeline that no other promotion can have begun
   secure_timeline,    // checkpoint on the new timeline (rewinds of others need it); in the background
 };

@@ -19,13 +19,14 @@ struct UpstreamIdentity {
 };
 
 struct DataDirectory {
-  bool empty{false};             // nothing in it
+  bool empty{false};  // nothing in it
   bool has_cluster{false};
-  bool copy_unfinished{false};   // a copy or a rewind was begun here and has not ended
-  bool foreign_promotion{false};  // it was promoted behind the keeper's back: its timeline's number may be somebody else's
+  bool copy_unfinished{false};  // a copy or a rewind was begun here and has not ended
+  bool foreign_promotion{
+      false};  // it was promoted behind the keeper's back: its timeline's number may be somebody else's
   std::string system_identifier;
   LocalPosition local;
-  bool wal_available{true};      // the upstream still has the WAL from our position on
+  bool wal_available{true};  // the upstream still has the WAL from our position on
 };
 
 enum class Preparation {

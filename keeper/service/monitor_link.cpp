@@ -50,9 +50,10 @@ asio::awaitable<void> Keeper::monitor_session() {
     const Term promised = core_.state().term;
     if (goal.term < promised && refused_term_ != goal.term) {
       refused_term_ = goal.term;
-      log::error("the monitor is at term {}, but term {} was promised here: it was restored from an old backup, and its "
-                 "orders are refused; put a newer one back",
-                 goal.term.value, promised.value);
+      log::error(
+          "the monitor is at term {}, but term {} was promised here: it was restored from an old backup, and its "
+          "orders are refused; put a newer one back",
+          goal.term.value, promised.value);
     }
     keep(core_.answered(goal, sent, now()));
     if (core_.goal().state != logged_goal_) {

@@ -58,8 +58,8 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
   }
 }
 
-// A standby runs on while its upstream is away. One that was rewound may need WAL that only the next upstream has, or none
-// at all: then it waits no longer than this, and is looked at as it is.
+// A standby runs on while its upstream is away. One that was rewound may need WAL that only the next upstream has, or
+// none at all: then it waits no longer than this, and is looked at as it is.
 asio::awaitable<void> Keeper::keep_running() {
   if (copy_unfinished(node_) || !postgres::has_standby_signal(instance_.settings().pgdata)) co_return;
   if (const auto refusal = core_.no_start(true, false, now())) throw Error(*refusal);

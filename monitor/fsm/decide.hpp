@@ -22,13 +22,13 @@ enum class RequestOutcome { pending, accepted, refused };
 struct Decision {
   int rule{0};
   std::string_view rule_name;
-  std::string description;                 // one clause for the event: why, with the names of the nodes
-  std::vector<GoalChange> goals;           // one event for each of them (or one for the group when there is none)
-  std::optional<Term> term;                // the group's new term
-  std::optional<NamesInForce> names_goal;  // appended to the group's list, under a new version
-  bool confirm_names{false};               // the last list is confirmed: the older ones are forgotten
+  std::string description;                    // one clause for the event: why, with the names of the nodes
+  std::vector<GoalChange> goals;              // one event for each of them (or one for the group when there is none)
+  std::optional<Term> term;                   // the group's new term
+  std::optional<NamesInForce> names_goal;     // appended to the group's list, under a new version
+  bool confirm_names{false};                  // the last list is confirmed: the older ones are forgotten
   std::optional<Timeline> promised_timeline;  // see GroupSnapshot
-  std::vector<NodeId> remove;              // rows to delete
+  std::vector<NodeId> remove;                 // rows to delete
   RequestOutcome request{RequestOutcome::pending};
   std::string request_message;  // for the operator: what was done, or why it was refused and what to do
 };

@@ -89,7 +89,8 @@ std::optional<Decision> fetch_failed(const GroupSnapshot& group) {
     if (choice && choice->source == nullptr) {
       Nodes survivors = votes;
       std::erase(survivors, choice->candidate);
-      Decision decision = promote(group, *choice->candidate, survivors, why + ": " + choice->candidate->name + " is elected");
+      Decision decision =
+          promote(group, *choice->candidate, survivors, why + ": " + choice->candidate->name + " is elected");
       return to(decision, *node, NodeState::report_lsn);
     }
   }
@@ -100,8 +101,7 @@ std::optional<Decision> fetch_failed(const GroupSnapshot& group) {
 // An operator has chosen to go on with what there is. The candidate waits in stop_replication until no lease can be
 // valid any more.
 std::optional<Decision> forced_choice(const GroupSnapshot& group) {
-  const bool forced =
-      group.request && group.request->allow_data_loss && group.request->kind == RequestKind::failover;
+  const bool forced = group.request && group.request->allow_data_loss && group.request->kind == RequestKind::failover;
   if (!forced || !election(group)) return std::nullopt;
   const Nodes votes = voters(group);
   const bool waiting_for_votes = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {

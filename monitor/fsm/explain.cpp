@@ -72,7 +72,8 @@ Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
   }
   if (const NodeView* node = with_goal(group, NodeState::stop_replication)) {
     why.rule = 317;
-    why.waiting_for = node->name + " takes over, as an operator chose, when no former primary can hold a lease any more";
+    why.waiting_for =
+        node->name + " takes over, as an operator chose, when no former primary can hold a lease any more";
     return why;
   }
   const bool data = std::any_of(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) {
@@ -85,9 +86,9 @@ Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
   }
   const auto lists = obligations(group);
   for (const NamesInForce& entry : lists) {
-    const bool possible = std::any_of(helpers.begin(), helpers.end(),
-                                      [&](const NodeView* node) { return node->id == entry.by; }) ||
-                          fence_holds(group, entry, helpers);
+    const bool possible =
+        std::any_of(helpers.begin(), helpers.end(), [&](const NodeView* node) { return node->id == entry.by; }) ||
+        fence_holds(group, entry, helpers);
     if (possible) continue;
     why.waiting_for = "no node may take over without loss: " + lacking(group, entry, helpers);
     why.command = best_left(group, helpers);
@@ -100,11 +101,12 @@ Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
     why.waiting_for = "the election waits for votes; so far: " + list_names(votes);
     return why;
   }
-  const bool eligible = std::any_of(votes.begin(), votes.end(),
-                                    [](const NodeView* node) { return node->candidate_priority > 0; });
+  const bool eligible =
+      std::any_of(votes.begin(), votes.end(), [](const NodeView* node) { return node->candidate_priority > 0; });
   if (!eligible) {
     why.waiting_for = "every node that could take over has candidate priority 0";
-    why.command = "`pgvigil set node candidate-priority`, or `pgvigil perform promotion --name` of one of " + list_names(votes);
+    why.command =
+        "`pgvigil set node candidate-priority`, or `pgvigil perform promotion --name` of one of " + list_names(votes);
   } else {
     why.waiting_for = "the node that holds the most WAL must be healthy, so that it can be fetched from there";
     why.command = best_left(group, helpers);
@@ -208,8 +210,7 @@ std::optional<Explanation> of_primary(const GroupSnapshot& group, const NodeView
   if (too_few && !group.names.empty()) {
     why.rule = 503;
     why.waiting_for = "number_sync_standbys is " + std::to_string(group.number_sync_standbys) +
-                      " and fewer secondaries are left: commits wait for " +
-                      in_words(group, group.names.back().names);
+                      " and fewer secondaries are left: commits wait for " + in_words(group, group.names.back().names);
     why.command = "bring a standby back, or `pgvigil set formation number-sync-standbys`";
     return why;
   }

@@ -17,7 +17,8 @@ struct Explanation {
   friend bool operator==(const Explanation&, const Explanation&) = default;
 };
 
-// One entry for each node that is not where it should be, and one for the group when it has no primary. Empty: all well.
+// One entry for each node that is not where it should be, and one for the group when it has no primary. Empty: all
+// well.
 std::vector<Explanation> explain(const GroupSnapshot& group);
 
 }  // namespace pgvigil::fsm

@@ -61,7 +61,8 @@ std::optional<Decision> handover_failed(const GroupSnapshot& group) {
     const bool eligible =
         std::any_of(able.begin(), able.end(), [](const NodeView* node) { return node->candidate_priority > 0; });
     if (eligible && fence_possible(group, able)) {
-      return start_election(group, *former, former->name + " was lost while it handed over; asking " + list_names(able));
+      return start_election(group, *former,
+                            former->name + " was lost while it handed over; asking " + list_names(able));
     }
   }
   if (!candidate_gone && !too_long) return std::nullopt;
@@ -75,8 +76,8 @@ std::optional<Decision> handover_failed(const GroupSnapshot& group) {
   return decision;
 }
 
-// It cannot become the primary (its disk is full, say), and says so. It is stopped first and tells where its WAL ends, so
-// that nobody needs its vote.
+// It cannot become the primary (its disk is full, say), and says so. It is stopped first and tells where its WAL ends,
+// so that nobody needs its vote.
 std::optional<Decision> promotion_failed(const GroupSnapshot& group) {
   const NodeView* candidate = writer(group);
   if (candidate == nullptr || candidate->converged() || takes_writes(candidate->reported)) return std::nullopt;
@@ -91,10 +92,13 @@ std::optional<Decision> promotion_failed(const GroupSnapshot& group) {
 }
 
 constexpr Rule table[] = {
-    {{301, "primary_lost", "the primary is dead (or its disk is full and another node has room), and enough of its standbys are healthy to fence it off",
+    {{301, "primary_lost",
+      "the primary is dead (or its disk is full and another node has room), and enough of its standbys are healthy to "
+      "fence it off",
       "term + 1; every standby that can vote: report_lsn; the primary: demote_timeout"},
      primary_lost},
-    {{303, "clean_handover", "the draining (or prepare_maintenance) primary has stopped, and the candidate has all of its WAL",
+    {{303, "clean_handover",
+      "the draining (or prepare_maintenance) primary has stopped, and the candidate has all of its WAL",
       "term + 1; candidate: wait_primary; former primary: demoted (or maintenance)"},
      clean_handover},
     {{305, "handover_failed", "during a hand-over the candidate or the former primary is lost, or it takes too long",

@@ -1,5 +1,5 @@
-// Ages: how long ago the monitor process has heard what of whom, by its own monotonic clock. Pure: `now` is an argument.
-// They begin at zero with the process; nothing of them is stored.
+// Ages: how long ago the monitor process has heard what of whom, by its own monotonic clock. Pure: `now` is an
+// argument. They begin at zero with the process; nothing of them is stored.
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -75,8 +75,8 @@ std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node
 std::optional<std::string> out_of_space(const GroupSnapshot& group, const NodeView& node) {
   if (!fresh(group, node) || !node.disk_full) return std::nullopt;
   const bool other = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& view) {
-    return view.id != node.id && view.candidate_priority > 0 && !view.disk_full && view.converged(NodeState::secondary) &&
-           healthy(group, view);
+    return view.id != node.id && view.candidate_priority > 0 && !view.disk_full &&
+           view.converged(NodeState::secondary) && healthy(group, view);
   });
   return other ? std::optional<std::string>("its disk is full") : std::nullopt;
 }
@@ -107,8 +107,7 @@ bool has_voted(const GroupSnapshot& group, const NodeView& node) {
   // In fast_forward it streams from another vote only: no WAL of the old primary can arrive that way either.
   const bool cut_off = node.converged(NodeState::report_lsn) || node.converged(NodeState::stop_replication) ||
                        node.converged(NodeState::fast_forward);
-  return cut_off &&
-         node.reported_term == group.term &&
+  return cut_off && node.reported_term == group.term &&
          // 0: the monitor's PostgreSQL has crashed and lost what is not durable; the next report tells it again.
          node.lsn.value > 0 && known_history(group, node);
 }
@@ -163,8 +162,8 @@ bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const No
   const NodeView* owner = group.find(entry.by);
   if (owner == nullptr || !surely_stopped(*owner)) return false;
   return owner->lsn.value > 0 && std::any_of(votes.begin(), votes.end(), [&](const NodeView* vote) {
-    return contains(vote->position(), owner->position());
-  });
+           return contains(vote->position(), owner->position());
+         });
 }
 
 bool all_fences_hold(const GroupSnapshot& group, const Nodes& votes) {

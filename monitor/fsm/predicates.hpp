@@ -50,8 +50,8 @@ bool fence_possible(const GroupSnapshot& group, const Nodes& able);
 
 // The node has stopped its PostgreSQL and said so for its present goal; its LSN is the end of its WAL.
 bool surely_stopped(const NodeView& node);
-// More advanced: by timeline, then by LSN. Every promotion has a timeline number of its own (Goal::promised_timeline), and
-// the election before it has found every acknowledged commit, so the later timeline holds them all.
+// More advanced: by timeline, then by LSN. Every promotion has a timeline number of its own (Goal::promised_timeline),
+// and the election before it has found every acknowledged commit, so the later timeline holds them all.
 bool ahead(const NodeView& left, const NodeView& right);
 // Bytes of WAL that are lost for ever when `chosen` takes over although `known` is what others have told.
 std::uint64_t given_up(const NodeView& chosen, const NodeView& known);

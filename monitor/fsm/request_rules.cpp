@@ -24,7 +24,8 @@ std::string no_handover(const GroupSnapshot& group, const NodeView* primary) {
   if (primary == nullptr) return "a failover is under way already";
   if (!healthy(group, *primary)) {
     return primary->name +
-           ", the primary, is not healthy, but it is not surely lost either, or no failover without loss is possible yet; "
+           ", the primary, is not healthy, but it is not surely lost either, or no failover without loss is possible "
+           "yet; "
            "`pgvigil show why` tells which";
   }
   return {};
@@ -70,7 +71,8 @@ std::optional<Decision> promotion(const GroupSnapshot& group) {
     return accept(decision);
   }
   const bool voting = target->goal == NodeState::report_lsn || target->goal == NodeState::fast_forward;
-  if (primary == nullptr && leaving_primary(group) == nullptr && voting) return std::nullopt;  // the election chooses it
+  if (primary == nullptr && leaving_primary(group) == nullptr && voting)
+    return std::nullopt;  // the election chooses it
   if (auto reason = no_handover(group, primary); !reason.empty()) return refuse(reason);
   if (in_transit(*primary)) return std::nullopt;
   // The candidate search over this one node: the same conditions, but for a priority of 0, which the operator overrules
@@ -153,7 +155,7 @@ std::optional<Decision> start_maintenance(const GroupSnapshot& group) {
       return refuse(target->name + " is the primary: --allow-failover hands over to another node first");
     if (auto reason = no_handover(group, primary); !reason.empty()) return refuse(reason);
     if (in_transit(*primary)) return std::nullopt;
-  if (in_transit(*primary)) return std::nullopt;
+    if (in_transit(*primary)) return std::nullopt;
     const NodeView* candidate = switchover_candidate(group, *primary);
     if (candidate == nullptr) return refuse("no node is ready to take over from " + primary->name);
     return hand_over(*primary, *candidate, NodeState::prepare_maintenance);
@@ -196,8 +198,8 @@ std::optional<Decision> expired(const GroupSnapshot& group) {
   if (!group.request || group.request->age < group.timing.drain_timeout) return std::nullopt;
   Decision decision = refuse("it could not be carried out in time; `pgvigil show why` tells what the group waits for");
   const NodeView* target = group.request->node ? group.find(*group.request->node) : nullptr;
-  const bool undo = group.request->kind == RequestKind::drop_node && target != nullptr &&
-                    target->goal == NodeState::wait_maintenance;
+  const bool undo =
+      group.request->kind == RequestKind::drop_node && target != nullptr && target->goal == NodeState::wait_maintenance;
   if (undo) to(decision, *target, NodeState::catchingup);
   return decision;
 }

@@ -97,8 +97,8 @@ std::optional<Decision> election_is_over(const GroupSnapshot& group) {
   return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
     const bool ordered = node.goal == NodeState::report_lsn || node.goal == NodeState::stop_replication ||
                          node.goal == NodeState::prepare_promotion || node.goal == NodeState::fast_forward;
-    const bool able = runs_as_standby(node.reported) || being_demoted(node.reported) ||
-                      node.reported == NodeState::maintenance;
+    const bool able =
+        runs_as_standby(node.reported) || being_demoted(node.reported) || node.reported == NodeState::maintenance;
     if (!ordered || node.converged() || !able) return std::nullopt;
     Decision decision = change("the election is over: " + node.name + " follows " + primary.name);
     return to(decision, node, NodeState::catchingup);
@@ -133,9 +133,9 @@ std::optional<Decision> maintenance(const GroupSnapshot& group) {
     if (!node.converged(NodeState::wait_maintenance)) return std::nullopt;
     const bool kept = in_any_list(group, node.id);
     if (kept && desired_names(group, primary)) return std::nullopt;
-    Decision decision = change(
-        kept ? node.name + " is in maintenance, and " + primary.name + " waits for it: too few others are left"
-             : node.name + " is in maintenance");
+    Decision decision =
+        change(kept ? node.name + " is in maintenance, and " + primary.name + " waits for it: too few others are left"
+                    : node.name + " is in maintenance");
     return to(decision, node, NodeState::maintenance);
   });
 }
@@ -151,17 +151,16 @@ constexpr Rule table[] = {
     {{413, "former_primary_stops", "a former primary has stopped and another node is the primary", "demoted"},
      former_primary_stops},
     {{415, "rejoin", "a demoted node, or one that has voted, and another node is the primary", "catchingup"}, rejoin},
-    {{417, "election_is_over", "a node has not carried out an election's order, and there is a primary",
-      "catchingup"},
+    {{417, "election_is_over", "a node has not carried out an election's order, and there is a primary", "catchingup"},
      election_is_over},
-    {{421, "caught_up", "catchingup or join_secondary, streaming, on the primary's timeline, less than 16 MiB behind", "secondary"},
+    {{421, "caught_up", "catchingup or join_secondary, streaming, on the primary's timeline, less than 16 MiB behind",
+      "secondary"},
      caught_up},
     {{423, "standby_lost",
       "a secondary or join_secondary is dead, does not report, or does not stream, for longer than standby_lost_after",
       "catchingup"},
      lost},
-    {{431, "maintenance", "wait_maintenance, and no list of names that may be in force holds the node",
-      "maintenance"},
+    {{431, "maintenance", "wait_maintenance, and no list of names that may be in force holds the node", "maintenance"},
      maintenance},
 };
 

@@ -42,8 +42,8 @@ boost::asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connectio
 // Applies one decision inside that transaction: goals, term, names, events, removals, the request's outcome; NOTIFYs
 // the keepers and watchers.
 boost::asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision);
-// Replaces what `show why` reads; a text that stays keeps its beginning. A new one of the whole group, or of a primary that
-// is lost, becomes an event.
+// Replaces what `show why` reads; a text that stays keeps its beginning. A new one of the whole group, or of a primary
+// that is lost, becomes an event.
 boost::asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSnapshot& group,
                                                 const std::vector<fsm::Explanation>& explanations);
 boost::asio::awaitable<void> commit(pg::Connection& database);

@@ -8,16 +8,18 @@ namespace pgvigil::simulation {
 
 const char* to_string(FaultKind kind) {
   static constexpr std::array<const char*, fault_kinds> names{
-      "kill_postgres", "kill_keeper",   "kill_node",    "pause_keeper",  "pause_postgres", "pause_node",      "cut",
-      "cut_one_way",   "isolate",       "cut_monitor",  "noise",         "kill_monitor",   "kill_database",   "broken_disk",
-      "cancel",        "failover",      "promotion",    "forced_failover", "maintenance",  "end_maintenance", "drop",
-      "add",           "remove",        "set_sync",     "set_priority",  "set_quorum"};
+      "kill_postgres", "kill_keeper",     "kill_node", "pause_keeper", "pause_postgres", "pause_node",
+      "cut",           "cut_one_way",     "isolate",   "cut_monitor",  "noise",          "kill_monitor",
+      "kill_database", "broken_disk",     "cancel",    "failover",     "promotion",      "forced_failover",
+      "maintenance",   "end_maintenance", "drop",      "add",          "remove",         "set_sync",
+      "set_priority",  "set_quorum"};
   return names[static_cast<std::size_t>(kind)];
 }
 
 std::string to_string(const Fault& fault) {
   return std::string(to_string(fault.kind)) + " node " + std::to_string(fault.node) + " other " +
-         std::to_string(fault.other) + " for " + std::to_string(fault.lasts) + " ms, value " + std::to_string(fault.value);
+         std::to_string(fault.other) + " for " + std::to_string(fault.lasts) + " ms, value " +
+         std::to_string(fault.value);
 }
 
 Plan draw_plan(std::uint64_t seed) {

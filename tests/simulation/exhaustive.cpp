@@ -1,7 +1,8 @@
-// Breadth-first over everything that small groups can come to: no luck, no time. A state is abstract: what each node is, what
-// it is to be, whether it runs and is heard, where its WAL stands relative to the others', which lists may be in force. From
-// every state that is reached:
-//   - no two nodes are to take writes, and an old primary that still runs can acknowledge nothing once another is chosen;
+// Breadth-first over everything that small groups can come to: no luck, no time. A state is abstract: what each node
+// is, what it is to be, whether it runs and is heard, where its WAL stands relative to the others', which lists may be
+// in force. From every state that is reached:
+//   - no two nodes are to take writes, and an old primary that still runs can acknowledge nothing once another is
+//   chosen;
 //   - whoever is chosen holds every acknowledged commit;
 //   - the keeper has a plan for every pair of reported and assigned state;
 //   - when everybody comes back and does as told, the group comes to rest with one primary, all others secondary.
@@ -25,9 +26,9 @@ namespace {
 constexpr std::uint64_t most_writes = 2;  // how far WAL is told apart
 
 struct Node {
-  bool lost{false};      // not heard by the monitor: dead, or cut off
-  bool runs{true};       // its PostgreSQL runs (also when it is cut off)
-  SyncNames in_force;    // of a node that takes writes
+  bool lost{false};          // not heard by the monitor: dead, or cut off
+  bool runs{true};           // its PostgreSQL runs (also when it is cut off)
+  SyncNames in_force;        // of a node that takes writes
   std::int64_t attached{0};  // streams from this node
 };
 
@@ -46,13 +47,19 @@ struct State {
   }
 
   std::string key() const {
-    std::string text = std::to_string(group.number_sync_standbys) + (group.request ? std::string(to_string(group.request->kind)) + std::to_string(group.request->node.value_or(NodeId{0}).value) : "") + "a" + std::to_string(acknowledged);
-    for (const NamesInForce& entry : group.names) text += "|" + to_guc(entry.names) + "/" + std::to_string(entry.by.value);
+    std::string text = std::to_string(group.number_sync_standbys) +
+                       (group.request ? std::string(to_string(group.request->kind)) +
+                                            std::to_string(group.request->node.value_or(NodeId{0}).value)
+                                      : "") +
+                       "a" + std::to_string(acknowledged);
+    for (const NamesInForce& entry : group.names)
+      text += "|" + to_guc(entry.names) + "/" + std::to_string(entry.by.value);
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       const NodeView& view = group.nodes[i];
-      text += ";" + std::to_string(static_cast<int>(view.reported)) + ">" + std::to_string(static_cast<int>(view.goal)) +
-              (view.converged() ? "=" : "~") + (nodes[i].lost ? "L" : "h") + (nodes[i].runs ? "r" : "s") +
-              to_guc(nodes[i].in_force) + "@" + std::to_string(nodes[i].attached) + "w" + std::to_string(view.lsn.value) + "t" +
+      text += ";" + std::to_string(static_cast<int>(view.reported)) + ">" +
+              std::to_string(static_cast<int>(view.goal)) + (view.converged() ? "=" : "~") +
+              (nodes[i].lost ? "L" : "h") + (nodes[i].runs ? "r" : "s") + to_guc(nodes[i].in_force) + "@" +
+              std::to_string(nodes[i].attached) + "w" + std::to_string(view.lsn.value) + "t" +
               std::to_string(rank(view.timeline)) + (view.reported_term == group.term ? "T" : "o") +
               (view.names_version == group.names_version ? "v" : "-");
     }
@@ -121,15 +128,18 @@ void carry_out(State& state, std::size_t i) {
   const bool was_standby = runs_as_standby(view.reported);
   const NodeView* upstream = fsm::writer(state.group);
   if (upstream == nullptr) upstream = fsm::leaving_primary(state.group);
-  node.runs = takes_writes(view.goal) || runs_as_standby(view.goal) || (view.goal == NodeState::maintenance && was_standby);
+  node.runs =
+      takes_writes(view.goal) || runs_as_standby(view.goal) || (view.goal == NodeState::maintenance && was_standby);
   if (takes_writes(view.goal)) {
     if (was_standby) view.timeline = state.group.promised_timeline;
     node.in_force = SyncNames{};
-    if (!state.group.names.empty() && state.group.names.back().by == view.id) node.in_force = state.group.names.back().names;
+    if (!state.group.names.empty() && state.group.names.back().by == view.id)
+      node.in_force = state.group.names.back().names;
     node.attached = 0;
     view.names_version = 0;
-  } else if (view.goal == NodeState::catchingup || view.goal == NodeState::secondary || view.goal == NodeState::join_secondary ||
-             view.goal == NodeState::prepare_promotion || view.goal == NodeState::wait_maintenance) {
+  } else if (view.goal == NodeState::catchingup || view.goal == NodeState::secondary ||
+             view.goal == NodeState::join_secondary || view.goal == NodeState::prepare_promotion ||
+             view.goal == NodeState::wait_maintenance) {
     // It can follow only somebody who is there.
     if (upstream == nullptr || upstream == &view) return;
     const std::size_t up = index_of(state, upstream->id);
@@ -142,7 +152,8 @@ void carry_out(State& state, std::size_t i) {
     }
   } else if (view.goal == NodeState::fast_forward) {
     const NodeView* source = view.source ? state.group.find(*view.source) : nullptr;
-    const bool there = source != nullptr && state.nodes[index_of(state, source->id)].runs && !state.nodes[index_of(state, source->id)].lost;
+    const bool there = source != nullptr && state.nodes[index_of(state, source->id)].runs &&
+                       !state.nodes[index_of(state, source->id)].lost;
     if (!there) return;
     receive(state, i, *source);
     node.attached = 0;
@@ -150,7 +161,8 @@ void carry_out(State& state, std::size_t i) {
     if (view.goal == NodeState::draining || view.goal == NodeState::prepare_maintenance) {
       // A stop waits until those who stream have everything.
       for (std::size_t m = 0; m < state.nodes.size(); ++m) {
-        if (state.nodes[m].attached == view.id.value && state.nodes[m].runs && !state.nodes[m].lost) receive(state, m, view);
+        if (state.nodes[m].attached == view.id.value && state.nodes[m].runs && !state.nodes[m].lost)
+          receive(state, m, view);
       }
     }
     node.attached = 0;
@@ -163,12 +175,15 @@ void carry_out(State& state, std::size_t i) {
 // The primary confirms its names when enough members are attached and hold everything.
 void confirm(State& state, std::size_t i) {
   NodeView& view = state.group.nodes[i];
-  if (!takes_writes(view.reported) || !view.converged() || state.group.names.empty() || state.group.names.back().by != view.id) return;
+  if (!takes_writes(view.reported) || !view.converged() || state.group.names.empty() ||
+      state.group.names.back().by != view.id)
+    return;
   const SyncNames& names = state.group.names.back().names;
   int holding = 0;
   for (const NodeId member : names.members) {
     const std::size_t m = index_of(state, member);
-    if (m < state.nodes.size() && state.nodes[m].runs && !state.nodes[m].lost && state.nodes[m].attached == view.id.value) {
+    if (m < state.nodes.size() && state.nodes[m].runs && !state.nodes[m].lost &&
+        state.nodes[m].attached == view.id.value) {
       receive(state, m, view);
       ++holding;
     }
@@ -185,7 +200,8 @@ bool write(State& state, std::size_t i, bool also_local) {
   std::vector<std::size_t> attached;
   for (const NodeId member : node.in_force.members) {
     const std::size_t m = index_of(state, member);
-    if (m < state.nodes.size() && state.nodes[m].runs && state.nodes[m].attached == view.id.value) attached.push_back(m);
+    if (m < state.nodes.size() && state.nodes[m].runs && state.nodes[m].attached == view.id.value)
+      attached.push_back(m);
   }
   if (static_cast<int>(attached.size()) < node.in_force.required) {
     if (also_local) ++view.lsn.value;  // written here, acknowledged to nobody
@@ -265,13 +281,16 @@ class Search {
       } else {
         change("comes back", [&](State& next) {
           next.nodes[i].lost = false;
-          next.nodes[i].runs = takes_writes(next.group.nodes[i].reported) || runs_as_standby(next.group.nodes[i].reported);
+          next.nodes[i].runs =
+              takes_writes(next.group.nodes[i].reported) || runs_as_standby(next.group.nodes[i].reported);
         });
       }
       change("writes", [&](State& next) { write(next, i, true); });
       if (!operators_ || state.group.request) continue;
       for (const auto kind : {RequestKind::promotion, RequestKind::start_maintenance, RequestKind::stop_maintenance}) {
-        change("request", [&](State& next) { next.group.request = Request{1, kind, next.group.nodes[i].id, false, true, Millis{0}}; });
+        change("request", [&](State& next) {
+          next.group.request = Request{1, kind, next.group.nodes[i].id, false, true, Millis{0}};
+        });
       }
     }
   }
@@ -280,7 +299,8 @@ class Search {
     for (int i = 0; i < 60; ++i) {
       look(state);
       for (NodeView& view : state.group.nodes) {
-        if (!view.converged() || view.goal == NodeState::draining || view.goal == NodeState::prepare_maintenance) view.goal_age = goal_age;
+        if (!view.converged() || view.goal == NodeState::draining || view.goal == NodeState::prepare_maintenance)
+          view.goal_age = goal_age;
       }
       if (state.group.request) state.group.request->age = goal_age;
       const auto decision = fsm::decide(state.group);
@@ -292,7 +312,8 @@ class Search {
       for (const NodeView& view : state.group.nodes) {
         writers += takes_writes(view.goal) ? 1 : 0;
         if (!keeper::plan(view.reported, view.goal)) {
-          fail(state, "no plan from " + std::string(to_string(view.reported)) + " to " + std::string(to_string(view.goal)));
+          fail(state,
+               "no plan from " + std::string(to_string(view.reported)) + " to " + std::string(to_string(view.goal)));
         }
       }
       if (writers > 1) fail(state, "two nodes are to take writes");
@@ -314,7 +335,8 @@ class Search {
         next.group.nodes[other].lsn = Lsn{0};
         const auto before = next.acknowledged;
         next.acknowledged = 0;
-        if (other != i && write(next, other, false)) fail(state, next.group.nodes[other].name + " can still acknowledge when " + view.name + " is chosen");
+        if (other != i && write(next, other, false))
+          fail(state, next.group.nodes[other].name + " can still acknowledge when " + view.name + " is chosen");
         next.acknowledged = before;
       }
     }
@@ -324,7 +346,8 @@ class Search {
   void check_liveness(State state) {
     for (Node& node : state.nodes) node.lost = false;
     for (std::size_t i = 0; i < state.nodes.size(); ++i) {
-      state.nodes[i].runs = takes_writes(state.group.nodes[i].reported) || runs_as_standby(state.group.nodes[i].reported);
+      state.nodes[i].runs =
+          takes_writes(state.group.nodes[i].reported) || runs_as_standby(state.group.nodes[i].reported);
     }
     const State begun = state;
     for (int round = 0; round < 60; ++round) {
@@ -343,7 +366,8 @@ class Search {
     int primaries = 0;
     for (const NodeView& view : state.group.nodes) {
       if (!view.converged()) return false;
-      const bool well = takes_writes(view.goal) || view.goal == NodeState::secondary || view.goal == NodeState::maintenance;
+      const bool well =
+          takes_writes(view.goal) || view.goal == NodeState::secondary || view.goal == NodeState::maintenance;
       if (!well) return false;
       primaries += takes_writes(view.goal) ? 1 : 0;
     }
@@ -381,8 +405,9 @@ int main(int argc, char** argv) {
         Search search(limit, operators);
         search.begin(nodes, required);
         const bool ok = search.run();
-        std::printf("%s  %d nodes, number_sync_standbys %d%s: %zu states%s\n", ok ? "ok    " : "FAILED", nodes, required,
-                    operators ? ", with operators" : "", search.states(), search.complete() ? ", all of them" : ", stopped at the limit");
+        std::printf("%s  %d nodes, number_sync_standbys %d%s: %zu states%s\n", ok ? "ok    " : "FAILED", nodes,
+                    required, operators ? ", with operators" : "", search.states(),
+                    search.complete() ? ", all of them" : ", stopped at the limit");
         if (!ok) std::printf("  %s\n", search.violation().c_str());
         ++(ok ? passed : failed);
       }

@@ -9,9 +9,32 @@ namespace pgvigil::simulation {
 using Time = std::int64_t;
 
 enum class FaultKind : std::uint8_t {
-  kill_postgres, kill_keeper, kill_node, pause_keeper, pause_postgres, pause_node, cut, cut_one_way, isolate, cut_monitor,
-  noise, kill_monitor, kill_database, broken_disk, cancel, failover, promotion, forced_failover, maintenance, end_maintenance,
-  drop, add, remove, set_sync, set_priority, set_quorum
+  kill_postgres,
+  kill_keeper,
+  kill_node,
+  pause_keeper,
+  pause_postgres,
+  pause_node,
+  cut,
+  cut_one_way,
+  isolate,
+  cut_monitor,
+  noise,
+  kill_monitor,
+  kill_database,
+  broken_disk,
+  cancel,
+  failover,
+  promotion,
+  forced_failover,
+  maintenance,
+  end_maintenance,
+  drop,
+  add,
+  remove,
+  set_sync,
+  set_priority,
+  set_quorum
 };
 inline constexpr int fault_kinds = static_cast<int>(FaultKind::set_quorum) + 1;
 const char* to_string(FaultKind kind);
@@ -29,13 +52,13 @@ std::string to_string(const Fault& fault);
 struct Plan {
   int nodes{3};
   int number_sync_standbys{0};
-  bool quiet{false};      // small disturbances only: no role may change
-  int priorities{0};      // per cent of nodes with another priority than 50
-  int async_nodes{0};     // per cent of nodes without replication quorum
+  bool quiet{false};   // small disturbances only: no role may change
+  int priorities{0};   // per cent of nodes with another priority than 50
+  int async_nodes{0};  // per cent of nodes without replication quorum
   Time write_every{100};
   std::size_t clients{3};  // how many commits may wait at once
-  Time slow{0};           // checkpoints and recoveries take up to this longer
-  int drift{0};           // per mille that clocks may differ
+  Time slow{0};            // checkpoints and recoveries take up to this longer
+  int drift{0};            // per mille that clocks may differ
   Time storm_ends{0};
   std::vector<Fault> faults;
 };

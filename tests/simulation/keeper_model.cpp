@@ -260,7 +260,8 @@ void World::work_on_step(int node) {
     k.ready_at = now_ + random_.between(low, high);
   };
   // Steps that need an answer from PostgreSQL.
-  const bool asks = k.step == Step::create_roles || k.step == Step::checkpoint || k.step == Step::promote || k.step == Step::fetch || (k.step == Step::arm && k.core->must_arm());
+  const bool asks = k.step == Step::create_roles || k.step == Step::checkpoint || k.step == Step::promote ||
+                    k.step == Step::fetch || (k.step == Step::arm && k.core->must_arm());
   if (asks && !p.answers(now_)) {
     if (k.step == Step::checkpoint && !p.running) {
       step_done(node);
@@ -355,7 +356,8 @@ void World::step_start(int node) {
     if (!p.running) begin_start(node);
     k.stage = 1;
   }
-  if (!p.running) return k.step == Step::keep_running ? step_done(node) : step_failed(node, "PostgreSQL has not started");
+  if (!p.running)
+    return k.step == Step::keep_running ? step_done(node) : step_failed(node, "PostgreSQL has not started");
   if (p.accepting && now_ >= p.paused_until) {
     k.core->started(p.standby_signal, !p.names_on_disk.asynchronous(), local(node));
     return step_done(node);
@@ -465,8 +467,8 @@ void World::settle(int node) {
     save(node, core.saw(facts, local(node)).save);
   } else if (p.exists && !p.copy_unfinished) {
     // The control file of a crashed server names the last checkpoint.
-    core.refresh_stopped("7", p.clean ? branches_.position(p.branch, p.flushed)
-                                      : branches_.position(p.checkpoint_branch, p.checkpoint));
+    core.refresh_stopped(
+        "7", p.clean ? branches_.position(p.branch, p.flushed) : branches_.position(p.checkpoint_branch, p.checkpoint));
     if (p.clean) end = Lsn{p.flushed};
   }
   k.busy = false;
@@ -545,7 +547,8 @@ void World::step_prepare(int node) {
     destroy_check(node);
     p.copy_unfinished = p.exists = true;
     k.stage = 4;
-    k.ready_at = now_ + (k.prepared.what == keeper::Preparation::rewind ? random_.between(50, 800) : random_.between(200, 4000));
+    k.ready_at =
+        now_ + (k.prepared.what == keeper::Preparation::rewind ? random_.between(50, 800) : random_.between(200, 4000));
     return;
   }
   // The copy is complete. It is consistent when it has replayed what the upstream had written meanwhile.
@@ -554,7 +557,8 @@ void World::step_prepare(int node) {
   p.branch = up.branch;
   p.flushed = p.checkpoint = fork;
   // A rewind takes the files of the source: what it had on older branches of its own is gone.
-  while (branches_.at(p.branch).parent >= 0 && p.flushed <= branches_.at(p.branch).fork) p.branch = branches_.at(p.branch).parent;
+  while (branches_.at(p.branch).parent >= 0 && p.flushed <= branches_.at(p.branch).fork)
+    p.branch = branches_.at(p.branch).parent;
   p.checkpoint_branch = p.branch;
   p.consistent = up.flushed;
   p.consistent_branch = up.branch;

@@ -1,4 +1,5 @@
-// tests/simulation/run: many seeds on several processes, one seed with a readable trace, the smallest plan that still fails.
+// tests/simulation/run: many seeds on several processes, one seed with a readable trace, the smallest plan that still
+// fails.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,7 +48,9 @@ std::string without_text(const std::set<int>& without) {
 std::set<int> shrink(std::uint64_t seed) {
   std::set<int> without;
   const int count = static_cast<int>(World(seed, false).plan().faults.size());
-  const auto fails = [&](const std::set<int>& candidate) { return !World(seed, false, candidate).run().violation.empty(); };
+  const auto fails = [&](const std::set<int>& candidate) {
+    return !World(seed, false, candidate).run().violation.empty();
+  };
   for (int chunk = std::max(1, count / 2);; chunk /= 2) {
     for (int begin = 0; begin < count; begin += chunk) {
       std::set<int> candidate = without;
@@ -63,8 +66,8 @@ int replay(const Options& options) {
   World world(options.replay, options.trace, options.without);
   const Plan& plan = world.plan();
   std::printf("seed %llu: %d nodes, number_sync_standbys %d, %zu faults%s\n",
-              static_cast<unsigned long long>(options.replay), plan.nodes, plan.number_sync_standbys, plan.faults.size(),
-              plan.quiet ? ", quiet" : "");
+              static_cast<unsigned long long>(options.replay), plan.nodes, plan.number_sync_standbys,
+              plan.faults.size(), plan.quiet ? ", quiet" : "");
   for (std::size_t i = 0; i < plan.faults.size(); ++i) {
     std::printf("  %c%2zu  %7.3f  %s\n", options.without.contains(static_cast<int>(i)) ? '-' : ' ', i,
                 static_cast<double>(plan.faults[i].at) / 1000.0, to_string(plan.faults[i]).c_str());
@@ -88,7 +91,8 @@ void report_failure(std::uint64_t seed, const Outcome& outcome, bool shrinking) 
 // One process's share: seeds first + job, first + job + jobs, ...
 Totals run_share(const Options& options, int job) {
   Totals totals;
-  for (std::uint64_t i = static_cast<std::uint64_t>(job); i < options.seeds; i += static_cast<std::uint64_t>(options.jobs)) {
+  for (std::uint64_t i = static_cast<std::uint64_t>(job); i < options.seeds;
+       i += static_cast<std::uint64_t>(options.jobs)) {
     const std::uint64_t seed = options.list.empty() ? options.first + i : options.list[i];
     const Outcome outcome = World(seed, false).run();
     ++totals.seeds;
@@ -152,20 +156,23 @@ int run_many(const Options& options) {
   for (const auto& rule : pgvigil::fsm::rules()) {
     if (all.rules[static_cast<std::size_t>(rule.number)] == 0) unused += " " + std::to_string(rule.number);
   }
-  std::printf("%lld seeds (%llu on) in %.1f s: %lld events, %lld commits acknowledged, %lld promotions, %lld decisions, "
-              "%lld run twice; rules that never decided:%s\n",
-              static_cast<long long>(all.seeds), static_cast<unsigned long long>(options.first), seconds,
-              static_cast<long long>(all.events), static_cast<long long>(all.acknowledged),
-              static_cast<long long>(all.promotions), static_cast<long long>(all.decisions),
-              static_cast<long long>(all.repeated), unused.empty() ? " none" : unused.c_str());
-  std::printf("%lld passed, %lld failed\n", static_cast<long long>(all.seeds - all.failed), static_cast<long long>(all.failed));
+  std::printf(
+      "%lld seeds (%llu on) in %.1f s: %lld events, %lld commits acknowledged, %lld promotions, %lld decisions, "
+      "%lld run twice; rules that never decided:%s\n",
+      static_cast<long long>(all.seeds), static_cast<unsigned long long>(options.first), seconds,
+      static_cast<long long>(all.events), static_cast<long long>(all.acknowledged),
+      static_cast<long long>(all.promotions), static_cast<long long>(all.decisions),
+      static_cast<long long>(all.repeated), unused.empty() ? " none" : unused.c_str());
+  std::printf("%lld passed, %lld failed\n", static_cast<long long>(all.seeds - all.failed),
+              static_cast<long long>(all.failed));
   if (crashed) std::printf("a process of the simulator has crashed\n");
   return all.failed > 0 || crashed ? 1 : 0;
 }
 
 [[noreturn]] void usage(int code) {
-  std::printf("usage: run [--seeds N] [--from SEED] [--jobs J] [--stop-after FAILURES] [--no-shrink] [--seeds-file FILE]\n"
-              "       run --replay SEED [--without FAULT,FAULT...] [--quiet]\n");
+  std::printf(
+      "usage: run [--seeds N] [--from SEED] [--jobs J] [--stop-after FAILURES] [--no-shrink] [--seeds-file FILE]\n"
+      "       run --replay SEED [--without FAULT,FAULT...] [--quiet]\n");
   std::exit(code);
 }
 

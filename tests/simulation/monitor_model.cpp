@@ -26,7 +26,8 @@ void World::evaluate() {
   static thread_local std::vector<fsm::Heard> heard;
   heard.clear();
   for (const NodeView& node : store_.group.nodes) {
-    heard.push_back({node.id, store_.reports_of(node.id), !sessions_[static_cast<std::size_t>(index_of(node.id))].empty()});
+    heard.push_back(
+        {node.id, store_.reports_of(node.id), !sessions_[static_cast<std::size_t>(index_of(node.id))].empty()});
   }
   const Millis now{now_};
   const fsm::Liveness::News news = liveness_.look(heard, now);
@@ -39,7 +40,8 @@ void World::evaluate() {
   };
   for (const NodeId id : news.session_closed) look(index_of(id));
   for (const NodeView& node : store_.group.nodes) {
-    const bool probed = node.reported != NodeState::init && node.reported != NodeState::wait_standby && node.reported != NodeState::dropped;
+    const bool probed = node.reported != NodeState::init && node.reported != NodeState::wait_standby &&
+                        node.reported != NodeState::dropped;
     const fsm::ProbeView& view = probes_[static_cast<std::size_t>(index_of(node.id))];
     const auto period = view.result == ProbeResult::good ? Millis{1000} : Millis{400};
     if (probed && (view.result == ProbeResult::unknown || now - view.at >= period)) look(index_of(node.id));
@@ -54,9 +56,11 @@ void World::evaluate() {
 void World::apply(const fsm::Decision& decision) {
   ++outcome_.decisions;
   outcome_.rules.insert(decision.rule);
-  if (decision.description.empty()) fail("I10: a decision without a description, rule " + std::to_string(decision.rule));
+  if (decision.description.empty())
+    fail("I10: a decision without a description, rule " + std::to_string(decision.rule));
   if (trace_) {
-    std::string text = "rule " + std::to_string(decision.rule) + " " + std::string(decision.rule_name) + ": " + decision.description;
+    std::string text =
+        "rule " + std::to_string(decision.rule) + " " + std::string(decision.rule_name) + ": " + decision.description;
     for (const fsm::GoalChange& change : decision.goals) {
       text += "; n" + std::to_string(change.node.value) + " -> " + std::string(to_string(change.goal));
     }
@@ -74,7 +78,8 @@ void World::apply(const fsm::Decision& decision) {
                           !being_demoted(node->reported) && node->reported != NodeState::init;
     if (!promotes) continue;
     const bool named = named_.contains(index_of(change.node)) || (group.request && group.request->node == change.node);
-    if (node->candidate_priority == 0 && !named && decision.rule != 303 && decision.rule != 317) fail("I6: a node of priority 0 is promoted");
+    if (node->candidate_priority == 0 && !named && decision.rule != 303 && decision.rule != 317)
+      fail("I6: a node of priority 0 is promoted");
     if (node->reported == NodeState::maintenance) fail("I6: a node in maintenance is promoted");
     if (decision.rule != 317) continue;
     // An operator's choice: what this node does not have is given up.
@@ -87,8 +92,8 @@ void World::apply(const fsm::Decision& decision) {
     }
     for (int b = 0; b < branches_.count(); ++b) chosen_by_force_.insert(b);
   }
-  if (decision.request == fsm::RequestOutcome::accepted && group.request && group.request->kind == RequestKind::promotion &&
-      group.request->node) {
+  if (decision.request == fsm::RequestOutcome::accepted && group.request &&
+      group.request->kind == RequestKind::promotion && group.request->node) {
     named_.insert(index_of(*group.request->node));
   }
   store_.apply(decision);
@@ -112,7 +117,9 @@ void World::operator_asks(RequestKind kind, int node, bool allow) {
   if (!database_up_ || store_.group.find(NodeId{node}) == nullptr) return;
   const bool all = kind == RequestKind::failover;
   if (store_.ask(kind, all ? std::nullopt : std::optional(NodeId{node}), allow)) {
-    if (trace_) note("an operator asks for " + std::string(to_string(kind)) + " " + std::to_string(node) + (allow ? " (allowed)" : ""));
+    if (trace_)
+      note("an operator asks for " + std::string(to_string(kind)) + " " + std::to_string(node) +
+           (allow ? " (allowed)" : ""));
     wake_monitor();
   }
 }

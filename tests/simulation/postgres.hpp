@@ -1,5 +1,5 @@
-// A model of PostgreSQL as far as failover goes: WAL on branches, what is in force only after a reload, commits that wait,
-// stops, crashes, recovery, promotion. It has no time of its own: the world moves it.
+// A model of PostgreSQL as far as failover goes: WAL on branches, what is in force only after a reload, commits that
+// wait, stops, crashes, recovery, promotion. It has no time of its own: the world moves it.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace pgvigil::simulation {
 
-using Time = std::int64_t;  // milliseconds
+using Time = std::int64_t;            // milliseconds
 inline constexpr int max_nodes = 10;  // indexes 1..; 0 is the monitor
 
 // A physical timeline. Two promotions give two branches, also when PostgreSQL gives both the same number.
@@ -58,31 +58,31 @@ struct Postgres {
   bool exists{false};
   bool copy_unfinished{false};
   bool standby_signal{false};
-  bool clean{false};             // shut down cleanly
+  bool clean{false};  // shut down cleanly
   int branch{-1};
-  std::uint64_t flushed{0};      // end of the WAL on disk
-  std::uint64_t checkpoint{0};   // where recovery begins
-  std::uint64_t consistent{0};   // not usable before it has replayed up to here (after a rewind)
+  std::uint64_t flushed{0};     // end of the WAL on disk
+  std::uint64_t checkpoint{0};  // where recovery begins
+  std::uint64_t consistent{0};  // not usable before it has replayed up to here (after a rewind)
   int consistent_branch{-1};
   int checkpoint_branch{-1};
   SyncNames names_on_disk;
-  int upstream_on_disk{0};       // node index; 0: none
+  int upstream_on_disk{0};  // node index; 0: none
   // --- process
   bool running{false};
   bool accepting{false};
   bool in_recovery{false};
   bool stopping{false};
-  int life{0};                   // grows with every start and end: stale events are told apart
+  int life{0};  // grows with every start and end: stale events are told apart
   Time paused_until{0};
-  Time settles_at{0};            // a standby has then read all of its WAL
-  SyncNames names;               // by which commits are counted
-  bool waits{false};             // the checkpointer has told the backends to wait at all
-  int upstream{0};               // primary_conninfo in force
+  Time settles_at{0};  // a standby has then read all of its WAL
+  SyncNames names;     // by which commits are counted
+  bool waits{false};   // the checkpointer has told the backends to wait at all
+  int upstream{0};     // primary_conninfo in force
   int receiving_from{0};
   int receiver_session{0};
   Time received_at{0};
-  bool delivering{false};        // WAL is on its way to this standby
-  Time receiver_at{0};           // the next attempt to connect
+  bool delivering{false};  // WAL is on its way to this standby
+  Time receiver_at{0};     // the next attempt to connect
   Time stop_begun{0};
   std::array<Sender, max_nodes> senders{};
   std::vector<Commit> waiting;

@@ -1,5 +1,5 @@
-// PostgreSQL in time: starts, stops, crashes, reloads, streaming, commits that wait, promotion; and the safety checks that
-// hold at each of them.
+// PostgreSQL in time: starts, stops, crashes, reloads, streaming, commits that wait, promotion; and the safety checks
+// that hold at each of them.
 #include <algorithm>
 
 #include "tests/simulation/world.hpp"
@@ -104,7 +104,8 @@ void World::try_stop(int node) {
 std::uint64_t World::append(int node) {
   Postgres& p = pg(node);
   Branch& branch = branches_.at(p.branch);
-  if (branch.tip != p.flushed) fail("node " + std::to_string(node) + " writes on a timeline that somebody else goes on with");
+  if (branch.tip != p.flushed)
+    fail("node " + std::to_string(node) + " writes on a timeline that somebody else goes on with");
   p.flushed = ++branch.tip;
   return p.flushed;
 }
@@ -156,7 +157,8 @@ void World::receiver(int node) {
   if (!p.in_recovery || p.upstream == 0 || p.receiving_from != 0 || p.stopping) return;
   const int up = p.upstream;
   const Postgres& source = pg(up);
-  const bool there = up != node && both_ways(node, up) && source.answers(now_) && !source.stopping && now_ >= p.paused_until;
+  const bool there =
+      up != node && both_ways(node, up) && source.answers(now_) && !source.stopping && now_ >= p.paused_until;
   const bool fits = there && branches_.holds(source.branch, source.flushed, p.branch, p.flushed);
   if (!fits) {
     p.receiver_at = now_ + random_.between(100, 400);
@@ -188,7 +190,8 @@ void World::deliver(int standby, std::int64_t session) {
   if (p.receiver_session != session || p.receiving_from == 0) return;
   const int up = p.receiving_from;
   const Postgres& source = pg(up);
-  const Time clear = std::max({cut_[static_cast<std::size_t>(up)][static_cast<std::size_t>(standby)], p.paused_until, source.paused_until});
+  const Time clear = std::max(
+      {cut_[static_cast<std::size_t>(up)][static_cast<std::size_t>(standby)], p.paused_until, source.paused_until});
   if (clear > now_) {
     if (now_ - p.received_at > replication_limit) {
       detach(standby);
@@ -243,7 +246,8 @@ void World::write(int node) {
   at(now_ + random_.between(plan_.write_every / 2, plan_.write_every * 2), Kind::write, node, 0, p.life);
 }
 
-// syncrep.c: who waits is released by the walsenders of the names in force; nobody waits when the checkpointer has said so.
+// syncrep.c: who waits is released by the walsenders of the names in force; nobody waits when the checkpointer has said
+// so.
 void World::release(int node) {
   Postgres& p = pg(node);
   if (!p.running || p.in_recovery || now_ < p.paused_until) return;
@@ -270,8 +274,8 @@ void World::acknowledged(int node, const Commit& commit) {
   const Keeper& k = keeper_of(node);
   ++outcome_.acknowledged;
   last_ack_ = now_;
-  // After an operator's forced choice: what the old primary still acknowledges is given up where nothing can stop it. It has
-  // its quorum, or nobody guards its lease: no keeper, or one that has just come back to life.
+  // After an operator's forced choice: what the old primary still acknowledges is given up where nothing can stop it.
+  // It has its quorum, or nobody guards its lease: no keeper, or one that has just come back to life.
   const bool unguarded = p.waits || !k.alive || now_ < k.paused_until + 1000 || now_ - k.started_at < 15000;
   if (p.branch < first_branch_ || (chosen_by_force_.contains(p.branch) && unguarded)) return;
   if (highest_promotion_ > branch.term) {
@@ -333,9 +337,11 @@ void World::destroy_check(int node) {
     bool elsewhere = false;
     for (int other = 1; other <= nodes_ && !elsewhere; ++other) {
       const Postgres& q = pg(other);
-      elsewhere = other != node && q.exists && !q.copy_unfinished && branches_.holds(q.branch, q.flushed, static_cast<int>(b), acked_[b]);
+      elsewhere = other != node && q.exists && !q.copy_unfinished &&
+                  branches_.holds(q.branch, q.flushed, static_cast<int>(b), acked_[b]);
     }
-    if (!elsewhere) fail("I7: node " + std::to_string(node) + " is copied over, and is the only one with an acknowledged commit");
+    if (!elsewhere)
+      fail("I7: node " + std::to_string(node) + " is copied over, and is the only one with an acknowledged commit");
   }
 }
 

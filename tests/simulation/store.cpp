@@ -121,8 +121,8 @@ std::vector<Peer> Store::peers_of(NodeId self) const {
 
 bool Store::add_node(NodeId id, int priority, bool quorum) {
   const bool first = group.nodes.empty();
-  const bool leader = std::any_of(group.nodes.begin(), group.nodes.end(),
-                                  [](const NodeView& node) { return takes_writes(node.goal); });
+  const bool leader =
+      std::any_of(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) { return takes_writes(node.goal); });
   if (!first && !leader) return false;
   NodeView node;
   node.id = id;
@@ -143,8 +143,9 @@ bool Store::add_node(NodeId id, int priority, bool quorum) {
 
 bool Store::ask(RequestKind kind, std::optional<NodeId> node, bool allow) {
   if (group.request || group.nodes.empty()) return false;
-  group.request = Request{++requests, kind, node, kind == RequestKind::failover && allow,
-                          kind == RequestKind::start_maintenance && allow, Millis{0}};
+  group.request = Request{
+      ++requests, kind, node, kind == RequestKind::failover && allow, kind == RequestKind::start_maintenance && allow,
+      Millis{0}};
   return true;
 }
 

@@ -87,9 +87,13 @@ void World::inject(const Fault& fault) {
       crash(node);
       return;
     case FaultKind::cancel: pg(node).waiting.clear(); return;
-    case FaultKind::failover: return operator_asks(RequestKind::failover, store_.group.nodes.empty() ? 0 : index_of(store_.group.nodes[0].id), false);
+    case FaultKind::failover:
+      return operator_asks(RequestKind::failover, store_.group.nodes.empty() ? 0 : index_of(store_.group.nodes[0].id),
+                           false);
     case FaultKind::promotion: return operator_asks(RequestKind::promotion, node, false);
-    case FaultKind::forced_failover: return operator_asks(RequestKind::failover, store_.group.nodes.empty() ? 0 : index_of(store_.group.nodes[0].id), true);
+    case FaultKind::forced_failover:
+      return operator_asks(RequestKind::failover, store_.group.nodes.empty() ? 0 : index_of(store_.group.nodes[0].id),
+                           true);
     case FaultKind::maintenance: return operator_asks(RequestKind::start_maintenance, node, fault.value < 50);
     case FaultKind::end_maintenance: return operator_asks(RequestKind::stop_maintenance, node, false);
     case FaultKind::drop:
@@ -133,7 +137,8 @@ void World::heal() {
 
 std::string World::unhealthy() {
   GroupSnapshot& group = store_.group;
-  const int quorum = static_cast<int>(std::count_if(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) { return node.replication_quorum; }));
+  const int quorum = static_cast<int>(std::count_if(group.nodes.begin(), group.nodes.end(),
+                                                    [](const NodeView& node) { return node.replication_quorum; }));
   if (group.number_sync_standbys > std::max(0, quorum - 1)) group.number_sync_standbys = std::max(0, quorum - 1);
   for (NodeView& node : group.nodes) node.candidate_priority = std::max(1, node.candidate_priority);
   for (const NodeView& node : group.nodes) {
@@ -154,7 +159,9 @@ std::string World::unhealthy() {
     if (pg(index_of(node.id)).receiving_from != index_of(primary->id)) return node.name + " does not stream";
     protectors = protectors || (node.replication_quorum);
   }
-  const NodeState wanted = group.nodes.size() == 1 ? NodeState::single : protectors ? NodeState::primary : NodeState::wait_primary;
+  const NodeState wanted = group.nodes.size() == 1 ? NodeState::single
+                           : protectors            ? NodeState::primary
+                                                   : NodeState::wait_primary;
   if (primary->goal != wanted) return primary->name + " is " + std::string(to_string(primary->goal));
   if (group.names.size() > 1) return "a change of names is under way";
   if (group.request) return "a request is pending";
@@ -177,8 +184,8 @@ void World::check() {
   if (store_.group.request && store_.group.request->age > Millis{75000}) fail("L4: a request is not answered");
   const bool any_data = std::any_of(store_.group.nodes.begin(), store_.group.nodes.end(), [this](const NodeView& node) {
     const Postgres& p = pg(index_of(node.id));
-    return node.reported != NodeState::init && node.reported != NodeState::wait_standby && p.exists && !p.copy_unfinished &&
-           p.flushed >= p.consistent;
+    return node.reported != NodeState::init && node.reported != NodeState::wait_standby && p.exists &&
+           !p.copy_unfinished && p.flushed >= p.consistent;
   });
   if (!any_data) {  // the last node that had it was dropped: nothing is left to keep alive
     finished_ = true;
@@ -195,7 +202,8 @@ void World::check() {
       const bool advised = std::any_of(explanations.begin(), explanations.end(), [](const fsm::Explanation& e) {
         return e.command.find("allow-data-loss") != std::string::npos;
       });
-      if (advised && !store_.group.request) operator_asks(RequestKind::failover, index_of(store_.group.nodes[0].id), true);
+      if (advised && !store_.group.request)
+        operator_asks(RequestKind::failover, index_of(store_.group.nodes[0].id), true);
     }
     if (now_ > heal_deadline_) {
       std::string said;
@@ -248,8 +256,10 @@ void World::kill_again() {
   });
   if (random_.chance(40) && protectors > std::max(1, group.number_sync_standbys) && names.required > 0) {
     // One after another: a standby, and when its loss has been digested the primary; both stay away.
-    const int standby = index_of(names.members[static_cast<std::size_t>(random_.index(static_cast<int>(names.members.size())))]);
-    note("KILL AGAIN standby " + std::to_string(standby) + ", later the primary " + std::to_string(index_of(primary->id)));
+    const int standby =
+        index_of(names.members[static_cast<std::size_t>(random_.index(static_cast<int>(names.members.size())))]);
+    note("KILL AGAIN standby " + std::to_string(standby) + ", later the primary " +
+         std::to_string(index_of(primary->id)));
     crash(standby);
     kill_keeper(standby);
     second_victim_ = index_of(primary->id);

@@ -43,7 +43,8 @@ Outcome World::run() {
   at(1, Kind::monitor_tick);
   at(8000, Kind::check);
   for (std::size_t i = 0; i < plan_.faults.size(); ++i) {
-    if (!disabled_.contains(static_cast<int>(i))) at(plan_.faults[i].at, Kind::fault, 0, 0, static_cast<std::int64_t>(i));
+    if (!disabled_.contains(static_cast<int>(i)))
+      at(plan_.faults[i].at, Kind::fault, 0, 0, static_cast<std::int64_t>(i));
   }
   std::uint64_t hash = 1469598103934665603u;
   const auto mix = [&hash](std::uint64_t value) { hash = (hash ^ value) * 1099511628211u; };

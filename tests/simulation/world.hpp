@@ -25,7 +25,7 @@ struct Outcome {
   std::int64_t acknowledged{0};
   std::int64_t promotions{0};
   std::int64_t decisions{0};
-  std::set<int> rules;    // that decided something
+  std::set<int> rules;  // that decided something
   Time ended{0};
 };
 
@@ -38,9 +38,28 @@ class World {
 
  private:
   enum class Kind : std::uint8_t {
-    keeper_tick, link, report_arrives, answer_arrives, session_closed, evaluate, monitor_tick, deliver, acknowledge,
-    started, stopped, reload, checkpointer, receiver, write, fault, check, background_checkpoint, restart_keeper,
-    restart_monitor, restart_database, register_node
+    keeper_tick,
+    link,
+    report_arrives,
+    answer_arrives,
+    session_closed,
+    evaluate,
+    monitor_tick,
+    deliver,
+    acknowledge,
+    started,
+    stopped,
+    reload,
+    checkpointer,
+    receiver,
+    write,
+    fault,
+    check,
+    background_checkpoint,
+    restart_keeper,
+    restart_monitor,
+    restart_database,
+    register_node
   };
   struct Event {
     Time at{0};
@@ -49,9 +68,7 @@ class World {
     int node{0};
     int other{0};
     std::int64_t life{0};
-    bool operator<(const Event& right) const {
-      return at != right.at ? at > right.at : order > right.order;
-    }
+    bool operator<(const Event& right) const { return at != right.at ? at > right.at : order > right.order; }
   };
 
   struct Keeper {
@@ -63,7 +80,7 @@ class World {
     std::optional<keeper::KeeperState> disk;
     bool gone{false};  // dropped: the process has ended for good
     // monitor link
-    int session{0};      // 0: none; numbers grow
+    int session{0};  // 0: none; numbers grow
     int last_session{0};
     bool awaiting{false};
     Time sent{0};
@@ -199,7 +216,7 @@ class World {
   std::array<Postgres, max_nodes> postgres_;
   std::array<Keeper, max_nodes> keepers_;
   std::array<Time, max_nodes> broken_until_{};  // PostgreSQL does not start (a full disk)
-  int nodes_{0};  // indexes 1..nodes_ have been used
+  int nodes_{0};                                // indexes 1..nodes_ have been used
   std::vector<Message> messages_;
 
   Store store_;
@@ -211,11 +228,11 @@ class World {
   std::array<fsm::ProbeView, max_nodes> probes_{};
 
   // what the checks remember
-  int first_branch_{0};  // of the present system; what older ones did is past
+  int first_branch_{0};               // of the present system; what older ones did is past
   std::vector<std::uint64_t> acked_;  // highest acknowledged record on each branch
   std::int64_t highest_promotion_{0};
-  std::set<int> named_;               // promotions that an operator asked for by name
-  std::set<int> chosen_by_force_;     // whose old acknowledgements an operator gave up
+  std::set<int> named_;            // promotions that an operator asked for by name
+  std::set<int> chosen_by_force_;  // whose old acknowledgements an operator gave up
   bool removed_by_force_{false};
   Time last_ack_{0};
   bool healed_{false};

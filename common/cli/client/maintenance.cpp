@@ -55,8 +55,10 @@ std::vector<Command> maintenance_commands() {
        monitor_options({name, allow, wait, no_wait}),
        {},
        enable_maintenance,
-       "The node leaves the synchronous names first. A standby goes on running; a primary is stopped after another node\n"
-       "has taken over. In maintenance the keeper neither starts nor stops PostgreSQL, and the node is never promoted.\n"
+       "The node leaves the synchronous names first. A standby goes on running; a primary is stopped after another "
+       "node\n"
+       "has taken over. In maintenance the keeper neither starts nor stops PostgreSQL, and the node is never "
+       "promoted.\n"
        "Exits with 1 when it is refused, with 12 when the time is over (the monitor goes on all the same)."},
       {"disable maintenance",
        "take the node back: it catches up, with a rewind or a copy when it must",

@@ -102,7 +102,8 @@ int show_why(const Args& args) {
   Monitor monitor(args);
   json::array rows = monitor.rows("pgvigil.why($1::text, $2::int)", {formation_of(args), group_param(group_of(args))});
   if (args.has("name")) {
-    const std::int64_t id = integer_of(find_node(monitor.current_state(formation_of(args), std::nullopt), args), "node_id");
+    const std::int64_t id =
+        integer_of(find_node(monitor.current_state(formation_of(args), std::nullopt), args), "node_id");
     rows.erase(std::remove_if(rows.begin(), rows.end(),
                               [id](const json::value& row) {
                                 return row.at("node_id").is_null() || integer_of(row, "node_id") != id;

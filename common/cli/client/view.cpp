@@ -81,8 +81,8 @@ std::string advice_text(const json::array& rows) {
     const std::string command = cell(row, "command");
     if (command.empty()) continue;
     const std::string name = cell(row, "nodename");
-    text += "\n " + (name.empty() ? "group " + cell(row, "group_id") : name) + ": " + cell(row, "waiting_for") + "\n   " +
-            command;
+    text += "\n " + (name.empty() ? "group " + cell(row, "group_id") : name) + ": " + cell(row, "waiting_for") +
+            "\n   " + command;
   }
   return text.empty() ? text : text + "\n";
 }
