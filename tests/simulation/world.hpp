@@ -125,7 +125,9 @@ class World {
   void handle(const Event& event);
   void note(const std::string& text);
   void fail(const std::string& what);
-  bool usable(int from, int to) const { return now_ >= cut_[from][to]; }
+  bool usable(int from, int to) const {
+    return now_ >= cut_[static_cast<std::size_t>(from)][static_cast<std::size_t>(to)];
+  }
   bool both_ways(int a, int b) const { return usable(a, b) && usable(b, a); }
   Time latency();
   Postgres& pg(int node) { return postgres_[static_cast<std::size_t>(node)]; }
