@@ -232,8 +232,23 @@ asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
   }
 }
 
+// The status that the postmaster keeps in line 8 of its pid file (miscadmin.h, LOCK_FILE_LINE_PM_STATUS).
+bool Instance::starting() const {
+  const auto text = os::read_file(fs::path(settings_.pgdata) / "postmaster.pid");
+  if (!text) return false;
+  std::istringstream lines(*text);
+  std::string line;
+  for (int number = 0; number < 8; ++number) {
+    if (!std::getline(lines, line)) return false;
+  }
+  return line.starts_with("starting");
+}
+
 asio::awaitable<void> Instance::stop(StopMode mode, Millis timeout) {
   std::vector<int> signals;
+  // In crash recovery there is nothing to finish in order, and a fast stop would never end: the postmaster waits for
+  // its checkpointer, which nobody has told to go.
+  if (mode != StopMode::immediate && starting()) mode = StopMode::immediate;
   if (mode == StopMode::smart) signals.push_back(SIGTERM);
   if (mode != StopMode::immediate) signals.push_back(SIGINT);
   signals.push_back(SIGQUIT);

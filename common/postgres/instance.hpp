@@ -86,6 +86,7 @@ class Instance {
   fs::path hba_file() const;
 
  private:
+  bool starting() const;
   InstanceSettings settings_;
 };
 

@@ -195,7 +195,18 @@ asio::awaitable<void> Keeper::configure_standby(bool with_upstream) {
 asio::awaitable<void> Keeper::start() {
   const bool as_standby = postgres::has_standby_signal(instance_.settings().pgdata);
   if (const auto refusal = core_.no_start(as_standby, copy_unfinished(node_), now())) throw Error(*refusal);
-  co_await instance_.start(std::chrono::seconds{node_.config.start});
+  // A rewound standby may wait for WAL that never comes: a new order ends the waiting, PostgreSQL goes on starting.
+  const auto seq = core_.goal().seq;
+  bool ready = false;
+  const auto begin = [&]() -> asio::awaitable<void> {
+    co_await instance_.start(std::chrono::seconds{node_.config.start});
+    ready = true;
+  };
+  const auto superseded = [this, seq]() -> asio::awaitable<void> {
+    while (core_.goal().seq == seq && !stopping_) co_await os::sleep_for(pg::Millis{100});
+  };
+  co_await os::race(begin(), superseded());
+  if (!ready) throw Error("another order has come while PostgreSQL was starting");
   started(as_standby);
 }
 

@@ -299,9 +299,12 @@ class Formation:
 
     def goes_on(self, node=None, seconds=60):
         """Writes are acknowledged, by this node or by whoever is the primary."""
-        node = node or self.wait_until(self.primary, what="a primary")
-        before = self.written(node)
-        self.wait_until(lambda: self.written(node) > before + 10, seconds, f"{node.name} takes writes")
+        before = self.written(node or self.wait_until(self.primary, what="a primary"))
+
+        def more():
+            takes_writes = node or self.primary()
+            return takes_writes is not None and self.written(takes_writes) > before + 10
+        self.wait_until(more, seconds, f"{node.name if node else 'the primary'} takes writes")
 
     def in_state(self, *states):
         """Names of the nodes that have reached one of the states as their goal."""
@@ -417,7 +420,7 @@ class Formation:
             time.sleep(0.1)
 
 
-def main(module, scenario):
-    """Runs one scenario; SIGTERM ends it in an orderly way."""
+if __name__ == "__main__":
+    # One scenario: its module and its name. SIGTERM ends it in an orderly way.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    getattr(importlib.import_module(module), scenario)()
+    getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()

@@ -1,7 +1,7 @@
-"""Hosts as network namespaces on one bridge, and what can happen to the lines between them. Needs root, iproute2 and nftables.
+"""Hosts as network namespaces on one bridge, and faults of the lines between them. Needs root, iproute2, nftables.
 
-The namespaces have no names: each lives as long as a process in it, the first of which ("holder") ends with this one. The bridge is in a
-namespace too, so nothing is changed on the host, and every network may use the same addresses."""
+The namespaces have no names: each lives as long as a process in it, the first of which ("holder") ends with this one.
+The bridge is in a namespace too, so nothing is changed on the host, and every network may use the same addresses."""
 import heapq
 import os
 import random
@@ -42,8 +42,8 @@ def tool(*words, text=None):
 
 
 class Network:
-    """All faults are rules of the switch, at the ports p-HOST: the hosts see nothing but silence. A fault has a key; to set it again
-    replaces it, to heal a host takes away every fault that it is part of."""
+    """All faults are rules of the switch, at the ports p-HOST: the hosts see nothing but silence. A fault has a key; to
+    set it again replaces it, to heal a host takes away every fault that it is part of."""
 
     def __init__(self):
         self.hosts = {}
@@ -70,8 +70,8 @@ class Network:
         self.next_address += 1
         self.at_switch("ip", "link", "add", f"p-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
         self.at_switch("ip", "link", "set", f"p-{name}", "master", "br0", "up")
-        for words in (["link", "set", "lo", "up"], ["address", "add", address + "/24", "dev", "eth0"], ["link", "set", "eth0", "up"]):
-            tool(*host.enter(), "ip", *words)
+        for words in ("link set lo up", f"address add {address}/24 dev eth0", "link set eth0 up"):
+            tool(*host.enter(), "ip", *words.split())
         return address
 
     def enter(self, name):
@@ -103,7 +103,8 @@ class Network:
         self.fault(("one way", source, target), f'iifname "p-{source}" oifname "p-{target}" drop')
 
     def cut_between(self, one, other):
-        self.fault(("between", one, other), f'iifname "p-{one}" oifname "p-{other}" drop', f'iifname "p-{other}" oifname "p-{one}" drop')
+        ways = ((one, other), (other, one))
+        self.fault(("between", one, other), *(f'iifname "p-{source}" oifname "p-{to}" drop' for source, to in ways))
 
     def lose(self, host, percent):
         """Some of the packets in each direction."""
@@ -116,8 +117,8 @@ class Network:
         self.at_switch("ip", "link", "set", f"p-{host}", "down")
 
     def delay(self, host, seconds, jitter=0.0):
-        """Every packet in each direction, by up to `jitter` more; the order is kept. A process of ours passes the frames on between the
-        host's port and the bridge, because not every kernel has netem."""
+        """Every packet in each direction, by up to `jitter` more; the order is kept. A process of ours passes the
+        frames on between the host's port and the bridge, because not every kernel has netem."""
         port, far, near = f"p-{host}", f"d-{host}", f"e-{host}"
         self.faults[("delay", host)] = ()
         self.at_switch("ip", "link", "add", near, "type", "veth", "peer", "name", far)
@@ -129,8 +130,8 @@ class Network:
         self.at_switch("ip", "link", "set", far, "name", port)
         self.at_switch("ip", "link", "set", f"w-{host}", "up")
         self.at_switch("ip", "link", "set", port, "master", "br0", "up")
-        self.lines[host] = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.switch.enter(), sys.executable, os.path.abspath(__file__),
-                                             f"w-{host}", near, str(seconds), str(jitter)])
+        words = [sys.executable, os.path.abspath(__file__), f"w-{host}", near, str(seconds), str(jitter)]
+        self.lines[host] = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.switch.enter(), *words])
 
     def no_delay(self, host):
         self.lines[host].kill()

@@ -1,4 +1,5 @@
-"""What the runners of scenarios and storms have in common: a copy that another user can read, and an end for everything that was started."""
+"""What the runners of scenarios and storms have in common: a copy that another user can read, and an end for all that
+was started."""
 import os
 import pwd
 import shutil
@@ -19,7 +20,8 @@ def stage():
         shutil.copy(os.path.join(binaries, name), copy + "/build")
     shutil.copytree(os.path.join(ROOT, "scripts"), copy + "/scripts")
     for folder in ("scenarios", "storm"):
-        shutil.copytree(os.path.join(HERE, "..", folder), os.path.join(copy, "tests", folder), ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(os.path.join(HERE, "..", folder), os.path.join(copy, "tests", folder),
+                        ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
     os.makedirs(copy + "/tmp")
     os.chmod(copy + "/tmp", 0o1777)
@@ -28,8 +30,8 @@ def stage():
 
 def environment(copy):
     """For what runs from the copy."""
-    owner = pwd.getpwnam(OWNER)
-    values = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PGVIGIL_BIN=copy + "/build", HOME=owner.pw_dir, USER=OWNER, LOGNAME=OWNER)
+    values = dict(os.environ, PYTHONDONTWRITEBYTECODE="1", PGVIGIL_BIN=copy + "/build")
+    values.update(HOME=pwd.getpwnam(OWNER).pw_dir, USER=OWNER, LOGNAME=OWNER)
     if "PGVIGIL_KEEP" not in values:
         values["TMPDIR"] = copy + "/tmp"
     return values
@@ -40,7 +42,7 @@ def as_owner(words):
 
 
 def contained(words):
-    """For root. What is left behind ends with it, however it ends: processes, mounts, namespaces, shared memory. The shell reaps the orphans,
-    as init does: a postmaster that is a zombie would look alive to the next one."""
+    """For root. What is left behind ends with it, however it ends: processes, mounts, namespaces, shared memory. The
+    shell reaps the orphans, as init does: a postmaster that is a zombie would look alive to the next one."""
     return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "bash", "-c",
             'mount -t tmpfs -o mode=1777 pgvigil-test /dev/shm && "$@"; exit $?', "contained"] + words

@@ -1,7 +1,7 @@
 """Lines between the hosts fail: silently, visibly, in one direction, now and then. Each host is a network namespace.
 
-Beside the client that follows the primary, one sits on every host and writes through its Unix socket: two nodes that acknowledge at a time
-would show as ids that are missing in the end."""
+Beside the client that follows the primary, one sits on every host and writes through its Unix socket: two nodes that
+acknowledge at a time would show as ids that are missing in the end."""
 import time
 
 from formation import Formation
@@ -150,7 +150,8 @@ def scenario_monitor_cut_off_in_a_failover():
             former = f.primary()
             former.crash()
             if begun:
-                f.wait_until(lambda: f.state()[former.name]["assigned_group_state"] == "demote_timeout", what="the election has begun")
+                f.wait_until(lambda: f.state()[former.name]["assigned_group_state"] == "demote_timeout",
+                             what="the election has begun")
             f.network.cut("monitor")
             time.sleep(4)
             f.network.heal()
@@ -161,8 +162,8 @@ def scenario_monitor_cut_off_in_a_failover():
 
 
 def scenario_standby_and_primary():
-    """One after the other, in both orders: two at once are more than number_sync_standbys = 1 can bear, so that an election may have to wait
-    for the line, but nothing is lost."""
+    """One after the other, in both orders: two at once are more than number_sync_standbys = 1 can bear, so that an
+    election may have to wait for the line, but nothing is lost."""
     with Formation(nodes=3, network=True, settings=SYNCHRONOUS) as f:
         f.start_writers()
         for standby_first in (True, False):
@@ -183,7 +184,7 @@ def scenario_standby_and_primary():
         former, standby = f.primary(), f.secondary()
         f.network.cut(standby.name)
         name = f"pgvigil_standby_{f.state()[standby.name]['node_id']}"
-        f.wait_until(lambda: name not in former.sql("SHOW synchronous_standby_names"), what="names without the lost standby")
+        f.wait_until(lambda: name not in former.sql("SHOW synchronous_standby_names"), what="names without it")
         f.wait_state(former, "primary")
         former.crash()
         f.wait_takeover(former)

@@ -1,4 +1,5 @@
-"""What operators and clients do that nobody has asked for: an old monitor restored, another cluster in PGDATA, a slot dropped, a wait cancelled."""
+"""What operators and clients do unasked: an old monitor restored, another cluster in PGDATA, a slot dropped, a wait
+cancelled."""
 import os
 import shutil
 import signal
@@ -14,12 +15,14 @@ def expect(condition, what):
 
 
 def tool(name):
-    return subprocess.run(["bash", "-c", f"ls -d /usr/lib/postgresql/*/bin/{name} | sort -V | tail -1"], capture_output=True, text=True).stdout.strip()
+    words = ["bash", "-c", f"ls -d /usr/lib/postgresql/*/bin/{name} | sort -V | tail -1"]
+    return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 
 
 def system_identifier(pgdata):
-    shown = subprocess.run([tool("pg_controldata"), pgdata], capture_output=True, text=True, check=True, env=dict(os.environ, LC_ALL="C")).stdout
-    return next(line.split(":")[1].strip() for line in shown.splitlines() if line.startswith("Database system identifier"))
+    shown = subprocess.run([tool("pg_controldata"), pgdata], capture_output=True, text=True, check=True,
+                           env=dict(os.environ, LC_ALL="C")).stdout
+    return next(line.split(":")[1].strip() for line in shown.splitlines() if "system identifier" in line)
 
 
 def text_of(path):
@@ -28,7 +31,8 @@ def text_of(path):
 
 
 def scenario_old_monitor_restored():
-    """It knows less than the keepers have promised: they obey it no more, and go on as they were; a newer copy makes all well again."""
+    """It knows less than the keepers have promised: they obey it no more, and go on as they were; a newer copy makes
+    all well again."""
     with Formation(nodes=2) as f:
         f.start_writers()
         monitor = f.monitor
@@ -60,7 +64,7 @@ def scenario_old_monitor_restored():
         restore("old")
         deadline = time.monotonic() + 14  # longer than a lease
         while time.monotonic() < deadline:
-            expect(former.sql("SELECT pg_is_in_recovery()") == "t", f"{former.name} was made a primary by an old monitor")
+            expect(former.sql("SELECT pg_is_in_recovery()") == "t", f"{former.name} was promoted by an old monitor")
             expect(primary.sql("SELECT pg_is_in_recovery()") == "f", f"{primary.name} obeyed an old monitor")
             time.sleep(0.5)
         f.goes_on(primary)
@@ -119,7 +123,8 @@ def scenario_slot_dropped():
             primary.sql("SELECT pg_reload_conf()")
             primary.sql("SELECT pg_switch_wal()")
             primary.sql("CHECKPOINT")
-        expect(stopped_at not in os.listdir(os.path.join(primary.pgdata, "pg_wal")), "the WAL is still there: this proves nothing")
+        kept = os.listdir(os.path.join(primary.pgdata, "pg_wal"))
+        expect(stopped_at not in kept, "the WAL is still there: this proves nothing")
         standby.start()
         f.wait_healthy()
         expect(f.primary() is primary, "another primary")
@@ -134,12 +139,13 @@ def scenario_cancelled_wait():
 
         standby.kill(signal.SIGSTOP)
         standby.signal_postgres(signal.SIGSTOP)
+        waiting = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT%'"
         cancelled = 0
         deadline = time.monotonic() + 60
         while cancelled < 20 and time.monotonic() < deadline:
-            cancelled += int(primary.sql("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT%'"))
+            cancelled += int(primary.sql("SELECT count(pg_cancel_backend(pid)) " + waiting))
             time.sleep(0.05)
-        primary.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT%'")
+        primary.sql("SELECT count(pg_terminate_backend(pid)) " + waiting)
         standby.signal_postgres(signal.SIGCONT)
         standby.kill(signal.SIGCONT)
         f.wait_healthy()

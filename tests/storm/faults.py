@@ -1,5 +1,5 @@
-"""What can happen. A fault is made from random choices and knows the formation: begin() does it, end() takes it back; both may be called in
-whatever state the others have left it. A new kind is a class with a weight in KINDS."""
+"""What can happen. A fault is made from random choices and knows the formation: begin() does it, end() takes it back;
+both may be called in whatever state the others have left it. A new kind is a class with a weight in KINDS."""
 import os
 import signal
 import subprocess
@@ -175,7 +175,8 @@ class Cut(Line):
 class TwoHosts(Line):
     def two(self):
         one = self.host()
-        return one, self.generator.choice([name for name in ["monitor"] + [node.name for node in self.f.nodes] if name != one])
+        hosts = ["monitor"] + [node.name for node in self.f.nodes]
+        return one, self.generator.choice([name for name in hosts if name != one])
 
 
 class CutOneWay(TwoHosts):
@@ -229,8 +230,9 @@ class Command(Fault):
     """An operator's, on the monitor's machine; whether it is accepted depends on what else goes on."""
 
     def ask(self, *words):
-        words = [self.f.pgvigil, *words, "--pgdata", self.f.monitor.pgdata]
-        self.storm.commands.append(subprocess.Popen(self.f.command(words, "monitor"), env=self.f.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        words = self.f.command([self.f.pgvigil, *words, "--pgdata", self.f.monitor.pgdata], "monitor")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.storm.commands.append(subprocess.Popen(words, env=self.f.env, **quiet))
 
 
 class Switchover(Command):
@@ -278,12 +280,28 @@ class StopNode(Fault):
 
 
 KINDS = {
-    "kill-postmaster": (KillPostmaster, 8), "kill-keeper": (KillKeeper, 6), "crash": (Crash, 10), "kill-part": (KillPart, 4),
-    "kill-monitor": (KillMonitor, 3), "crash-monitor": (CrashMonitor, 2), "kill-monitor-postgres": (KillMonitorPostgres, 3),
-    "hang-keeper": (HangKeeper, 5), "hang-postgres": (HangPostgres, 5), "hang-node": (HangNode, 6), "hang-part": (HangPart, 5),
-    "hang-monitor": (HangMonitor, 2), "hang-monitor-postgres": (HangMonitorPostgres, 2),
-    "cut": (Cut, 8), "cut-one-way": (CutOneWay, 6), "cut-between": (CutBetween, 6), "loss": (Loss, 4), "link-down": (LinkDown, 3), "delay": (Delay, 3),
-    "switchover": (Switchover, 6), "promotion": (Promotion, 5), "stop-node": (StopNode, 5),
+    "kill-postmaster": (KillPostmaster, 8),
+    "kill-keeper": (KillKeeper, 6),
+    "kill-part": (KillPart, 4),
+    "crash": (Crash, 10),
+    "kill-monitor": (KillMonitor, 3),
+    "crash-monitor": (CrashMonitor, 2),
+    "kill-monitor-postgres": (KillMonitorPostgres, 3),
+    "hang-keeper": (HangKeeper, 5),
+    "hang-postgres": (HangPostgres, 5),
+    "hang-node": (HangNode, 6),
+    "hang-part": (HangPart, 5),
+    "hang-monitor": (HangMonitor, 2),
+    "hang-monitor-postgres": (HangMonitorPostgres, 2),
+    "cut": (Cut, 8),
+    "cut-one-way": (CutOneWay, 6),
+    "cut-between": (CutBetween, 6),
+    "loss": (Loss, 4),
+    "link-down": (LinkDown, 3),
+    "delay": (Delay, 3),
+    "switchover": (Switchover, 6),
+    "promotion": (Promotion, 5),
+    "stop-node": (StopNode, 5),
     # Only when it is asked for by --only.
     "maintenance": (Maintenance, 0),
 }

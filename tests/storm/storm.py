@@ -2,6 +2,7 @@
 import collections
 import os
 import random
+import re
 import time
 
 import faults
@@ -14,9 +15,8 @@ class Storm:
     def __init__(self, options):
         self.options = options
         self.generator = random.Random(options.seed)
-        kinds = {name: entry for name, entry in faults.KINDS.items() if (name in options.only if options.only else entry[1] > 0)}
-        self.kinds = list(kinds)
-        self.weights = [max(1, kinds[name][1]) for name in self.kinds]
+        self.kinds = options.only or [name for name, (_, weight) in faults.KINDS.items() if weight > 0]
+        self.weights = [max(1, faults.KINDS[name][1]) for name in self.kinds]
         self.counts = collections.Counter()
         self.problems = []
         self.may_end = set()  # daemons that were killed or stopped
@@ -52,7 +52,8 @@ class Storm:
         for daemon in [self.f.monitor] + self.f.nodes:
             if daemon.process is not None and not daemon.running() and daemon not in self.may_end:
                 with open(daemon.log, errors="replace") as log:
-                    self.problem(f"{daemon.name}: its daemon ended by itself with {daemon.process.returncode}:\n" + "".join(log.readlines()[-8:]))
+                    last = "".join(log.readlines()[-8:])
+                self.problem(f"{daemon.name}: its daemon ended by itself with {daemon.process.returncode}:\n{last}")
                 self.expect_end(daemon)
                 self.start(daemon)
         for daemon in list(self.to_start):
@@ -73,7 +74,8 @@ class Storm:
         for _ in range(self.generator.choice((1, 1, 2, 2, 3, 4))):
             kind = self.generator.choices(self.kinds, self.weights)[0]
             least, most = faults.KINDS[kind][0].lasts
-            entries.append((self.generator.uniform(0, 4), self.generator.uniform(least, most), kind, random.Random(self.generator.random())))
+            choices = random.Random(self.generator.random())
+            entries.append((self.generator.uniform(0, 4), self.generator.uniform(least, most), kind, choices))
         return sorted(entries, key=lambda entry: entry[0])
 
     def play_round(self):
@@ -97,15 +99,19 @@ class Storm:
 
     # --- The verdict.
 
+    def healthy(self):
+        self.look()
+        return len(self.f.in_state("primary")) == 1 and len(self.f.in_state("secondary")) == len(self.f.nodes) - 1
+
     def wait_healthy(self):
         try:
             begin = time.monotonic()
-            self.f.wait_until(lambda: self.look() or (len(self.f.in_state("primary")) == 1 and len(self.f.in_state("secondary")) == len(self.f.nodes) - 1),
-                              90, "a healthy formation")
+            self.f.wait_until(self.healthy, 90, "a healthy formation")
             took = time.monotonic() - begin
             self.healing = max(self.healing, took)
             if took > 30:
-                self.say(f"that took {took:.0f} s:\n" + self.f.describe() + self.f.run("show", "events", "--count", "40", "--pgdata", self.f.monitor.pgdata).stdout)
+                events = self.f.run("show", "events", "--count", "40", "--pgdata", self.f.monitor.pgdata).stdout
+                self.say(f"that took {took:.0f} s:\n{self.f.describe()}{events}")
             return True
         except ScenarioError as error:
             self.problem(str(error))
@@ -119,18 +125,22 @@ class Storm:
             _, verdict = self.f.check_acknowledged()
         except ScenarioError as error:
             self.problem(str(error))
+            verdict["missing"] = sum(map(int, re.findall(r'"missing": (\d+)', str(error)))) or "?"
         for daemon in [self.f.monitor] + self.f.nodes:
             with open(daemon.log, errors="replace") as log:
                 for line in log:
                     if any(word in line for word in BAD_WORDS):
                         self.problem(f"{daemon.name}: {line.strip()}")
-        rules = dict(line.split("|") for line in self.f.monitor.sql("SELECT rule_name, count(DISTINCT term) FROM pgvigil.event GROUP BY 1", "pgvigil").splitlines())
+        rows = self.f.monitor.sql("SELECT rule_name, count(DISTINCT term) FROM pgvigil.event GROUP BY 1", "pgvigil")
+        rules = dict(row.split("|") for row in rows.splitlines())
         gap = max(writer.summary["longest_gap_ms"] for writer in self.f.writers if writer.node is None)
         print("faults: " + ", ".join(f"{count} {kind}" for kind, count in sorted(self.counts.items())))
-        print(f"storm: seed {self.options.seed}, {self.options.nodes} nodes, number_sync_standbys {self.options.nss}: {sum(self.counts.values())} faults, "
-              f"{self.f.term() - 1} changes of the term, {rules.get('clean_handover', 0)} hand-overs, {rules.get('primary_lost', 0)} times a primary was lost, "
-              f"{verdict['acknowledged']} acknowledged, {verdict.get('missing', '?')} lost, {verdict['in_doubt']} in doubt, "
-              f"longest gap {gap / 1000:.1f} s, slowest healing {self.healing:.1f} s, {len(self.problems)} problems", flush=True)
+        print(f"storm: seed {self.options.seed}, {self.options.nodes} nodes, number_sync_standbys {self.options.nss}: "
+              f"{sum(self.counts.values())} faults, {self.f.term() - 1} changes of the term, "
+              f"{rules.get('clean_handover', 0)} hand-overs, {rules.get('primary_lost', 0)} times a primary was lost, "
+              f"{verdict['acknowledged']} acknowledged, {verdict['missing']} lost, {verdict['in_doubt']} in doubt, "
+              f"longest gap {gap / 1000:.1f} s, slowest healing {self.healing:.1f} s, {len(self.problems)} problems",
+              flush=True)
 
     def run(self):
         print(f"storm: seed {self.options.seed}", flush=True)
