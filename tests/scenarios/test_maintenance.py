@@ -1,4 +1,4 @@
-"""Maintenance of a node while the rest of its formation changes, and nodes that are left alone in states they only pass through."""
+"""Maintenance of a node while the rest of its formation changes; nodes left alone in states they only pass through."""
 import json
 import os
 import signal
@@ -65,7 +65,8 @@ def stop_postgres(node):
 
 
 def scenario_standby_out_and_in():
-    """The names shrink and grow; what runs goes on running and what is stopped stays stopped, also when the keeper starts again."""
+    """The names shrink and grow; what runs goes on running and what is stopped stays stopped, also when the keeper
+    starts again."""
     with Formation(nodes=3) as f:
         Writer(f)
         primary = f.primary()
@@ -79,7 +80,8 @@ def scenario_standby_out_and_in():
         expect(resting.postmaster() == pid, "a restart of the keeper restarted the PostgreSQL of a node in maintenance")
         # A hand-over passes it by, and it does not mind that its upstream is another now.
         refused = command(f, "perform", "promotion", "--name", resting.name, check=False)
-        expect(refused.returncode == 1 and resting.name in refused.stderr, f"a node in maintenance was promoted: {refused}")
+        expect(refused.returncode == 1 and resting.name in refused.stderr,
+               f"a node in maintenance was promoted: {refused}")
         command(f, "perform", "failover")
         expect(f.wait_takeover(primary) is other, "somebody else than the standby that was left took over")
         f.wait_state(primary, "secondary")
@@ -107,7 +109,8 @@ def scenario_what_it_missed_is_caught_up():
         f.wait_healthy()
         primary.crash()
         expect(f.wait_takeover(primary) is standby, "the standby that came back did not take over")
-        expect(standby.sql("SELECT count(*) FROM meanwhile") == "30000", "what was written during the maintenance is lost")
+        expect(standby.sql("SELECT count(*) FROM meanwhile") == "30000",
+               "what was written during the maintenance is lost")
         primary.start()
         f.wait_healthy()
         f.goes_on(standby)
@@ -152,7 +155,8 @@ def scenario_all_standbys_rest():
 
 
 def scenario_too_few_are_left():
-    """With number_sync_standbys 1 the second of two standbys is let go, but commits wait for it as soon as it stops; 0 lets them go on."""
+    """With number_sync_standbys 1 the second of two standbys is let go, but commits wait for it as soon as it stops; 0
+    lets them go on."""
     with Formation(nodes=3, settings=[("set", "formation", "number-sync-standbys", "1")]) as f:
         Writer(f)
         primary = f.primary()
@@ -172,7 +176,8 @@ def scenario_too_few_are_left():
         expect(f.written(primary) == before, "commits were acknowledged without a standby")
         expect(names(primary) == listed(f, 1, second), f"the names were given up: {names(primary)}")
         shown = json.dumps(why(f))
-        expect("number-sync-standbys" in shown and second.name in shown, f"show why does not say what commits wait for: {shown}")
+        expect("number-sync-standbys" in shown and second.name in shown,
+               f"show why does not say what commits wait for: {shown}")
         command(f, "set", "formation", "number-sync-standbys", "0")
         wait_names(f, primary, "")
         f.goes_on(primary)
@@ -183,7 +188,8 @@ def scenario_too_few_are_left():
 
 
 def scenario_stopped_before():
-    """Maintenance of a node that does not run: the rest goes on without it, and it is in maintenance when its keeper starts again."""
+    """Maintenance of a node that does not run: the rest goes on without it, and it is in maintenance when its keeper
+    starts again."""
     with Formation(nodes=3) as f:
         Writer(f)
         primary = f.primary()
@@ -231,12 +237,13 @@ def scenario_primary_dies_and_a_node_rests():
 
 def start_by_hand(f, node):
     bindir = sorted(entry.path for entry in os.scandir("/usr/lib/postgresql"))[-1] + "/bin"
-    subprocess.run([bindir + "/pg_ctl", "-D", node.pgdata, "-l", node.log + ".by-hand", "-w", "start"], check=True, env=f.env,
-                   stdout=subprocess.DEVNULL)
+    subprocess.run([bindir + "/pg_ctl", "-D", node.pgdata, "-l", node.log + ".by-hand", "-w", "start"], check=True,
+                   env=f.env, stdout=subprocess.DEVNULL)
 
 
 def scenario_primary_out_and_in():
-    """Another takes over first; the old one stays stopped, starts by hand only as a standby, and is left alone by its keeper either way."""
+    """Another takes over first; the old one stays stopped, starts by hand only as a standby, and is left alone by its
+    keeper either way."""
     with Formation(nodes=3) as f:
         Writer(f)
         primary = f.primary()
@@ -264,8 +271,8 @@ def scenario_primary_out_and_in():
 
 
 def scenario_written_to_in_maintenance():
-    """An operator makes resting nodes take writes: one by promoting it, one by taking its standby.signal away. What they wrote is kept aside,
-    not merged, and does not confuse anybody."""
+    """An operator makes resting nodes take writes: one by promoting it, one by taking its standby.signal away. What
+    they wrote is kept aside, not merged, and does not confuse anybody."""
     with Formation(nodes=3) as f:
         primary, second = f.primary(), f.nodes[2]
         rests(f, second)
@@ -288,7 +295,8 @@ def scenario_written_to_in_maintenance():
         expect(f.primary() is successor and not f.elections(), "the primary has changed without need")
         for node in (primary, second):
             f.wait_until(lambda: node.sql("SELECT to_regclass('kept') IS NOT NULL") == "t", what=f"{node.name} follows")
-            expect(node.sql("SELECT to_regclass('only_here') IS NULL") == "t", f"{node.name} still has what nobody else has")
+            expect(node.sql("SELECT to_regclass('only_here') IS NULL") == "t",
+                   f"{node.name} still has what nobody else has")
             kept = [name for _, _, files in os.walk(os.path.join(node.state, "diverged")) for name in files]
             expect("README" in kept, f"the WAL that {node.name} wrote was not kept aside: {kept}")
         # The timelines that were made by hand are no reason to be preferred.
@@ -310,7 +318,8 @@ def scenario_primary_dies_and_nobody_else_is_there():
         expect("commits wait" in answer, f"the answer does not say what it costs: {answer}")
         f.goes_on(primary)  # it still receives
         primary.crash()
-        f.wait_until(lambda: any(primary.name in row["waiting_for"] for row in why(f) if row["nodename"] != standby.name),
+        f.wait_until(lambda: any(primary.name in row["waiting_for"]
+                                 for row in why(f) if row["nodename"] != standby.name),
                      what="it is said that nobody takes over")
         time.sleep(4)  # longer than unhealthy_after
         expect(standby.name in f.in_state("maintenance") and standby.sql("SELECT pg_is_in_recovery()") == "t",
@@ -327,7 +336,8 @@ def scenario_primary_dies_and_nobody_else_is_there():
 
 
 def scenario_primary_dies_that_was_alone():
-    """The primary took writes alone: the node that rested may lack them, and takes over only by an operator's word, after its maintenance."""
+    """The primary took writes alone: the node that rested may lack them, and takes over only by an operator's word,
+    after its maintenance."""
     with Formation() as f:
         primary, standby = f.primary(), f.secondary()
         rests(f, standby)
@@ -350,22 +360,29 @@ def scenario_primary_dies_that_was_alone():
 
 
 def scenario_refused_and_interrupted():
-    """What cannot be done is refused and changes nothing; a restart of the monitor forgets no maintenance; a resting node can be dropped by force."""
+    """What cannot be done is refused and changes nothing; a restart of the monitor forgets no maintenance; a resting
+    node can be dropped by force."""
     with Formation(nodes=2) as f:
         primary, standby = f.primary(), f.secondary()
         rests(f, standby)
         for words in (("enable", "maintenance", "--name", primary.name, "--allow-failover"),  # nobody could take over
-                      ("perform", "failover"), ("perform", "promotion", "--name", standby.name), ("drop", "node", "--name", primary.name),
-                      ("enable", "maintenance", "--name", "nobody"), ("disable", "maintenance", "--name", primary.name)):
+                      ("perform", "failover"),
+                      ("perform", "promotion", "--name", standby.name),
+                      ("drop", "node", "--name", primary.name),
+                      ("enable", "maintenance", "--name", "nobody"),
+                      ("disable", "maintenance", "--name", primary.name)):
             refused = command(f, *words, check=False)
             expect(refused.returncode == 1 and "error" in refused.stderr, f"{words}: {refused}")
-        expect(f.in_state("wait_primary") == [primary.name] and f.in_state("maintenance") == [standby.name], f"something has changed: {f.state()}")
+        expect(f.in_state("wait_primary") == [primary.name] and f.in_state("maintenance") == [standby.name],
+               f"something has changed: {f.state()}")
         f.monitor.crash()
         f.monitor.start()
         for node in f.nodes:
-            f.wait_until(lambda: (f.state().get(node.name) or {}).get("report_age_seconds") is not None, what=f"the new monitor has heard of {node.name}")
+            f.wait_until(lambda: (f.state().get(node.name) or {}).get("report_age_seconds") is not None,
+                         what=f"the new monitor has heard of {node.name}")
         time.sleep(2)
-        expect(f.in_state("wait_primary") == [primary.name] and f.in_state("maintenance") == [standby.name], f"something has changed: {f.state()}")
+        expect(f.in_state("wait_primary") == [primary.name] and f.in_state("maintenance") == [standby.name],
+               f"something has changed: {f.state()}")
         command(f, "drop", "node", "--name", standby.name, "--force")
         f.wait_state(primary, "single")
         f.nodes.remove(standby)
@@ -388,15 +405,16 @@ def removed_by_force(f, node):
 
 
 def scenario_primary_removed_and_the_standby_half_in_maintenance():
-    """wait_maintenance waits for a primary; without one it is a standby like others. The primary may have put the empty names in force without
-    telling it, so the standby takes over only by an operator's word."""
+    """wait_maintenance waits for a primary; without one it is a standby like others. The primary may have put the empty
+    names in force without telling it, so the standby takes over only by an operator's word."""
     with Formation() as f:
         Writer(f)
         primary, standby = f.primary(), f.secondary()
         f.goes_on(primary)
         primary.kill(signal.SIGSTOP)  # its keeper: the names stay in force, and nobody knows
         command(f, "enable", "maintenance", "--name", standby.name, "--no-wait")
-        f.wait_until(lambda: f.state()[standby.name]["current_group_state"] == "wait_maintenance", what="it waits for names without it")
+        f.wait_until(lambda: f.state()[standby.name]["current_group_state"] == "wait_maintenance",
+                     what="it waits for names without it")
         removed_by_force(f, primary)
         f.wait_state(standby, "report_lsn")
         f.wait_until(lambda: any("allow-data-loss" in row["command"] for row in why(f)), what="the way out is told")
@@ -417,7 +435,8 @@ def scenario_primary_removed_before_the_newcomer_was_copied():
         removed_by_force(f, primary)
         f.nodes.append(newcomer)
         newcomer.start()
-        f.wait_until(lambda: any("no node holds any data" in row["waiting_for"] for row in why(f)), what="it is said that there is no data")
+        f.wait_until(lambda: any("no node holds any data" in row["waiting_for"] for row in why(f)),
+                     what="it is said that there is no data")
         time.sleep(3)  # several rounds of the monitor
         expect(f.primary() is None, f"a node without data is the primary: {f.state()}")
         expect(newcomer.postmaster() is None, "a node without data runs a PostgreSQL")
@@ -446,7 +465,8 @@ def scenario_priority_zero_left_alone():
         f.goes_on(primary)
         removed_by_force(f, primary)
         f.wait_state(last, "report_lsn")
-        f.wait_until(lambda: any("candidate-priority" in row["command"] for row in why(f)), what="it is said what it waits for")
+        f.wait_until(lambda: any("candidate-priority" in row["command"] for row in why(f)),
+                     what="it is said what it waits for")
         time.sleep(2)
         expect(f.in_state("report_lsn") == [last.name], f"a node of priority 0 took over: {f.state()}")
         command(f, "set", "node", "candidate-priority", "50", "--name", last.name)
@@ -463,7 +483,8 @@ def scenario_candidate_removed_while_the_primary_goes_into_maintenance():
         f.goes_on(primary)
         candidate.kill(signal.SIGSTOP)  # its keeper: the promotion cannot go on
         command(f, "enable", "maintenance", "--name", primary.name, "--allow-failover", "--no-wait")
-        f.wait_until(lambda: f.state()[primary.name]["assigned_group_state"] == "prepare_maintenance", what="the primary is on its way")
+        f.wait_until(lambda: f.state()[primary.name]["assigned_group_state"] == "prepare_maintenance",
+                     what="the primary is on its way")
         removed_by_force(f, candidate)
         f.wait_state(primary, "single")
         f.goes_on(primary)
@@ -476,7 +497,8 @@ def scenario_primary_rests():
         Writer(f)
         former = f.primary()
         refused = command(f, "enable", "maintenance", "--name", former.name, check=False)
-        expect(refused.returncode == 1 and "--allow-failover" in refused.stderr, f"without the option: {refused.stderr}")
+        expect(refused.returncode == 1 and "--allow-failover" in refused.stderr,
+               f"without the option: {refused.stderr}")
         expect(f.primary() is former, "refused, and yet something has changed")
         rests(f, former, "--allow-failover")
         expect(f.wait_takeover(former) is not former, "nobody took over")

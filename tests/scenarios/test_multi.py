@@ -1,4 +1,4 @@
-"""Three and four nodes: how many standbys commits wait for, who takes over, failures in a row, formations side by side."""
+"""Three and four nodes: how many standbys commits wait for, who takes over, failures in a row; many formations."""
 import json
 import os
 import signal
@@ -57,7 +57,8 @@ class Part(Formation):
         if self.first is None:
             super().create_monitor()
             return
-        self.monitor, self.monitor_uri, self.password_file = self.first.monitor, self.first.monitor_uri, self.first.password_file
+        self.monitor, self.monitor_uri = self.first.monitor, self.first.monitor_uri
+        self.password_file = self.first.password_file
         self.env = self.first.env
 
     def run(self, *args, **options):
@@ -75,7 +76,8 @@ class Part(Formation):
 
 
 def snapshot(f):
-    return {name: (row["current_group_state"], row["assigned_group_state"], row["term"]) for name, row in f.state().items()}
+    return {name: (row["current_group_state"], row["assigned_group_state"], row["term"])
+            for name, row in f.state().items()}
 
 
 def disturb(one, other):
@@ -112,7 +114,8 @@ def disturb(one, other):
 def scenario_two_formations():
     """They have their own settings, names of nodes, terms and failovers."""
     with Part() as one:
-        one.run("create", "formation", "--formation", "other", "--pgdata", one.monitor.pgdata, "--number-sync-standbys", "1")
+        one.run("create", "formation", "--formation", "other", "--pgdata", one.monitor.pgdata, "--number-sync-standbys",
+                "1")
         with Part("other", first=one) as other:
             expect(set(one.state()) == set(other.state()) == {"node1", "node2"}, f"{one.state()} and {other.state()}")
             wait_names(other, other.primary(), listed(other, 1, *standbys(other, other.primary())))
@@ -143,7 +146,8 @@ def scenario_how_many_must_answer():
             wait_names(f, primary, listed(f, required, two, three))
             shown = json.loads(command(f, "get", "formation", "number-sync-standbys", "--json").stdout)
             expect(str(number) in json.dumps(shown), f"the setting is shown as {shown}")
-            expect(listed(f, required, two, three) in command(f, "show", "standby-names").stdout, "show standby-names shows others")
+            expect(listed(f, required, two, three) in command(f, "show", "standby-names").stdout,
+                   "show standby-names shows others")
             f.goes_on(primary)
         refused = command(f, "set", "formation", "number-sync-standbys", "3", check=False)
         expect(refused.returncode == 1, f"three standbys of three nodes: {refused}")
@@ -169,7 +173,8 @@ def scenario_how_many_must_answer():
 
 
 def scenario_two_must_answer_and_one_dies():
-    """number_sync_standbys 2, four nodes: one standby may be away, with two away commits wait; a failover needs two of the three standbys."""
+    """number_sync_standbys 2, four nodes: one standby may be away, with two away commits wait; a failover needs two of
+    the three standbys."""
     with Formation(nodes=4, settings=[("set", "formation", "number-sync-standbys", "2")]) as f:
         Writer(f)
         primary = f.primary()
@@ -235,7 +240,8 @@ def scenario_priority_decides():
         wait_names(f, high, listed(f, 1, zero))
         f.goes_on(high)
         high.crash()
-        f.wait_until(lambda: any("candidate-priority" in row["command"] for row in why(f)), what="it is said that nobody may take over")
+        f.wait_until(lambda: any("candidate-priority" in row["command"] for row in why(f)),
+                     what="it is said that nobody may take over")
         time.sleep(2)
         expect(f.primary() in (None, high), "a node of priority 0 took over")
         high.start()
@@ -289,8 +295,10 @@ def fill(f, number):
 def expect_phases(f, numbers):
     for node in f.nodes:
         for number in numbers:
-            f.wait_until(lambda: node.sql(f"SELECT to_regclass('phase_{number}') IS NOT NULL") == "t", what=f"phase {number} on {node.name}")
-            expect(node.sql(f"SELECT count(*) FROM phase_{number}") == "1000", f"phase {number} is incomplete on {node.name}")
+            f.wait_until(lambda: node.sql(f"SELECT to_regclass('phase_{number}') IS NOT NULL") == "t",
+                         what=f"phase {number} on {node.name}")
+            expect(node.sql(f"SELECT count(*) FROM phase_{number}") == "1000",
+                   f"phase {number} is incomplete on {node.name}")
 
 
 def kills_in_a_row(first_returns_first):
@@ -333,7 +341,8 @@ def scenario_kills_in_a_row_last_returns_first():
 
 
 def scenario_both_standbys_die():
-    """number_sync_standbys 1: commits wait until a standby is back, or until nobody is asked for; what waited is acknowledged then."""
+    """number_sync_standbys 1: commits wait until a standby is back, or until nobody is asked for; what waited is
+    acknowledged then."""
     with Formation(nodes=3, settings=[("set", "formation", "number-sync-standbys", "1")]) as f:
         Writer(f)
         primary = f.primary()
@@ -347,7 +356,8 @@ def scenario_both_standbys_die():
         expect(f.written(primary) == before, "commits were acknowledged without a standby")
         expect(names(primary) != "", "the names were given up")
         shown = json.dumps(why(f))
-        expect("number-sync-standbys" in shown and "commits wait" in shown, f"show why does not say what commits wait for: {shown}")
+        expect("number-sync-standbys" in shown and "commits wait" in shown,
+               f"show why does not say what commits wait for: {shown}")
         number_sync_standbys(f, 0)
         wait_names(f, primary, "")
         f.goes_on(primary)
@@ -363,28 +373,34 @@ def scenario_both_standbys_die():
 
 
 def scenario_a_choice_among_four():
-    """number_sync_standbys 1, four nodes, the primary and one standby die at once: what the dead one may have received is waited for, and who is
-    waited for and what can be done is told; then an operator chooses, and everybody comes back."""
+    """number_sync_standbys 1, four nodes, the primary and one standby die at once: what the dead one may have received
+    is waited for, and who is waited for and what can be done is told; an operator chooses, and everybody comes back."""
     with Formation(nodes=4, settings=[("set", "formation", "number-sync-standbys", "1")]) as f:
         primary = f.primary()
         lost, *left = standbys(f, primary)
         f.wait_healthy()
         primary.sql("CREATE TABLE kept AS SELECT 1 AS x")
         for node in left:
-            f.wait_until(lambda: node.sql("SELECT to_regclass('kept') IS NOT NULL") == "t", what=f"the table is on {node.name}")
+            f.wait_until(lambda: node.sql("SELECT to_regclass('kept') IS NOT NULL") == "t",
+                         what=f"the table is on {node.name}")
         primary.crash()
         lost.crash()
-        f.wait_until(lambda: any("allow-data-loss" in row["command"] for row in why(f)), what="the group says that it waits for a choice")
+        f.wait_until(lambda: any("allow-data-loss" in row["command"] for row in why(f)),
+                     what="the group says that it waits for a choice")
         row = next(row for row in why(f) if "allow-data-loss" in row["command"])
-        expect(lost.name in row["waiting_for"] and primary.name in row["waiting_for"], f"who is waited for is not told: {row}")
-        expect("perform failover --allow-data-loss" in command(f, "show", "state").stdout, "show state does not name the command")
+        expect(lost.name in row["waiting_for"] and primary.name in row["waiting_for"],
+               f"who is waited for is not told: {row}")
+        expect("perform failover --allow-data-loss" in command(f, "show", "state").stdout,
+               "show state does not name the command")
         told = [event for event in f.events() if event["rule_name"] == "waiting"]
-        expect(any(lost.name in event["description"] and "allow-data-loss" in event["description"] for event in told), f"no event tells it: {told}")
+        expect(any(lost.name in event["description"] and "allow-data-loss" in event["description"] for event in told),
+               f"no event tells it: {told}")
         # Raising nothing, asking without the word, or naming a node changes nothing.
         for words in (("perform", "failover"), ("perform", "promotion", "--name", left[0].name)):
             refused = command(f, *words, "--wait", "0", check=False)
             expect(refused.returncode == 1, f"{words} without the word: {refused}")
-        expect(not [node for node in left if node.sql("SELECT pg_is_in_recovery()") == "f"], "somebody was promoted without being chosen")
+        expect(not [node for node in left if node.sql("SELECT pg_is_in_recovery()") == "f"],
+               "somebody was promoted without being chosen")
         command(f, "perform", "failover", "--allow-data-loss")
         successor = f.wait_takeover(primary)
         expect(successor in left, f"{successor.name} took over")
@@ -401,8 +417,8 @@ def scenario_a_choice_among_four():
 
 
 def scenario_last_of_three():
-    """number_sync_standbys 1: a standby dies, the names are without it, then the primary: the last node takes over by itself and lacks nothing.
-    It waits rather than write alone, until somebody is back."""
+    """number_sync_standbys 1: a standby dies, the names are without it, then the primary: the last node takes over by
+    itself and lacks nothing. It waits rather than write alone, until somebody is back."""
     with Formation(nodes=3, settings=[("set", "formation", "number-sync-standbys", "1")]) as f:
         writer = Writer(f)
         primary = f.primary()
@@ -417,7 +433,8 @@ def scenario_last_of_three():
         with open(writer.log) as log:
             acknowledged = {int(words[1]) for words in map(str.split, log) if words and words[0] == "A"}
         present = {int(line) for line in last.sql("SELECT id FROM vigil_ids").split()}
-        expect(acknowledged and acknowledged <= present, f"missing on {last.name}: {sorted(acknowledged - present)[:20]}")
+        expect(acknowledged and acknowledged <= present,
+               f"missing on {last.name}: {sorted(acknowledged - present)[:20]}")
         gone.start()
         f.wait_state(gone, "secondary")
         primary.start()
@@ -426,7 +443,8 @@ def scenario_last_of_three():
 
 
 def scenario_diverged_wal_of_three():
-    """A primary that wrote what nobody received: its own WAL is kept aside before it is rewound, and nobody else has such a directory."""
+    """A primary that wrote what nobody received: its own WAL is kept aside before it is rewound, and nobody else has
+    such a directory."""
     with Formation(nodes=3) as f:
         Writer(f)
         former = f.primary()
@@ -438,8 +456,8 @@ def scenario_diverged_wal_of_three():
             node.kill(signal.SIGSTOP)
         former.kill(signal.SIGSTOP)
         # More than the buffers of the connections hold: what lies there would still arrive.
-        former.sql("SET synchronous_commit = local; CREATE TABLE filler AS SELECT repeat(md5(i::text), 30) AS x FROM generate_series(1, 60000) AS i",
-                   seconds=60)
+        former.sql("SET synchronous_commit = local; CREATE TABLE filler AS "
+                   "SELECT repeat(md5(i::text), 30) AS x FROM generate_series(1, 60000) AS i", seconds=60)
         former.sql("SET synchronous_commit = local; CREATE TABLE only_here AS SELECT 1 AS x")
         former.crash()
         for node in others:
