@@ -94,7 +94,8 @@ bool can_vote(const GroupSnapshot& group, const NodeView& node) {
   const bool holds_wal = node.reported == NodeState::secondary || node.reported == NodeState::prepare_promotion ||
                          node.reported == NodeState::stop_replication || node.reported == NodeState::report_lsn ||
                          node.reported == NodeState::wait_maintenance || node.reported == NodeState::fast_forward ||
-                         node.reported == NodeState::join_secondary || node.reported == NodeState::catchingup;
+                         node.reported == NodeState::join_secondary || node.reported == NodeState::catchingup ||
+                         node.reported == NodeState::maintenance;  // given back by its operator, see `leaving`
   const bool leaving = node.goal == NodeState::dropped || node.goal == NodeState::maintenance;
   return holds_wal && !leaving && healthy(group, node) && known_history(group, node);
 }

@@ -1,5 +1,6 @@
 // What is done to a world, and what it has to look like when that is over.
 #include <algorithm>
+#include <utility>
 
 #include "monitor/fsm/explain.hpp"
 #include "monitor/fsm/predicates.hpp"
@@ -11,6 +12,7 @@ namespace {
 
 constexpr Time heal_limit = 150000;
 constexpr Time takeover_limit = 60000;
+constexpr Time away_limit = 60000;
 
 }  // namespace
 
@@ -128,11 +130,48 @@ void World::inject(const Fault& fault) {
   }
 }
 
-// The faults have ended by themselves; an operator tidies up what is his.
+// The faults have ended by themselves; an operator tidies up what is his. In some seeds the primary goes away then, in
+// whatever state the storm has left the group, and the others have to do without it.
 void World::heal() {
   healed_ = true;
   heal_deadline_ = now_ + heal_limit;
   note("--- healed");
+  const NodeView* primary = fsm::writer(store_.group);
+  if (primary == nullptr || plan_.quiet || seed_ % 6 != 1) return;
+  away_ = index_of(primary->id);
+  away_until_ = now_ + away_limit + 2 * plan_.slow;
+  heal_deadline_ += away_until_ - now_;
+  note("AWAY node " + std::to_string(away_));
+  crash(away_);
+  kill_keeper(away_);
+  at(away_until_ + 1000, Kind::restart_keeper, away_);
+}
+
+// Those who hold data have had a minute: when they are enough for every list, one of them is the primary by now.
+void World::without_the_primary() {
+  unhealthy();  // for what its operator does
+  if (now_ < away_until_) return;
+  const GroupSnapshot& group = store_.group;
+  const NodeView* primary = fsm::writer(group);
+  const int away = std::exchange(away_, 0);
+  if (primary == nullptr || index_of(primary->id) != away) return;
+  fsm::Nodes able;
+  bool candidate = false;
+  for (const NodeView& node : group.nodes) {
+    const Postgres& p = pg(index_of(node.id));
+    const bool holds_data = p.exists && !p.copy_unfinished && p.flushed >= p.consistent;
+    // Whoever was about to be copied over again has WAL that may have parted.
+    const bool part = node.reported != NodeState::init && node.reported != NodeState::wait_standby &&
+                      !being_demoted(node.reported) && node.goal != NodeState::dropped;
+    if (index_of(node.id) == away || !holds_data || !part || !keeper_of(index_of(node.id)).alive) continue;
+    if (!fsm::healthy(group, node) || !fsm::known_history(group, node)) continue;
+    able.push_back(&node);
+    candidate = candidate || node.candidate_priority > 0;
+  }
+  if (!candidate || !fsm::fence_possible(group, able)) return;
+  std::string said;
+  for (const fsm::Explanation& e : fsm::explain(group)) said += " [" + e.waiting_for + "]";
+  fail("L1: the primary is away, and nobody takes over:" + said);
 }
 
 std::string World::unhealthy() {
@@ -191,6 +230,7 @@ void World::check() {
     finished_ = true;
     return;
   }
+  if (away_ != 0) return without_the_primary();
   if (second_victim_ != 0) return after_the_standby();
   const std::string why = unhealthy();
   if (!why.empty()) {

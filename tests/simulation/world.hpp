@@ -198,6 +198,7 @@ class World {
   std::string unhealthy();
   void kill_again();
   void after_the_standby();
+  void without_the_primary();
 
   std::uint64_t seed_;
   Plan plan_;
@@ -242,6 +243,8 @@ class World {
   Time healthy_since_{-1};
   Time asked_help_at_{0};
   int rounds_{0};
+  int away_{0};  // a primary that does not come back for long after the storm
+  Time away_until_{0};
   int second_victim_{0};  // failures one after another: the primary goes when the standby's loss has been digested
   Time second_at_{0};
   std::int64_t quiet_term_{0};
