@@ -49,9 +49,8 @@ Outcome World::run() {
   std::uint64_t hash = 1469598103934665603u;
   const auto mix = [&hash](std::uint64_t value) { hash = (hash ^ value) * 1099511628211u; };
   while (!events_.empty() && !finished_) {
-    const Event event = events_.top();
-    events_.pop();
-    now_ = event.at;
+    const Event event = events_.pop();
+    now_ = std::max(now_, event.at);
     ++outcome_.events;
     mix(static_cast<std::uint64_t>(event.at) * 64 + static_cast<std::uint64_t>(event.kind));
     mix(static_cast<std::uint64_t>(event.node * 16 + event.other));

@@ -3,7 +3,6 @@
 #pragma once
 #include <memory>
 #include <optional>
-#include <queue>
 #include <set>
 #include <string>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "tests/simulation/postgres.hpp"
 #include "tests/simulation/random.hpp"
 #include "tests/simulation/store.hpp"
+#include "tests/simulation/wheel.hpp"
 
 namespace pgvigil::simulation {
 
@@ -206,7 +206,7 @@ class World {
   bool trace_;
   std::set<int> disabled_;
   Outcome outcome_;
-  std::priority_queue<Event> events_;
+  Wheel<Event> events_;
   std::uint64_t order_{0};
   Time now_{0};
   bool finished_{false};
