@@ -39,6 +39,8 @@ struct Goal {
   // A promotion begins a timeline of this number or a higher one: every promotion that was ever ordered has a number
   // of its own, also one that nobody has seen finish.
   Timeline promised_timeline;
+  // Of the formation: for a monitor that has lost its memory (account.hpp).
+  int number_sync_standbys{0};
   // The least LSN of the group's members: a standby keeps the WAL from there on for its peers.
   Lsn wal_floor;
 };

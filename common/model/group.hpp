@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/model/account.hpp"
 #include "common/model/goal.hpp"
 #include "common/model/node_state.hpp"
 #include "common/model/sync_names.hpp"
@@ -48,8 +49,9 @@ struct NodeView {
   History history;
   std::int64_t names_version{0};
   UpstreamSight upstream{UpstreamSight::unknown};
-  std::string reason;            // the keeper's: why the goal is not reached
-  std::optional<NodeId> source;  // fast_forward: where it gets the missing WAL
+  std::string reason;              // the keeper's: why the goal is not reached
+  std::optional<NodeId> source;    // fast_forward: where it gets the missing WAL
+  std::optional<Account> account;  // heard since the monitor began to learn
 
   // Ages by the monitor's monotonic clock. They start at 0 when the monitor process starts.
   bool ever_reported{false};  // since the monitor process started
@@ -118,6 +120,10 @@ struct GroupSnapshot {
   std::int64_t names_version{0};
   // The highest timeline that a promotion ordered so far may have begun. WAL of a higher one is not the group's.
   Timeline promised_timeline;
+  // The monitor was restored from a backup, or is new to nodes that are at work: what is on record may be old, and
+  // nothing is decided before enough nodes have told what they know (rules 601-699).
+  bool learning{false};
+  std::int64_t peers_version{0};   // grows with each change of the membership
   std::optional<Request> request;  // the oldest that is still undecided
   std::vector<NodeView> nodes;     // by id
   Timing timing;

@@ -64,6 +64,24 @@ Report Core::report(Millis now) const {
   return report;
 }
 
+Account Core::account(bool copy_unfinished) const {
+  Account account;
+  account.copy_unfinished = copy_unfinished;
+  account.reported = state_.reported;
+  account.goal = state_.goal.state;
+  account.term = state_.term;
+  account.seq = std::max(state_.goal.seq, state_.reported_seq);
+  account.names = state_.goal.names;
+  account.names_version = state_.goal.names_version;
+  account.names_confirmed = names_version_ > 0 && names_version_ == state_.goal.names_version;
+  account.timeline = std::max(state_.timeline, facts_.timeline);
+  account.promised_timeline = std::max(state_.goal.promised_timeline, state_.own_timeline);
+  account.number_sync_standbys = state_.goal.number_sync_standbys;
+  account.peers = state_.peers;
+  account.peers_version = state_.peers_version;
+  return account;
+}
+
 Core::Save Core::answered(const Goal& goal, Millis sent, Millis now) {
   const Goal& held = state_.goal;
   // An answer that was overtaken by a later one. It proves no contact: the monitor of that answer may be gone.
@@ -72,12 +90,15 @@ Core::Save Core::answered(const Goal& goal, Millis sent, Millis now) {
   const bool moved = goal.state != held.state || goal.term != held.term || goal.seq != held.seq;
   const bool details = goal.names != held.names || goal.names_version != held.names_version ||
                        goal.upstream != held.upstream || goal.lease_seconds != held.lease_seconds ||
-                       goal.promised_timeline != held.promised_timeline;
+                       goal.promised_timeline != held.promised_timeline ||
+                       goal.number_sync_standbys != held.number_sync_standbys;
   const bool floor = goal.wal_floor != held.wal_floor;
   if (!moved && !details) {
     if (floor) state_.goal.wal_floor = goal.wal_floor;  // not worth a write: it is told again
     return Save::no;
   }
+  // Version numbers are a monitor's own: one that has lost its memory may give a number anew.
+  if (goal.names != held.names) names_version_ = 0;
   state_.goal = goal;
   state_.term = goal.term;
   if (takes_writes(goal.state) && !takes_writes(state_.reported)) state_.own_timeline = goal.promised_timeline;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/model/account.hpp"
 #include "common/model/goal.hpp"
 #include "keeper/fsm/plan.hpp"
 
@@ -60,6 +61,8 @@ class Core {
   // --- The monitor. Functions that return Save say whether state() has to be on disk before anything else is done.
   enum class Save { no, yes };
   Report report(Millis now) const;
+  // For a monitor that has lost its memory.
+  Account account(bool copy_unfinished) const;
   // The answer to a report that was sent at `sent`.
   Save answered(const Goal& goal, Millis sent, Millis now);
   Save learned_peers(std::vector<Peer> peers, std::int64_t version);

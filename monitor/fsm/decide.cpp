@@ -10,6 +10,17 @@ std::vector<std::span<const Rule>> sections() {
   return {request_rules(), failover_rules(), election_rules(), standby_rules(), names_rules()};
 }
 
+std::optional<Decision> first_match(std::span<const Rule> section, const GroupSnapshot& group) {
+  for (const Rule& rule : section) {
+    if (auto decision = rule.apply(group)) {
+      decision->rule = rule.info.number;
+      decision->rule_name = rule.info.name;
+      return decision;
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 Decision change(std::string description) {
@@ -38,14 +49,9 @@ Decision& accept(Decision& decision) {
 }
 
 std::optional<Decision> decide(const GroupSnapshot& group) {
+  if (group.learning) return first_match(learning_rules(), group);
   for (const auto section : sections()) {
-    for (const Rule& rule : section) {
-      if (auto decision = rule.apply(group)) {
-        decision->rule = rule.info.number;
-        decision->rule_name = rule.info.name;
-        return decision;
-      }
-    }
+    if (auto decision = first_match(section, group)) return decision;
   }
   return std::nullopt;
 }
@@ -56,6 +62,7 @@ const std::vector<RuleInfo>& rules() {
     for (const auto section : sections()) {
       for (const Rule& rule : section) infos.push_back(rule.info);
     }
+    for (const Rule& rule : learning_rules()) infos.push_back(rule.info);
     return infos;
   }();
   return all;

@@ -16,6 +16,14 @@ struct GoalChange {
   std::optional<NodeId> source;  // fast_forward: where to get the missing WAL
 };
 
+// What a monitor that had lost its memory has learned of a group; it replaces what was on record.
+struct Learned {
+  std::vector<NamesInForce> names;
+  std::int64_t names_version{0};
+  std::int64_t seq{0};  // no order had a higher number; those of this decision get the next one
+  std::int64_t peers_version{0};
+};
+
 // What happens to the operator's request that the snapshot carried.
 enum class RequestOutcome { pending, accepted, refused };
 
@@ -29,12 +37,17 @@ struct Decision {
   bool confirm_names{false};                  // the last list is confirmed: the older ones are forgotten
   std::optional<Timeline> promised_timeline;  // see GroupSnapshot
   std::vector<NodeId> remove;                 // rows to delete
+  std::optional<Learned> learned;
   RequestOutcome request{RequestOutcome::pending};
   std::string request_message;  // for the operator: what was done, or why it was refused and what to do
 };
 
 // nullopt: nothing to do. The caller applies the decision in one transaction and asks again until there is none.
 std::optional<Decision> decide(const GroupSnapshot& group);
+
+// While the monitor learns: the node has WAL, or has not said that it has none. When an operator removes it by force, a
+// list of it alone, by node 0, joins the group's, so that no election goes on without it unless data loss is allowed.
+bool may_hold_commits(const NodeView& node);
 
 struct RuleInfo {
   int number;

@@ -164,6 +164,11 @@ std::optional<Decision> late_voters(const GroupSnapshot& group) {
     // It was to follow a primary that has gone. When it has begun to be copied over it will not start, and not vote.
     const bool orphan = fresh(group, node) && node.goal == NodeState::catchingup &&
                         (being_demoted(node.reported) || node.reported == NodeState::maintenance);
+    // A primary that a monitor without memory has not heard before it asked for votes.
+    if (fresh(group, node) && node.goal == NodeState::catchingup && takes_writes(node.reported)) {
+      Decision decision = change(node.name + ", a former primary, stops before the election");
+      return to(decision, node, NodeState::demote_timeout);
+    }
     if (!standby && !former && !orphan) continue;
     Decision decision =
         change(node.name + (former ? ", a former primary that has stopped," : "") + " joins the election");

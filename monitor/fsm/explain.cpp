@@ -24,7 +24,7 @@ std::string in_words(const GroupSnapshot& group, const SyncNames& names) {
 
 // What one list still lacks, when all that `helpers` can say has been said; empty when nothing.
 std::string lacking(const GroupSnapshot& group, const NamesInForce& entry, const Nodes& helpers) {
-  const std::string owner = name_of(group, entry.by);
+  const std::string owner = entry.by.value == 0 ? "" : name_of(group, entry.by);
   if (entry.names.asynchronous()) {
     return owner + " took writes without a synchronous standby: only " + owner + " itself holds all of them";
   }
@@ -38,6 +38,9 @@ std::string lacking(const GroupSnapshot& group, const NamesInForce& entry, const
     }
   }
   const int needed = *fence_quorum(entry.names);
+  if (owner.empty()) {
+    return absent + " must be heard: this monitor has lost its memory, and any of them may hold what nobody else does";
+  }
   return std::to_string(needed - present) + " more of " + absent + " must be heard, or " + owner + " itself, for " +
          owner + " waited for " + in_words(group, entry.names);
 }
@@ -229,11 +232,31 @@ std::optional<Explanation> of_primary(const GroupSnapshot& group, const NodeView
   return std::nullopt;
 }
 
+Explanation learning(const GroupSnapshot& group) {
+  Explanation why;
+  why.rule = 603;
+  std::string silent;
+  for (const NodeView& node : group.nodes) {
+    if (!node.account) silent += (silent.empty() ? "" : ", ") + node.name;
+  }
+  why.waiting_for =
+      "this monitor's memory is old or new, and it learns the state of the group from its nodes; not heard yet: " +
+      silent;
+  why.command =
+      "start their keepers; a node that is gone for good: `pgvigil drop node --force`; to go on with those that were "
+      "heard, and lose what they do not hold: `pgvigil perform failover --allow-data-loss`";
+  return why;
+}
+
 }  // namespace
 
 std::vector<Explanation> explain(const GroupSnapshot& group) {
   std::vector<Explanation> all;
   if (group.nodes.empty()) return all;
+  if (group.learning) {
+    all.push_back(learning(group));
+    return all;
+  }
   const NodeView* primary = writer(group);
   if (primary == nullptr) {
     // Who is heard and may still say something, besides those who have voted.

@@ -140,9 +140,26 @@ const NodeView* leaving_primary(const GroupSnapshot& group) {
   return node != nullptr ? node : with_goal(group, NodeState::prepare_maintenance);
 }
 
+bool without_wal(NodeState reported) {
+  return reported == NodeState::init || reported == NodeState::wait_standby || reported == NodeState::catchingup;
+}
+
 std::vector<NamesInForce> obligations(const GroupSnapshot& group) {
-  if (!group.names.empty()) return group.names;
-  return {NamesInForce{}};
+  std::vector<NamesInForce> lists;
+  for (NamesInForce entry : group.names) {
+    // A list of all who may hold a commit (learning_rules.cpp): some of them turn out to hold none.
+    if (entry.by.value == 0) {
+      std::erase_if(entry.names.members, [&](NodeId id) {
+        const NodeView* node = group.find(id);
+        return node != nullptr && fresh(group, *node) && node->reported_term == group.term &&
+               without_wal(node->reported);
+      });
+      if (entry.names.members.empty()) continue;
+    }
+    lists.push_back(std::move(entry));
+  }
+  if (lists.empty()) lists.emplace_back();
+  return lists;
 }
 
 bool surely_stopped(const NodeView& node) {

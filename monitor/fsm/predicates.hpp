@@ -39,6 +39,8 @@ const NodeView* with_goal(const GroupSnapshot& group, NodeState goal);
 // The node that is giving the primary role away in a planned hand-over (also by leaving the formation).
 const NodeView* leaving_primary(const GroupSnapshot& group);
 
+// It has no WAL yet, or is being copied over: what it has counts for nothing.
+bool without_wal(NodeState reported);
 // The lists that an election must satisfy; never empty (no list on record counts as asynchronous).
 std::vector<NamesInForce> obligations(const GroupSnapshot& group);
 // Rules S1 and S2: with `votes` cut off, the owner of the list can acknowledge nothing any more, and the most advanced

@@ -45,7 +45,9 @@ std::optional<Decision> failover(const GroupSnapshot& group) {
     const bool anybody = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
       return &node != primary && node.candidate_priority > 0 &&
              (can_vote(group, node) || has_voted(group, node) || node.goal == NodeState::report_lsn ||
-              (surely_stopped(node) && fresh(group, node)));
+              (surely_stopped(node) && fresh(group, node)) ||
+              // it is about to stop, and may vote then
+              (being_demoted(node.goal) && !node.converged() && node.goal_age < group.timing.lease));
     });
     if (!anybody) return refuse("there is no healthy node that could take over");
     return std::nullopt;  // the failover rules carry it out; the request stays until the choice is made

@@ -19,6 +19,7 @@ std::span<const Rule> failover_rules();  // 301-309: loss of the primary, hand-o
 std::span<const Rule> election_rules();  // 311-399: who takes over
 std::span<const Rule> standby_rules();   // 401-499: nodes that come, go and return
 std::span<const Rule> names_rules();     // 501-599: synchronous_standby_names
+std::span<const Rule> learning_rules();  // 601-699: a monitor without memory; then these alone
 
 // Small builders that keep the rules to what they say.
 Decision change(std::string description);

@@ -8,11 +8,11 @@ namespace pgvigil::simulation {
 
 const char* to_string(FaultKind kind) {
   static constexpr std::array<const char*, fault_kinds> names{
-      "kill_postgres", "kill_keeper",     "kill_node", "pause_keeper", "pause_postgres", "pause_node",
-      "cut",           "cut_one_way",     "isolate",   "cut_monitor",  "noise",          "kill_monitor",
-      "kill_database", "broken_disk",     "cancel",    "failover",     "promotion",      "forced_failover",
-      "maintenance",   "end_maintenance", "drop",      "add",          "remove",         "set_sync",
-      "set_priority",  "set_quorum"};
+      "kill_postgres", "kill_keeper",     "kill_node",      "pause_keeper", "pause_postgres", "pause_node",
+      "cut",           "cut_one_way",     "isolate",        "cut_monitor",  "noise",          "kill_monitor",
+      "kill_database", "broken_disk",     "cancel",         "failover",     "promotion",      "forced_failover",
+      "maintenance",   "end_maintenance", "drop",           "add",          "remove",         "set_sync",
+      "set_priority",  "set_quorum",      "restore_monitor"};
   return names[static_cast<std::size_t>(kind)];
 }
 
@@ -52,7 +52,8 @@ Plan draw_plan(std::uint64_t seed) {
     const int percent = static_cast<int>(random.between(8, 60));
     for (int kind = 0; kind < fault_kinds; ++kind) {
       const auto fault = static_cast<FaultKind>(kind);
-      const bool rare = fault == FaultKind::remove || fault == FaultKind::forced_failover || fault == FaultKind::drop;
+      const bool rare = fault == FaultKind::remove || fault == FaultKind::forced_failover || fault == FaultKind::drop ||
+                        fault == FaultKind::restore_monitor;
       if (random.chance(rare ? percent / 4 : percent)) classes.push_back(fault);
     }
     if (classes.empty()) classes.push_back(static_cast<FaultKind>(random.index(fault_kinds)));
@@ -65,6 +66,11 @@ Plan draw_plan(std::uint64_t seed) {
       const FaultKind kind = classes[static_cast<std::size_t>(random.index(static_cast<int>(classes.size())))];
       const Time lasts = random.chance(50) ? random.between(20, 3000) : random.between(500, 25000);
       plan.faults.push_back({when, kind, 1 + random.index(plan.nodes + 1), random.index(plan.nodes + 2), lasts,
+                             static_cast<int>(random.between(0, 100))});
+    }
+    if (random.chance(12)) {  // memory is best lost in the middle of what other faults have begun
+      const Time beside = plan.faults[static_cast<std::size_t>(random.index(static_cast<int>(count)))].at;
+      plan.faults.push_back({beside + random.between(0, 4000), FaultKind::restore_monitor, 1, 0, 1,
                              static_cast<int>(random.between(0, 100))});
     }
   }

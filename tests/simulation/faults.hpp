@@ -34,9 +34,10 @@ enum class FaultKind : std::uint8_t {
   remove,
   set_sync,
   set_priority,
-  set_quorum
+  set_quorum,
+  restore_monitor
 };
-inline constexpr int fault_kinds = static_cast<int>(FaultKind::set_quorum) + 1;
+inline constexpr int fault_kinds = static_cast<int>(FaultKind::restore_monitor) + 1;
 const char* to_string(FaultKind kind);
 
 struct Fault {

@@ -1,5 +1,6 @@
 // The keeper's process around keeper::Core: the loops of keeper/service, with models for what they touch.
 #include <algorithm>
+#include <utility>
 
 #include "tests/simulation/world.hpp"
 
@@ -27,7 +28,7 @@ void World::start_keeper(int node) {
   k.started_at = now_;
   k.core.emplace(*k.disk, pg(node).running, local(node));
   k.session = 0;
-  k.awaiting = k.busy = k.settling = false;
+  k.awaiting = k.busy = k.settling = k.asked = false;
   k.confirming = 0;
   k.wants_report = true;
   k.ticks_at = k.link_at = 0;
@@ -161,7 +162,9 @@ void World::send_report(int node) {
   Keeper& k = keeper_of(node);
   Message message;
   message.report = k.core->report(local(node));
+  if (std::exchange(k.asked, false)) message.account = k.core->account(pg(node).copy_unfinished);
   message.session = k.session;
+  message.database = databases_;
   message.sent_local = local(node).count();
   messages_.push_back(std::move(message));
   k.awaiting = true;
@@ -177,8 +180,12 @@ void World::send_report(int node) {
 void World::report_arrives(int node, std::int64_t index) {
   if (!database_up_) return;
   Message& message = messages_[static_cast<std::size_t>(index)];
-  const Store::Reported reported = store_.report(message.report);
-  message.answered = reported.answer == Store::Answer::goal;
+  if (message.database != databases_) return;  // its backend is gone with the server
+  const Keeper& k = keeper_of(node);
+  const Store::Reported reported = message.account
+                                       ? store_.tell(message.report.node, k.priority, k.quorum, *message.account)
+                                       : store_.report(message.report);
+  message.answer = reported.answer;
   message.goal = reported.goal;
   if (reported.news) wake_monitor();
   if (usable(0, node)) at(now_ + latency(), Kind::answer_arrives, node, 0, index);
@@ -193,17 +200,28 @@ void World::answer_arrives(int node, std::int64_t index) {
     return;
   }
   k.awaiting = false;
-  if (!message.answered) {
+  if (message.answer == Store::Answer::refused) {
     close_session(node, false);
     wake_link(node, random_.between(100, 1000));
     return;
   }
+  if (asked_for_account(node, message.answer)) return;
   save(node, k.core->answered(message.goal, keeper::Millis{message.sent_local}, local(node)));
   if (message.goal.peers_version != k.core->state().peers_version && k.core->goal().state != NodeState::dropped) {
     save(node, k.core->learned_peers(store_.peers_of(k.core->state().node), message.goal.peers_version));
   }
   if (k.wants_report) wake_link(node);
   wake(node);
+}
+
+// True: the answer holds no order.
+bool World::asked_for_account(int node, Store::Answer answer) {
+  Keeper& k = keeper_of(node);
+  if (answer == Store::Answer::goal) return false;
+  k.asked = k.wants_report = answer == Store::Answer::tell;
+  wake_link(node, k.wants_report ? 1 : std::max<Time>(1, k.heartbeat_at - now_));
+  wake(node);
+  return true;
 }
 
 // --- names

@@ -78,7 +78,7 @@ void World::apply(const fsm::Decision& decision) {
                           !being_demoted(node->reported) && node->reported != NodeState::init;
     if (!promotes) continue;
     const bool named = named_.contains(index_of(change.node)) || (group.request && group.request->node == change.node);
-    if (node->candidate_priority == 0 && !named && decision.rule != 303 && decision.rule != 317)
+    if (node->candidate_priority == 0 && !named && decision.rule != 303 && decision.rule != 317 && !decision.learned)
       fail("I6: a node of priority 0 is promoted");
     if (node->reported == NodeState::maintenance) fail("I6: a node in maintenance is promoted");
     if (decision.rule != 317) continue;
@@ -110,7 +110,52 @@ void World::apply(const fsm::Decision& decision) {
 
 void World::monitor_tick() {
   at(now_ + 500, Kind::monitor_tick);
+  const bool restores = std::any_of(plan_.faults.begin(), plan_.faults.end(),
+                                    [](const Fault& fault) { return fault.kind == FaultKind::restore_monitor; });
+  if (restores && database_up_ && !store_.group.learning && now_ % 3000 < 500) backups_.push_back(store_);
   evaluate();
+}
+
+// An old backup of its database, or (a new monitor) none at all.
+void World::restore_monitor(int value) {
+  if (backups_.empty()) return;
+  const auto age = static_cast<std::size_t>(value) % backups_.size();
+  const int number_sync_standbys = store_.group.number_sync_standbys;
+  if (value < 25) {
+    store_ = Store{};
+    store_.group.formation = "default";
+    store_.group.number_sync_standbys = number_sync_standbys;
+  } else {
+    store_ = backups_[age];
+  }
+  store_.lose_memory();
+  backups_.clear();
+  ++databases_;
+  if (removed_by_force_) {  // who was removed, with what, only the lost memory knew
+    for (auto& highest : acked_) highest = 0;
+    for (int b = 0; b < branches_.count(); ++b) chosen_by_force_.insert(b);
+  }
+  learning_since_ = now_;
+  for (auto& sessions : sessions_) sessions.clear();
+  for (int node = 1; node <= nodes_; ++node) {
+    Keeper& k = keeper_of(node);
+    k.asked = false;
+    if (k.session == 0 || !usable(0, node)) continue;
+    k.session = 0;
+    k.awaiting = false;
+    wake_link(node, latency());
+  }
+}
+
+// Nodes that were dropped after the backup was taken do not come back: their operator knows it.
+void World::help_to_learn() {
+  if (learning_since_ == 0 || now_ - learning_since_ < 15000) return;
+  for (const NodeView& node : store_.group.nodes) {
+    if (node.account || !keeper_of(index_of(node.id)).gone) continue;
+    store_.remove_by_force(node.id);
+    wake_monitor();
+    return;
+  }
 }
 
 void World::operator_asks(RequestKind kind, int node, bool allow) {

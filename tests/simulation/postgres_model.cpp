@@ -284,9 +284,11 @@ void World::acknowledged(int node, const Commit& commit) {
   }
   // I5: the monitor knows the list under which this was acknowledged.
   const SyncNames names = p.waits ? p.names : SyncNames{};
-  const bool known = store_.group.names.empty() ||
+  const bool known = store_.group.names.empty() || store_.group.learning ||
                      std::any_of(store_.group.names.begin(), store_.group.names.end(), [&](const NamesInForce& entry) {
-                       return index_of(entry.by) == node && (entry.names == names || entry.names.asynchronous());
+                       const bool its_own =
+                           index_of(entry.by) == node && (entry.names == names || entry.names.asynchronous());
+                       return its_own || entry.by.value == 0;  // or: nobody knows, and everybody has to be heard
                      });
   if (!known && store_.group.find(NodeId{node}) != nullptr) {
     fail("I5: node " + std::to_string(node) + " acknowledges a commit under names that the monitor does not know: '" +

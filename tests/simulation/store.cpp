@@ -15,6 +15,7 @@ Store::Reported Store::report(const Report& report) {
   Reported result;
   NodeView* node = find(report.node);
   if (node == nullptr) {
+    result.answer = Answer::tell;
     if (!removed.contains(report.node.value)) return result;
     result.answer = Answer::goal;
     result.goal.state = NodeState::dropped;
@@ -22,16 +23,17 @@ Store::Reported Store::report(const Report& report) {
     result.goal.seq = std::int64_t{1} << 62;
     return result;
   }
-  result.answer = Answer::goal;
-  if (report.term > group.term) {
-    result.goal = goal_of(*node);
+  const bool newer =
+      report.term > group.term || report.goal_seq > node->goal_seq || report.names_version > group.names_version;
+  if (group.learning || newer) {
+    result.answer = group.learning && node->account ? Answer::wait : Answer::tell;
     return result;
   }
+  result.answer = Answer::goal;
   if (std::tie(report.term, report.goal_seq) < std::tie(node->reported_term, node->reported_seq)) {
     result.goal = goal_of(*node);
     return result;
   }
-  if (report.goal_seq > node->goal_seq) return {};
   const bool durable = report.state != node->reported || report.term != node->reported_term ||
                        report.goal_seq != node->reported_seq || report.names_version != node->names_version;
   const bool quiet = (node->goal == NodeState::single || node->goal == NodeState::wait_primary ||
@@ -63,6 +65,55 @@ Store::Reported Store::report(const Report& report) {
   return result;
 }
 
+Store::Reported Store::tell(NodeId id, int priority, bool quorum, const Account& account) {
+  Reported result;
+  result.answer = Answer::wait;
+  result.news = true;
+  if (removed.contains(id.value)) return result;
+  const NodeView* known = find(id);
+  const bool newer = known == nullptr || account.term > group.term || account.seq > known->goal_seq ||
+                     account.names_version > group.names_version;
+  if (!group.learning && !newer) return result;
+  if (!group.learning) lose_memory();
+  const auto add = [this](NodeId node, int its_priority, bool its_quorum) {
+    NodeView view;
+    view.id = node;
+    view.name = "n" + std::to_string(node.value);
+    view.candidate_priority = its_priority;
+    view.replication_quorum = its_quorum;
+    view.goal = NodeState::wait_standby;
+    group.nodes.push_back(view);
+  };
+  if (group.nodes.empty()) group.number_sync_standbys = account.number_sync_standbys;
+  if (known == nullptr) add(id, priority, quorum);
+  if (account.peers_version > peers_version) {
+    for (const Peer& peer : account.peers) {
+      if (find(peer.id) == nullptr && !removed.contains(peer.id.value)) add(peer.id, 50, true);
+    }
+    peers_version = account.peers_version;
+  }
+  std::sort(group.nodes.begin(), group.nodes.end(),
+            [](const NodeView& left, const NodeView& right) { return left.id < right.id; });
+  NodeView& node = *find(id);
+  if (node.goal_seq == 0) {  // not on record but as a peer of others
+    node.candidate_priority = priority;
+    node.replication_quorum = quorum;
+  }
+  node.account = account;
+  node.reported = account.reported;
+  group.peers_version = peers_version;
+  return result;
+}
+
+void Store::lose_memory() {
+  group.learning = true;
+  group.peers_version = peers_version;
+  group.names.clear();
+  group.request.reset();
+  for (NodeView& node : group.nodes) node.account.reset();
+  forget_reports();
+}
+
 std::int64_t Store::reports_of(NodeId id) const {
   const auto count =
       std::find_if(report_counts_.begin(), report_counts_.end(), [&](const auto& entry) { return entry.first == id; });
@@ -77,6 +128,7 @@ Goal Store::goal_of(const NodeView& node) const {
   goal.peers_version = peers_version;
   goal.lease_seconds = static_cast<int>(group.timing.lease.count() / 1000);
   goal.promised_timeline = group.promised_timeline;
+  goal.number_sync_standbys = group.number_sync_standbys;
   if (!group.names.empty() && group.names.back().by == node.id) {
     goal.names = group.names.back().names;
     goal.names_version = group.names_version;
@@ -120,6 +172,7 @@ std::vector<Peer> Store::peers_of(NodeId self) const {
 }
 
 bool Store::add_node(NodeId id, int priority, bool quorum) {
+  if (group.learning) return false;
   const bool first = group.nodes.empty();
   const bool leader =
       std::any_of(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) { return takes_writes(node.goal); });
@@ -151,6 +204,10 @@ bool Store::ask(RequestKind kind, std::optional<NodeId> node, bool allow) {
 
 void Store::remove_by_force(NodeId id) {
   ++group.term.value;
+  const NodeView* node = find(id);
+  if (group.learning && node != nullptr && fsm::may_hold_commits(*node)) {
+    group.names.push_back({SyncNames{1, {id}}, NodeId{0}});
+  }
   remove(id);
 }
 
@@ -163,6 +220,16 @@ void Store::remove(NodeId id) {
 void Store::apply(const fsm::Decision& decision) {
   if (decision.term) group.term = *decision.term;
   if (decision.promised_timeline) group.promised_timeline = *decision.promised_timeline;
+  if (decision.learned) {
+    group.learning = false;
+    group.names = decision.learned->names;
+    group.names_version = decision.learned->names_version;
+    peers_version = decision.learned->peers_version;
+    for (NodeView& node : group.nodes) {
+      node.goal_seq = decision.learned->seq;
+      node.account.reset();
+    }
+  }
   if (decision.confirm_names && !group.names.empty()) group.names = {group.names.back()};
   if (decision.names_goal) {
     add_names(group.names, *decision.names_goal);

@@ -19,13 +19,18 @@ class Store {
   std::int64_t requests{0};
   std::optional<std::string> refusal;  // of the last request
 
-  enum class Answer { goal, refused };
+  // tell: it has lost its memory, and asks what the node knows. wait: it was told, and does not know enough yet.
+  enum class Answer { goal, refused, tell, wait };
   struct Reported {
     Answer answer{Answer::refused};
     Goal goal;
     bool news{false};  // the monitor process is woken
   };
   Reported report(const Report& report);
+  // What sql/ does with a keeper's account.
+  Reported tell(NodeId id, int priority, bool quorum, const Account& account);
+  // It was restored from a backup: this store is what it was then.
+  void lose_memory();
   Goal goal_of(const NodeView& node) const;
   std::vector<Peer> peers_of(NodeId self) const;
   // The row is there afterwards, or the registration is refused for now.

@@ -121,6 +121,7 @@ void World::inject(const Fault& fault) {
       }
       wake_monitor();
       return;
+    case FaultKind::restore_monitor: return restore_monitor(fault.value);
     case FaultKind::set_quorum:
       for (NodeView& view : store_.group.nodes) {
         if (index_of(view.id) == node) view.replication_quorum = fault.value < 50;
@@ -176,6 +177,8 @@ void World::without_the_primary() {
 
 std::string World::unhealthy() {
   GroupSnapshot& group = store_.group;
+  help_to_learn();
+  if (group.learning) return "the monitor learns";
   const int quorum = static_cast<int>(std::count_if(group.nodes.begin(), group.nodes.end(),
                                                     [](const NodeView& node) { return node.replication_quorum; }));
   if (group.number_sync_standbys > std::max(0, quorum - 1)) group.number_sync_standbys = std::max(0, quorum - 1);
@@ -235,8 +238,14 @@ void World::check() {
   const std::string why = unhealthy();
   if (!why.empty()) {
     healthy_since_ = -1;
-    // Only where data was taken away by force may a person be needed.
-    if (removed_by_force_ && now_ - asked_help_at_ > 15000) {
+    // Only where data was taken away by force may a person be needed, or where nobody remembers how a node has left.
+    const auto& lists = store_.group.names;
+    const bool forgotten = std::any_of(lists.begin(), lists.end(), [this](const NamesInForce& entry) {
+      const auto& members = entry.names.members;
+      return entry.by.value == 0 && std::any_of(members.begin(), members.end(),
+                                                [this](NodeId id) { return store_.group.find(id) == nullptr; });
+    });
+    if ((removed_by_force_ || forgotten) && now_ - asked_help_at_ > 15000) {
       asked_help_at_ = now_;
       const auto explanations = fsm::explain(store_.group);
       const bool advised = std::any_of(explanations.begin(), explanations.end(), [](const fsm::Explanation& e) {

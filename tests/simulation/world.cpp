@@ -141,6 +141,8 @@ void World::handle(const Event& event) {
         at(now_ + 1000, Kind::register_node, node);
         return;
       }
+      k.priority = priority;
+      k.quorum = quorum;
       keeper::KeeperState state;
       state.node = NodeId{node};
       k.disk = state;

@@ -85,6 +85,7 @@ class World {
     bool awaiting{false};
     Time sent{0};
     bool wants_report{false};
+    bool asked{false};  // the monitor has lost its memory, and wants an account
     Time heartbeat_at{0};
     // the step at work
     bool busy{false};
@@ -111,12 +112,16 @@ class World {
     Time looks_up_at{0};
     int rate{1000};  // of its clock, per mille
     Time offset{0};
+    int priority{50};
+    bool quorum{true};
   };
   struct Message {
     Report report;
+    std::optional<Account> account;  // instead of a report
     Goal goal;
-    bool answered{false};
+    Store::Answer answer{Store::Answer::refused};
     int session{0};
+    int database{0};
     Time sent_local{0};
   };
 
@@ -161,6 +166,7 @@ class World {
   void send_report(int node);
   void report_arrives(int node, std::int64_t message);
   void answer_arrives(int node, std::int64_t message);
+  bool asked_for_account(int node, Store::Answer answer);
   void close_session(int node, bool by_process);
 
   // --- postgres_model.cpp
@@ -197,6 +203,8 @@ class World {
   void check();
   std::string unhealthy();
   void kill_again();
+  void restore_monitor(int value);
+  void help_to_learn();
   void after_the_standby();
   void without_the_primary();
 
@@ -223,6 +231,9 @@ class World {
   std::vector<Message> messages_;
 
   Store store_;
+  std::vector<Store> backups_;  // of the monitor's database
+  int databases_{0};            // how often it was replaced
+  Time learning_since_{0};
   fsm::Liveness liveness_;
   bool monitor_alive_{true};
   bool database_up_{true};
