@@ -16,7 +16,7 @@ struct Account {
   SyncNames names;
   std::int64_t names_version{0};
   bool names_confirmed{false};
-  bool copy_unfinished{false};  // PGDATA is half overwritten: what it had is lost
+  bool copy_unfinished{false};  // PGDATA was overwritten, and has not come up since: what it had is lost
   Timeline timeline;            // the highest that WAL was received or written on
   Timeline promised_timeline;   // the highest that any promotion may have begun, as far as this node was told
   int number_sync_standbys{0};

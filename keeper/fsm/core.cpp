@@ -66,7 +66,8 @@ Report Core::report(Millis now) const {
 
 Account Core::account(bool copy_unfinished) const {
   Account account;
-  account.copy_unfinished = copy_unfinished;
+  // copied(), and not seen at work since: a rewound standby may wait for WAL that nobody has any more.
+  account.copy_unfinished = copy_unfinished || state_.timeline.value == 0;
   account.reported = state_.reported;
   account.goal = state_.goal.state;
   account.term = state_.term;
@@ -74,7 +75,7 @@ Account Core::account(bool copy_unfinished) const {
   account.names = state_.goal.names;
   account.names_version = state_.goal.names_version;
   account.names_confirmed = names_version_ > 0 && names_version_ == state_.goal.names_version;
-  account.timeline = std::max(state_.timeline, facts_.timeline);
+  account.timeline = state_.timeline;
   account.promised_timeline = std::max(state_.goal.promised_timeline, state_.own_timeline);
   account.number_sync_standbys = state_.goal.number_sync_standbys;
   account.peers = state_.peers;

@@ -150,6 +150,15 @@ std::optional<Decision> forced_promotion(const GroupSnapshot& group) {
                  candidate->name + " takes over: no former primary's lease is valid any more");
 }
 
+// A primary, or a node that may have been promoted and has not come to say so, of which a monitor without memory knew
+// nothing when it asked for votes.
+bool unheard_primary(const GroupSnapshot& group, const NodeView& node) {
+  const bool candidate = node.reported == NodeState::report_lsn || node.reported == NodeState::fast_forward ||
+                         node.reported == NodeState::prepare_promotion || node.reported == NodeState::stop_replication;
+  return fresh(group, node) && node.goal == NodeState::catchingup &&
+         (takes_writes(node.reported) || (candidate && !node.pg_running));
+}
+
 // Those who could not be asked at first, and the former primary itself, when the election still needs them.
 std::optional<Decision> late_voters(const GroupSnapshot& group) {
   if (!election(group)) return std::nullopt;
@@ -164,8 +173,7 @@ std::optional<Decision> late_voters(const GroupSnapshot& group) {
     // It was to follow a primary that has gone. When it has begun to be copied over it will not start, and not vote.
     const bool orphan = fresh(group, node) && node.goal == NodeState::catchingup &&
                         (being_demoted(node.reported) || node.reported == NodeState::maintenance);
-    // A primary that a monitor without memory has not heard before it asked for votes.
-    if (fresh(group, node) && node.goal == NodeState::catchingup && takes_writes(node.reported)) {
+    if (unheard_primary(group, node)) {
       Decision decision = change(node.name + ", a former primary, stops before the election");
       return to(decision, node, NodeState::demote_timeout);
     }

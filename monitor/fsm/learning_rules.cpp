@@ -51,7 +51,7 @@ Memory remembered(const GroupSnapshot& group) {
     const Account& account = *node.account;
     memory.heard.push_back(&node);
     memory.top = std::max(memory.top, account.term);
-    memory.latest = std::max(memory.latest, account.timeline);
+    if (may_hold_commits(node)) memory.latest = std::max(memory.latest, account.timeline);
     memory.promised = std::max({memory.promised, account.timeline, account.promised_timeline});
     if (newest == nullptr || account.peers_version > newest->peers_version) newest = &account;
     const NodeView*& last = memory.last_primary;
@@ -102,7 +102,7 @@ NodeState goal_beside(const NodeView& node) {
     case NodeState::dropped: return account.goal;
     default: break;
   }
-  if (account.reported == NodeState::init) return NodeState::wait_standby;
+  if (account.goal == NodeState::init) return NodeState::wait_standby;
   return has_written(account) ? NodeState::demote_timeout : NodeState::catchingup;
 }
 
