@@ -62,6 +62,7 @@ BEGIN
                   THEN '{"required": 1, "members": [0]}'::jsonb ELSE '{"required": 0, "members": []}'::jsonb END,
     'names_version', CASE WHEN own THEN gr.names_version ELSE 0 END,
     'peers_version', gr.peers_version, 'upstream', source, 'promised_timeline', gr.timeline, 'wal_floor', coalesce(floor, '0/0'),
+    'number_sync_standbys', (SELECT number_sync_standbys FROM pgvigil.formation WHERE name = n.formation),
     'lease_seconds', (SELECT lease_ms / 1000 FROM pgvigil.formation WHERE name = n.formation));
 END $$;
 
@@ -81,6 +82,10 @@ BEGIN
   IF sysid <> '' AND sysid !~ '^[0-9]{1,20}$' THEN PERFORM pgvigil.refuse(format('"%s" is not a system identifier', sysid)); END IF;
   INSERT INTO pgvigil.grp (formation, group_id) VALUES (formation_name, group_number) ON CONFLICT DO NOTHING;
   SELECT * INTO gr FROM pgvigil.grp x WHERE x.formation = formation_name AND x.group_id = group_number FOR UPDATE;
+  IF gr.learning THEN
+    PERFORM pgvigil.refuse('this monitor has lost its memory, and learns the state of the group from its nodes first',
+                           'pgvigil show why tells for whom it waits', 'PV001');
+  END IF;
   SELECT * INTO n FROM pgvigil.node x WHERE (x.host = node_host AND x.port = node_port) OR x.id = known_id
     ORDER BY (x.id = known_id) DESC NULLS LAST LIMIT 1;
   IF FOUND THEN
@@ -168,7 +173,8 @@ BEGIN
       RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', 4611686018427387904, 'names', '{"required": 0, "members": []}'::jsonb,
                                 'names_version', 0, 'peers_version', 0, 'upstream', NULL, 'lease_seconds', 10);
     END IF;
-    PERFORM pgvigil.refuse(format('there is no node %s', reporter), 'is this the right monitor? A restored one may not know it yet', 'PV404');
+    IF reporter IS NULL OR reporter < 1 THEN PERFORM pgvigil.refuse(format('there is no node %s', reporter), '', 'PV404'); END IF;
+    RETURN '{"tell": true}';
   END IF;
   IF NOT pgvigil.known_state(state) THEN PERFORM pgvigil.refuse(format('"%s" is not a state', state)); END IF;
   IF upstream_sight NOT IN ('unknown', 'ok', 'refused', 'silent') THEN PERFORM pgvigil.refuse('not a sight of an upstream'); END IF;
@@ -177,27 +183,24 @@ BEGIN
   END IF;
   IF tli < 0 OR promised_term < 0 OR seq < 0 THEN PERFORM pgvigil.refuse('a report holds a negative number'); END IF;
   SELECT * INTO gr FROM pgvigil.grp WHERE formation = n.formation AND group_id = n.group_id;
-  IF promised_term > gr.term THEN
-    -- This monitor was restored from an old backup. The node is not heard (nothing is decided by it), and refuses the older order that it gets.
-    INSERT INTO pgvigil.node_report AS r (node_id, reason)
-    VALUES (reporter, format('it has promised term %s, but the group is at term %s here: this monitor was restored from an old backup; put a newer one back',
-                             promised_term, gr.term))
-    ON CONFLICT (node_id) DO UPDATE SET reason = excluded.reason;
-    RETURN pgvigil.goal_of(n, gr);
+  -- What this monitor does not know it has forgotten (011_learning.sql): it asks for all that the node knows.
+  IF (gr.learning AND n.account IS NULL)
+     OR (NOT gr.learning AND (promised_term > gr.term OR seq > n.goal_seq OR names_confirmed > gr.names_version)) THEN
+    RETURN '{"tell": true}';
   END IF;
   -- Late news of an older order must undo nothing, neither the state nor the LSN that a vote has told.
-  IF (promised_term, seq) < (n.reported_term, n.reported_seq) THEN RETURN pgvigil.goal_of(n, gr); END IF;
-  IF seq > n.goal_seq THEN PERFORM pgvigil.refuse(format('node %s reports on order %s, which was never given', n.name, seq)); END IF;
+  IF NOT gr.learning AND (promised_term, seq) < (n.reported_term, n.reported_seq) THEN RETURN pgvigil.goal_of(n, gr); END IF;
   IF identity IS NOT NULL AND gr.system_identifier IS NOT NULL AND identity <> gr.system_identifier AND state <> 'dropped' THEN
     -- Heard, but nothing of it is believed: `show state` says why.
     INSERT INTO pgvigil.node_report AS r (node_id, report_count, reason)
     VALUES (reporter, 1, format('its PGDATA is of system %s, but the group is of system %s; nothing is overwritten', identity, gr.system_identifier))
     ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = false, pg_responding = false,
       streaming = false, lsn = '0/0', reason = excluded.reason;
-    RETURN pgvigil.goal_of(n, gr);
+    RETURN CASE WHEN gr.learning THEN '{"wait": true}' ELSE pgvigil.goal_of(n, gr) END;
   END IF;
-  IF (state, promised_term, seq, names_confirmed) IS DISTINCT FROM (n.reported_state, n.reported_term, n.reported_seq, n.names_version)
-     OR (identity IS NOT NULL AND n.system_identifier IS DISTINCT FROM identity) THEN
+  -- While the monitor learns, what was reached counts for no order.
+  IF NOT gr.learning AND ((state, promised_term, seq, names_confirmed) IS DISTINCT FROM (n.reported_state, n.reported_term, n.reported_seq, n.names_version)
+     OR (identity IS NOT NULL AND n.system_identifier IS DISTINCT FROM identity)) THEN
     UPDATE pgvigil.node SET reported_state = state, reported_term = promised_term, reported_seq = seq, names_version = names_confirmed,
                             system_identifier = coalesce(identity, system_identifier),
                             state_since = CASE WHEN reported_state <> state THEN now() ELSE state_since END
@@ -221,7 +224,7 @@ BEGIN
                   (before.pg_running, before.pg_responding, before.timeline, before.upstream, before.streaming, before.disk_full)
        OR (wal_position IS DISTINCT FROM before.lsn AND (n.goal_state NOT IN ('single', 'wait_primary', 'primary', 'secondary') OR n.goal_state <> state));
   IF news THEN PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id); END IF;
-  RETURN pgvigil.goal_of(n, gr);
+  RETURN CASE WHEN gr.learning THEN '{"wait": true}' ELSE pgvigil.goal_of(n, gr) END;
 END $$;
 
 CREATE OR REPLACE FUNCTION pgvigil.get_peers(self bigint)

@@ -102,6 +102,11 @@ BEGIN
   SELECT * INTO n FROM pgvigil.node WHERE id = target;
   IF NOT FOUND THEN RETURN NULL; END IF;
   -- What a removed node still does belongs to an older term than whatever follows.
+  -- While the monitor learns, nobody knows what the node has acknowledged: no election without it (monitor/fsm/decide.hpp, may_hold_commits()).
+  UPDATE pgvigil.grp SET names_in_force = names_in_force || jsonb_build_object('required', 1, 'members', jsonb_build_array(target), 'by', 0)
+  WHERE formation = n.formation AND group_id = n.group_id AND learning
+    AND NOT coalesce(n.account ->> 'goal' = 'dropped' OR (n.account ->> 'copy_unfinished')::boolean
+                     OR n.account ->> 'reported' IN ('init', 'wait_standby', 'catchingup'), false);
   UPDATE pgvigil.grp SET peers_version = peers_version + 1, term = term + 1
   WHERE formation = n.formation AND group_id = n.group_id RETURNING * INTO gr;
   PERFORM pgvigil.record_event(n.formation, n.group_id, n, gr.term, 3, 'removed_by_force', n.name || ' is removed by force');

@@ -2,6 +2,8 @@
 
 #include <boost/json.hpp>
 
+#include "common/monitor_api/json.hpp"
+
 namespace pgvigil::monitor_api {
 
 namespace asio = boost::asio;
@@ -22,17 +24,10 @@ Goal parse_goal(const std::string& document) {
     const json::value value = json::parse(document);
     const json::object& object = value.as_object();
     Goal goal;
-    const auto state = parse_node_state(json::value_to<std::string>(object.at("state")));
-    if (!state) throw Error("unknown state");
-    goal.state = *state;
+    goal.state = state_at(object, "state");
     goal.term.value = object.at("term").to_number<std::int64_t>();
     goal.seq = object.at("seq").to_number<std::int64_t>();
-    const json::object& names = object.at("names").as_object();
-    goal.names.required = names.at("required").to_number<int>();
-    for (const json::value& member : names.at("members").as_array()) {
-      goal.names.members.push_back(NodeId{member.to_number<std::int64_t>()});
-    }
-    goal.names = normalized(std::move(goal.names));
+    goal.names = names_from(object.at("names"));
     goal.names_version = object.at("names_version").to_number<std::int64_t>();
     goal.peers_version = object.at("peers_version").to_number<std::int64_t>();
     if (const json::value& upstream = object.at("upstream"); !upstream.is_null()) {
@@ -43,13 +38,15 @@ Goal parse_goal(const std::string& document) {
     if (const json::value* timeline = object.if_contains("promised_timeline")) {
       goal.promised_timeline.value = timeline->to_number<std::uint32_t>();
     }
+    if (const json::value* number = object.if_contains("number_sync_standbys")) {
+      goal.number_sync_standbys = number->to_number<int>();
+    }
     if (const json::value* floor = object.if_contains("wal_floor")) {
       const auto lsn = parse_lsn(json::value_to<std::string>(*floor));
       if (!lsn) throw Error("not an LSN");
       goal.wal_floor = *lsn;
     }
-    if (goal.term.value < 0 || goal.seq < 0 || goal.names.required < 0 || goal.lease_seconds < 1)
-      throw Error("a number is out of range");
+    if (goal.term.value < 0 || goal.seq < 0 || goal.lease_seconds < 1) throw Error("a number is out of range");
     return goal;
   } catch (const std::exception& error) {
     throw Error(std::string("not a goal: ") + error.what());
@@ -84,7 +81,7 @@ asio::awaitable<Registered> register_node(pg::Connection& monitor, Registration 
   co_return registered;
 }
 
-asio::awaitable<Goal> report(pg::Connection& monitor, const Report& report, Millis timeout) {
+asio::awaitable<Answer> report(pg::Connection& monitor, const Report& report, Millis timeout) {
   std::vector<pg::Param> params;
   params.emplace_back(std::to_string(report.node.value));
   params.emplace_back(std::string(to_string(report.state)));
@@ -104,7 +101,37 @@ asio::awaitable<Goal> report(pg::Connection& monitor, const Report& report, Mill
   const pg::Result row = co_await monitor.query(
       "SELECT pgvigil.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS goal", params,
       timeout);
-  co_return parse_goal(row.text(0, "goal"));
+  const std::string document = row.text(0, "goal");
+  Answer answer;
+  // jsonb prints these two in exactly this way.
+  if (document == R"({"tell": true})") {
+    answer.kind = Answer::Kind::tell;
+  } else if (document == R"({"wait": true})") {
+    answer.kind = Answer::Kind::wait;
+  } else {
+    answer.goal = parse_goal(document);
+  }
+  co_return answer;
+}
+
+asio::awaitable<void> tell(pg::Connection& monitor, Identity identity, Account account) {
+  const Registration& node = identity.node;
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(node.known_id.value_or(NodeId{}).value));
+  params.emplace_back(node.formation);
+  params.emplace_back(std::to_string(node.group));
+  params.emplace_back(node.name);
+  params.emplace_back(node.host);
+  params.emplace_back(std::to_string(node.port));
+  params.emplace_back(node.dbname);
+  params.emplace_back(std::to_string(node.candidate_priority));
+  params.emplace_back(text(node.replication_quorum));
+  params.emplace_back(node.system_identifier);
+  params.emplace_back(identity.replication_password);
+  params.emplace_back(identity.probe_password);
+  params.emplace_back(to_json(account));
+  co_await monitor.query("SELECT pgvigil.tell($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::jsonb)", params,
+                         patience);
 }
 
 asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self) {

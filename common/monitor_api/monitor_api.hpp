@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "common/model/goal.hpp"
+#include "common/model/account.hpp"
 #include "common/pg/connection.hpp"
 
 namespace pgvigil::monitor_api {
@@ -42,8 +42,22 @@ struct Registered {
 
 // Throws pg::SqlError: 'PV001' refused for now, try again (no primary to clone from yet); others are final.
 boost::asio::awaitable<Registered> register_node(pg::Connection& monitor, Registration registration);
+struct Answer {
+  // tell: the monitor has lost its memory, and asks what the node knows (tell()). wait: it was told, and learns still.
+  // Neither is an order, or a proof that the node may go on as it did.
+  enum class Kind { goal, tell, wait };
+  Kind kind{Kind::goal};
+  Goal goal;  // of Kind::goal
+};
 // The whole heartbeat: stores the report, returns the goal. A node that was removed: goal.state == dropped.
-boost::asio::awaitable<Goal> report(pg::Connection& monitor, const Report& report, Millis timeout);
+boost::asio::awaitable<Answer> report(pg::Connection& monitor, const Report& report, Millis timeout);
+// Who tells: what a monitor that has never heard of the node needs to know.
+struct Identity {
+  Registration node;  // with its known_id
+  std::string replication_password;
+  std::string probe_password;
+};
+boost::asio::awaitable<void> tell(pg::Connection& monitor, Identity identity, Account account);
 boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self);
 // Takes the session lock that tells the monitor process that this keeper's session is open, and LISTENs on the node's
 // channel.

@@ -1,6 +1,7 @@
 #include "keeper/actions/node.hpp"
 
 #include <set>
+#include <sstream>
 
 #include "common/os/file.hpp"
 #include "common/pg/conninfo.hpp"
@@ -100,12 +101,36 @@ std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<
   return entries;
 }
 
-void write_passfile(const Node& node, const std::string& replication_password, const std::string& probe_password) {
+namespace {
+
+std::string line_of(const char* role) {
+  return std::string("*:*:*:") + role + ":";
+}
+
+}  // namespace
+
+void write_passfile(const Node& node, const Passwords& passwords) {
   // "*" for host, port and database: the peers' addresses change. The passwords are generated hexadecimal digits:
   // nothing to escape.
-  const std::string text = std::string("*:*:*:") + replication_role + ":" + replication_password + "\n" +
-                           "*:*:*:" + probe_role + ":" + probe_password + "\n";
+  const std::string text =
+      line_of(replication_role) + passwords.replication + "\n" + line_of(probe_role) + passwords.probe + "\n";
   os::write_file_atomic(node.passfile(), text, 0600);
+}
+
+Passwords read_passfile(const Node& node) {
+  Passwords passwords;
+  std::istringstream lines(os::read_file(node.passfile()).value_or(""));
+  for (std::string line; std::getline(lines, line);) {
+    for (auto [role, password] :
+         {std::pair{replication_role, &passwords.replication}, {probe_role, &passwords.probe}}) {
+      if (line.starts_with(line_of(role))) *password = line.substr(line_of(role).size());
+    }
+  }
+  if (passwords.replication.empty() || passwords.probe.empty()) {
+    throw UserError(ExitCode::bad_state, node.passfile().string() + " does not hold the passwords of pgvigil's roles",
+                    "restore it from a backup, or create the node again");
+  }
+  return passwords;
 }
 
 }  // namespace pgvigil::keeper

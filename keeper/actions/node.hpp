@@ -38,6 +38,12 @@ postgres::Settings standby_settings(const Node& node, const Peer* upstream, cons
 // One entry for each role and peer, and the monitor's probe.
 std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers);
 
-void write_passfile(const Node& node, const std::string& replication_password, const std::string& probe_password);
+struct Passwords {
+  std::string replication;
+  std::string probe;
+};
+void write_passfile(const Node& node, const Passwords& passwords);
+// Throws UserError(bad_state) when the file is not there, or is not as it was written.
+Passwords read_passfile(const Node& node);
 
 }  // namespace pgvigil::keeper

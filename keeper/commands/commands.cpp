@@ -176,7 +176,7 @@ asio::awaitable<int> create(config::Config config) {
   const monitor_api::Registered registered = co_await register_with_patience(config, sysid, id);
   config.name = registered.name;
   const Node node{config, registered.id};
-  write_passfile(node, registered.replication_password, registered.probe_password);
+  write_passfile(node, {registered.replication_password, registered.probe_password});
   if (!known || known->node != registered.id) {
     KeeperState state;
     state.node = registered.id;

@@ -36,6 +36,7 @@ void Keeper::reload(config::Config config) {
   instance_ = postgres::Instance(instance_settings(node_.config));
   core_.disturb();
   reconcile_now_.set();
+  report_now_.set();  // perhaps to another monitor
 }
 
 void Keeper::keep(Core::Save save) {

@@ -41,6 +41,8 @@ class Keeper {
  private:
   asio::awaitable<void> monitor_link();
   asio::awaitable<void> monitor_session();
+  asio::awaitable<void> answered(pg::Connection& monitor, Goal goal, pg::Millis sent);
+  asio::awaitable<void> tell(pg::Connection& monitor);
   asio::awaitable<void> watch();
   asio::awaitable<void> observe_once(const os::PidFd& postmaster);
   asio::awaitable<void> reconcile();
@@ -81,7 +83,6 @@ class Keeper {
   postgres::Instance instance_;
   Core core_;
   std::string logged_reason_;
-  Term refused_term_{-1};
   std::int64_t strict_version_{0};  // of the names for which the walsenders were started anew
   NodeState logged_goal_{NodeState::init};
 

@@ -4,6 +4,7 @@
 #include "common/os/file.hpp"
 #include "common/os/race.hpp"
 #include "common/pg/conninfo.hpp"
+#include "keeper/actions/upstream.hpp"
 #include "keeper/service/keeper.hpp"
 #include "keeper/service/monitor_conninfo.hpp"
 
@@ -29,6 +30,7 @@ asio::awaitable<void> Keeper::monitor_link() {
       failure = error.what();
     }
     if (finished_) co_return;
+    if (failure.empty()) continue;
     const bool had_contact = core_.contact() != before;
     if (had_contact || announced != failure) log::warn("no contact with the monitor: {}", failure);
     announced = failure;
@@ -42,34 +44,56 @@ asio::awaitable<void> Keeper::monitor_session() {
   pg::Connection monitor = co_await pg::Connection::connect(conninfo, pg::Millis{2000});
   co_await monitor_api::open_session(monitor, node_.id);
   const pg::Millis heartbeat{node_.config.heartbeat_ms};
-  while (!finished_) {
+  const std::string uri = node_.config.monitor_uri;
+  while (!finished_ && uri == node_.config.monitor_uri) {  // another one after a reload
     const auto sent = now();
     const Report report = core_.report(sent);
-    const Goal goal = co_await monitor_api::report(monitor, report, pg::Millis{2000});
-    if (!core_.contact()) log::info("in contact with the monitor");
-    const Term promised = core_.state().term;
-    if (goal.term < promised && refused_term_ != goal.term) {
-      refused_term_ = goal.term;
-      log::error(
-          "the monitor is at term {}, but term {} was promised here: it was restored from an old backup, and its "
-          "orders are refused; put a newer one back",
-          goal.term.value, promised.value);
+    const monitor_api::Answer answer = co_await monitor_api::report(monitor, report, pg::Millis{2000});
+    if (answer.kind == monitor_api::Answer::Kind::goal) {
+      co_await answered(monitor, answer.goal, sent);
+    } else if (answer.kind == monitor_api::Answer::Kind::tell) {
+      co_await tell(monitor);
     }
-    keep(core_.answered(goal, sent, now()));
-    if (core_.goal().state != logged_goal_) {
-      log::info("goal {} -> {} (term {})", to_string(logged_goal_), to_string(core_.goal().state), goal.term.value);
-      logged_goal_ = core_.goal().state;
-    }
-    if (goal.peers_version != core_.state().peers_version) {
-      const std::vector<Peer> peers = co_await monitor_api::get_peers(monitor, node_.id);
-      keep(core_.learned_peers(peers, goal.peers_version));
-    }
-    watch_now_.set();
-    reconcile_now_.set();
     const auto order = [&]() -> asio::awaitable<void> { co_await monitor.wait_notification(heartbeat); };
     const auto news = [&]() -> asio::awaitable<void> { co_await report_now_.wait(heartbeat); };
     co_await os::race(order(), news());
   }
+}
+
+asio::awaitable<void> Keeper::answered(pg::Connection& monitor, Goal goal, pg::Millis sent) {
+  if (!core_.contact()) log::info("in contact with the monitor");
+  keep(core_.answered(goal, sent, now()));
+  if (core_.goal().state != logged_goal_) {
+    log::info("goal {} -> {} (term {})", to_string(logged_goal_), to_string(core_.goal().state), goal.term.value);
+    logged_goal_ = core_.goal().state;
+  }
+  if (goal.peers_version != core_.state().peers_version) {
+    const std::vector<Peer> peers = co_await monitor_api::get_peers(monitor, node_.id);
+    keep(core_.learned_peers(peers, goal.peers_version));
+  }
+  watch_now_.set();
+  reconcile_now_.set();
+}
+
+// The monitor has lost its memory. What is told must be what is on disk.
+asio::awaitable<void> Keeper::tell(pg::Connection& monitor) {
+  log::warn("the monitor has lost its memory (restored from a backup, or new): telling it what this node knows");
+  const Passwords passwords = read_passfile(node_);
+  monitor_api::Identity identity;
+  identity.node.formation = node_.config.formation;
+  identity.node.group = node_.config.group;
+  identity.node.name = core_.state().name;
+  identity.node.host = node_.config.hostname;
+  identity.node.port = node_.config.port;
+  identity.node.dbname = node_.config.dbname;
+  identity.node.system_identifier = core_.state().system_identifier;
+  identity.node.candidate_priority = node_.config.candidate_priority;
+  identity.node.replication_quorum = node_.config.replication_quorum;
+  identity.node.known_id = node_.id;
+  identity.replication_password = passwords.replication;
+  identity.probe_password = passwords.probe;
+  const Account account = core_.account(copy_unfinished(node_));
+  co_await monitor_api::tell(monitor, identity, account);
 }
 
 }  // namespace pgvigil::keeper

@@ -2,6 +2,7 @@
 
 #include <boost/json.hpp>
 
+#include "common/monitor_api/json.hpp"
 #include "common/monitor_api/monitor_api.hpp"
 #include "common/os/file.hpp"
 
@@ -12,17 +13,15 @@ namespace json = boost::json;
 namespace {
 
 json::object goal_object(const Goal& goal) {
-  json::array members;
-  for (const NodeId id : goal.names.members) members.push_back(id.value);
-  json::object names{{"required", goal.names.required}, {"members", members}};
   json::object object{{"state", to_string(goal.state)},
                       {"term", goal.term.value},
                       {"seq", goal.seq},
-                      {"names", names},
+                      {"names", monitor_api::names_object(goal.names)},
                       {"names_version", goal.names_version},
                       {"peers_version", goal.peers_version},
                       {"lease_seconds", goal.lease_seconds},
                       {"promised_timeline", goal.promised_timeline.value},
+                      {"number_sync_standbys", goal.number_sync_standbys},
                       {"wal_floor", to_string(goal.wal_floor)}};
   if (goal.upstream) {
     object["upstream"] = goal.upstream->value;
@@ -32,34 +31,9 @@ json::object goal_object(const Goal& goal) {
   return object;
 }
 
-Peer parse_peer(const json::value& value) {
-  const json::object& object = value.as_object();
-  Peer peer;
-  peer.id.value = object.at("id").to_number<std::int64_t>();
-  peer.name = json::value_to<std::string>(object.at("name"));
-  peer.host = json::value_to<std::string>(object.at("host"));
-  peer.port = object.at("port").to_number<int>();
-  peer.is_primary = object.at("is_primary").as_bool();
-  return peer;
-}
-
-NodeState state_of(const json::object& object, const char* key) {
-  const auto state = parse_node_state(json::value_to<std::string>(object.at(key)));
-  if (!state) throw Error(std::string("unknown state in \"") + key + "\"");
-  return *state;
-}
-
 }  // namespace
 
 std::string to_json(const KeeperState& state) {
-  json::array peers;
-  for (const Peer& peer : state.peers) {
-    peers.push_back(json::object{{"id", peer.id.value},
-                                 {"name", peer.name},
-                                 {"host", peer.host},
-                                 {"port", peer.port},
-                                 {"is_primary", peer.is_primary}});
-  }
   const json::object object{{"version", 1},
                             {"node_id", state.node.value},
                             {"name", state.name},
@@ -71,7 +45,7 @@ std::string to_json(const KeeperState& state) {
                             {"own_timeline", state.own_timeline.value},
                             {"foreign_promotion", state.foreign_promotion},
                             {"system_identifier", state.system_identifier},
-                            {"peers", peers},
+                            {"peers", monitor_api::peers_array(state.peers)},
                             {"peers_version", state.peers_version}};
   return json::serialize(object) + "\n";
 }
@@ -84,7 +58,7 @@ KeeperState parse_state(const std::string& text) {
     KeeperState state;
     state.node.value = object.at("node_id").to_number<std::int64_t>();
     state.name = json::value_to<std::string>(object.at("name"));
-    state.reported = state_of(object, "reported");
+    state.reported = monitor_api::state_at(object, "reported");
     state.reported_seq = object.at("reported_seq").to_number<std::int64_t>();
     state.term.value = object.at("term").to_number<std::int64_t>();
     state.goal = monitor_api::parse_goal(json::serialize(object.at("goal")));
@@ -98,7 +72,7 @@ KeeperState parse_state(const std::string& text) {
     if (const json::value* system = object.if_contains("system_identifier")) {
       state.system_identifier = json::value_to<std::string>(*system);
     }
-    for (const json::value& peer : object.at("peers").as_array()) state.peers.push_back(parse_peer(peer));
+    state.peers = monitor_api::peers_from(object.at("peers"));
     state.peers_version = object.at("peers_version").to_number<std::int64_t>();
     return state;
   } catch (const std::exception& error) {

@@ -174,7 +174,7 @@ int serve(const config::Config& config) {
                     "pgvigil status --pgdata " + config.pgdata);
   asio::io_context context(1);
   postgres::Instance instance(instance_settings(config));
-  Monitor monitor(context, owner_conninfo(config));
+  Monitor monitor(context, owner_conninfo(config), fs::path(config.state_directory) / "witness");
   bool stopping = false;
   auto mode = postgres::StopMode::fast;
   os::handle_signals(context, [&](int number) {

@@ -177,7 +177,13 @@ Decision with_election(const GroupSnapshot& group, const Memory& memory) {
 }
 
 std::optional<Decision> not_now(const GroupSnapshot& group) {
-  if (!group.request || forced(group)) return std::nullopt;
+  if (!group.request) return std::nullopt;
+  if (forced(group)) {
+    const bool anybody = std::any_of(group.nodes.begin(), group.nodes.end(),
+                                     [](const NodeView& node) { return node.account.has_value(); });
+    if (anybody) return std::nullopt;
+    return refuse("no node has told this monitor anything yet");
+  }
   return refuse(
       "this monitor learns the state of the group from its nodes first; `pgvigil show why` tells for whom it "
       "waits");

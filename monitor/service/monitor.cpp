@@ -6,6 +6,7 @@
 #include "common/os/event.hpp"
 #include "common/pg/conninfo.hpp"
 #include "monitor/fsm/decide.hpp"
+#include "monitor/service/witness.hpp"
 
 namespace pgvigil::monitor {
 
@@ -25,8 +26,11 @@ Millis now() {
 
 }  // namespace
 
-Monitor::Monitor(asio::io_context& context, std::string conninfo)
-    : context_(context), conninfo_(std::move(conninfo)), probes_(context, [this](NodeId node) {
+Monitor::Monitor(asio::io_context& context, std::string conninfo, std::filesystem::path witness)
+    : context_(context),
+      conninfo_(std::move(conninfo)),
+      witness_(std::move(witness)),
+      probes_(context, [this](NodeId node) {
         if (const auto found = groups_.find(node); found != groups_.end()) due_.insert(found->second);
       }) {}
 
@@ -59,6 +63,7 @@ asio::awaitable<void> Monitor::session() {
     log::info("another monitor process is deciding; waiting");
     co_await os::sleep_for(pg::Millis{1000});
   }
+  co_await check_memory(database);
   co_await database.query("LISTEN pgvigil_wake", {}, patience);
   told_.clear();
   log::info("the monitor decides");
@@ -86,6 +91,28 @@ asio::awaitable<void> Monitor::session() {
       notification = co_await database.wait_notification(pg::Millis{0});
     }
   }
+}
+
+// A database that was restored from a backup knows less than its nodes have been told, and must not give orders.
+asio::awaitable<void> Monitor::check_memory(pg::Connection& database) {
+  Witness now = co_await look(database);
+  const auto before = load_witness(witness_);
+  if (const auto lost = not_a_continuation(before, now)) {
+    liveness_ = fsm::Liveness{};
+    std::vector<pg::Param> params;
+    params.emplace_back(*lost);
+    const pg::Result groups = co_await database.query(
+        "SELECT pgvigil.lose_memory(g.formation, g.group_id, $1) FROM pgvigil.grp g WHERE EXISTS "
+        "(SELECT FROM pgvigil.node n WHERE n.formation = g.formation AND n.group_id = g.group_id)",
+        params, patience);
+    // Above both pasts: neither database can be taken for this one.
+    now.generation = std::max(now.generation, before ? before->generation : 0) + 1;
+    params.front() = std::to_string(now.generation);
+    co_await database.query("UPDATE pgvigil.memory SET generation = $1", params, patience);
+    if (groups.rows() > 0) log::warn("{}: {} groups are learned anew from their nodes", *lost, groups.rows());
+  }
+  save_witness(witness_, now);
+  system_identifier_ = now.system_identifier;
 }
 
 std::optional<GroupKey> Monitor::parse_payload(const std::string& payload) {
@@ -162,8 +189,9 @@ asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) 
       log::info("{}/{}: {} {} -> {}", key.formation, key.group, node->name, to_string(node->goal),
                 to_string(change.goal));
   }
-  co_await apply(database, *group, *decision);
+  const std::int64_t generation = co_await apply(database, *group, *decision);
   co_await commit(database);
+  save_witness(witness_, {system_identifier_, generation});
   due_.insert(key);  // until there is nothing left to decide
 }
 

@@ -5,6 +5,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
 #include <chrono>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <set>
@@ -20,9 +21,8 @@ namespace pgvigil::monitor {
 
 class Monitor {
  public:
-  // `conninfo`: of the monitor's database, as the owner of the schema. `before_connect` is run before each attempt
-  // (starts the embedded PostgreSQL).
-  Monitor(asio::io_context& context, std::string conninfo);
+  // `conninfo`: of the monitor's database, as the owner of the schema. `witness`: see witness.hpp.
+  Monitor(asio::io_context& context, std::string conninfo, std::filesystem::path witness);
 
   // Serves until stop(). Throws only what makes going on senseless (a schema that is newer than this program).
   asio::awaitable<void> run();
@@ -31,6 +31,7 @@ class Monitor {
  private:
   using Clock = std::chrono::steady_clock;
   asio::awaitable<void> session();
+  asio::awaitable<void> check_memory(pg::Connection& database);
   asio::awaitable<void> refresh_liveness(pg::Connection& database);
   asio::awaitable<void> refresh_probe_targets(pg::Connection& database);
   asio::awaitable<void> evaluate(pg::Connection& database, GroupKey key);
@@ -38,6 +39,8 @@ class Monitor {
 
   asio::io_context& context_;
   std::string conninfo_;
+  std::filesystem::path witness_;
+  std::string system_identifier_;  // of the database
   Probes probes_;
   fsm::Liveness liveness_;
   std::map<NodeId, GroupKey> groups_;

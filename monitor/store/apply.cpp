@@ -1,5 +1,6 @@
 #include <boost/json.hpp>
 
+#include "common/monitor_api/json.hpp"
 #include "monitor/store/store.hpp"
 
 namespace pgvigil::monitor {
@@ -14,9 +15,8 @@ constexpr pg::Millis patience{5000};
 std::string names_json(const std::vector<NamesInForce>& lists) {
   json::array array;
   for (const NamesInForce& entry : lists) {
-    json::array members;
-    for (const NodeId member : entry.names.members) members.push_back(member.value);
-    json::object object{{"required", entry.names.required}, {"members", members}, {"by", entry.by.value}};
+    json::object object = monitor_api::names_object(entry.names);
+    object["by"] = entry.by.value;
     array.push_back(object);
   }
   return json::serialize(array);
@@ -24,7 +24,8 @@ std::string names_json(const std::vector<NamesInForce>& lists) {
 
 asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot& group,
                                    const fsm::Decision& decision) {
-  std::vector<NamesInForce> names = group.names;
+  std::vector<NamesInForce> names = decision.learned ? decision.learned->names : group.names;
+  const std::int64_t names_version = decision.learned ? decision.learned->names_version : group.names_version;
   if (decision.confirm_names && !names.empty()) names = {names.back()};
   if (decision.names_goal) add_names(names, *decision.names_goal);
   std::vector<pg::Param> params;
@@ -32,7 +33,7 @@ asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot
   params.emplace_back(std::to_string(group.group));
   params.emplace_back(std::to_string(decision.term.value_or(group.term).value));
   params.emplace_back(names_json(names));
-  params.emplace_back(std::to_string(group.names_version + (decision.names_goal ? 1 : 0)));
+  params.emplace_back(std::to_string(names_version + (decision.names_goal ? 1 : 0)));
   params.emplace_back(decision.remove.empty() ? "0" : "1");
   params.emplace_back(std::to_string(decision.promised_timeline.value_or(group.promised_timeline).value));
   co_await database.query(
@@ -40,6 +41,20 @@ asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot
       "+ $6, timeline = $7 "
       "WHERE formation = $1 AND group_id = $2",
       params, patience);
+}
+
+// Names and versions are written by update_group().
+asio::awaitable<void> store_learned(pg::Connection& database, const GroupSnapshot& group, const fsm::Learned& learned) {
+  std::vector<pg::Param> params;
+  params.emplace_back(group.formation);
+  params.emplace_back(std::to_string(group.group));
+  params.emplace_back(std::to_string(learned.peers_version));
+  co_await database.query(
+      "UPDATE pgvigil.grp SET learning = false, peers_version = $3 WHERE formation = $1 AND group_id = $2", params,
+      patience);
+  params.back() = std::to_string(learned.seq);
+  co_await database.query(
+      "UPDATE pgvigil.node SET goal_seq = $3, account = NULL WHERE formation = $1 AND group_id = $2", params, patience);
 }
 
 asio::awaitable<void> record(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision,
@@ -98,7 +113,9 @@ asio::awaitable<void> close_request(pg::Connection& database, const GroupSnapsho
 
 }  // namespace
 
-asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision) {
+asio::awaitable<std::int64_t> apply(pg::Connection& database, const GroupSnapshot& group,
+                                    const fsm::Decision& decision) {
+  if (decision.learned) co_await store_learned(database, group, *decision.learned);
   co_await update_group(database, group, decision);
   for (const fsm::GoalChange& change : decision.goals) {
     co_await set_goal(database, change);
@@ -114,6 +131,9 @@ asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group
   params.emplace_back(group.formation);
   params.emplace_back(std::to_string(group.group));
   co_await database.query("SELECT pgvigil.wake_keepers($1, $2)", params, patience);
+  const pg::Result memory = co_await database.query(
+      "UPDATE pgvigil.memory SET generation = generation + 1 RETURNING generation", {}, patience);
+  co_return memory.integer(0, "generation");
 }
 
 asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSnapshot& group,

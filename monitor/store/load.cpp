@@ -1,5 +1,6 @@
 #include <boost/json.hpp>
 
+#include "common/monitor_api/json.hpp"
 #include "common/monitor_api/monitor_api.hpp"
 #include "monitor/store/store.hpp"
 
@@ -18,11 +19,7 @@ std::vector<NamesInForce> parse_names(const std::string& document) {
   for (const json::value& item : value.as_array()) {
     const json::object& object = item.as_object();
     NamesInForce entry;
-    entry.names.required = object.at("required").to_number<int>();
-    for (const json::value& member : object.at("members").as_array()) {
-      entry.names.members.push_back(NodeId{member.to_number<std::int64_t>()});
-    }
-    entry.names = normalized(std::move(entry.names));
+    entry.names = monitor_api::names_from(item);
     entry.by.value = object.at("by").to_number<std::int64_t>();
     lists.push_back(std::move(entry));
   }
@@ -59,6 +56,7 @@ NodeView node_of(const pg::Result& rows, int row) {
   node.history = parse_history(rows.text(row, "history")).value_or(History{});
   node.reason = rows.text(row, "reason");
   if (rows.maybe(row, "source_id")) node.source = NodeId{rows.integer(row, "source_id")};
+  if (const auto account = rows.maybe(row, "account")) node.account = monitor_api::parse_account(*account);
   node.upstream = parse_upstream_sight(rows.text(row, "upstream")).value_or(UpstreamSight::unknown);
   return node;
 }
@@ -130,6 +128,8 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   snapshot.number_sync_standbys = static_cast<int>(group.integer(0, "number_sync_standbys"));
   snapshot.term.value = group.integer(0, "term");
   snapshot.names = parse_names(group.text(0, "names_in_force"));
+  snapshot.learning = group.boolean(0, "learning");
+  snapshot.peers_version = group.integer(0, "peers_version");
   snapshot.names_version = group.integer(0, "names_version");
   snapshot.promised_timeline.value = static_cast<std::uint32_t>(group.integer(0, "timeline"));
   snapshot.timing.unhealthy_after = Millis{group.integer(0, "unhealthy_ms")};

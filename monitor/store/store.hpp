@@ -40,8 +40,9 @@ boost::asio::awaitable<std::vector<Liveness>> load_liveness(pg::Connection& data
 // (the transaction is then closed).
 boost::asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& database, GroupKey key);
 // Applies one decision inside that transaction: goals, term, names, events, removals, the request's outcome; NOTIFYs
-// the keepers and watchers.
-boost::asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision);
+// the keepers and watchers. Returns the database's new generation.
+boost::asio::awaitable<std::int64_t> apply(pg::Connection& database, const GroupSnapshot& group,
+                                           const fsm::Decision& decision);
 // Replaces what `show why` reads; a text that stays keeps its beginning. A new one of the whole group, or of a primary
 // that is lost, becomes an event.
 boost::asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSnapshot& group,

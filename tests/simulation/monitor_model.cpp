@@ -136,6 +136,7 @@ void World::restore_monitor(int value) {
     for (int b = 0; b < branches_.count(); ++b) chosen_by_force_.insert(b);
   }
   learning_since_ = now_;
+  liveness_ = fsm::Liveness{};  // the numbers of reports and requests begin again
   for (auto& sessions : sessions_) sessions.clear();
   for (int node = 1; node <= nodes_; ++node) {
     Keeper& k = keeper_of(node);

@@ -25,8 +25,13 @@ Store::Reported Store::report(const Report& report) {
   }
   const bool newer =
       report.term > group.term || report.goal_seq > node->goal_seq || report.names_version > group.names_version;
-  if (group.learning || newer) {
-    result.answer = group.learning && node->account ? Answer::wait : Answer::tell;
+  if (group.learning) {
+    result.answer = node->account ? Answer::wait : Answer::tell;
+    if (node->account) store_facts(*node, report);
+    return result;
+  }
+  if (newer) {
+    result.answer = Answer::tell;
     return result;
   }
   result.answer = Answer::goal;
@@ -46,14 +51,20 @@ Store::Reported Store::report(const Report& report) {
   node->reported_term = report.term;
   node->reported_seq = report.goal_seq;
   node->names_version = report.names_version;
-  node->pg_running = report.pg_running;
-  node->pg_responding = report.pg_responding;
-  node->timeline = report.timeline;
-  node->lsn = report.lsn;
-  node->history = report.history;
-  node->upstream = report.upstream;
-  node->streaming = report.streaming;
-  if (node->reason != report.reason) node->reason = report.reason;
+  store_facts(*node, report);
+  result.goal = goal_of(*node);
+  return result;
+}
+
+void Store::store_facts(NodeView& node, const Report& report) {
+  node.pg_running = report.pg_running;
+  node.pg_responding = report.pg_responding;
+  node.timeline = report.timeline;
+  node.lsn = report.lsn;
+  node.history = report.history;
+  node.upstream = report.upstream;
+  node.streaming = report.streaming;
+  if (node.reason != report.reason) node.reason = report.reason;
   const auto count = std::find_if(report_counts_.begin(), report_counts_.end(),
                                   [&](const auto& entry) { return entry.first == report.node; });
   if (count == report_counts_.end()) {
@@ -61,8 +72,6 @@ Store::Reported Store::report(const Report& report) {
   } else {
     ++count->second;
   }
-  result.goal = goal_of(*node);
-  return result;
 }
 
 Store::Reported Store::tell(NodeId id, int priority, bool quorum, const Account& account) {

@@ -46,6 +46,7 @@ class Store {
  private:
   NodeView* find(NodeId id);
   void remove(NodeId id);
+  void store_facts(NodeView& node, const Report& report);
   std::vector<std::pair<NodeId, std::int64_t>> report_counts_;
 };
 

@@ -1,0 +1,145 @@
+-- A monitor whose database was restored from a backup, or is new to nodes that are at work. Each node tells what it has written down
+-- (common/model/account.hpp); rules 601 to 699 of monitor/fsm put it together.
+
+-- From now on nothing on record is believed.
+CREATE OR REPLACE FUNCTION pgvigil.lose_memory(f text, g integer, why text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE pgvigil.grp SET learning = true, names_in_force = '[]' WHERE formation = f AND group_id = g;
+  UPDATE pgvigil.node SET account = NULL WHERE formation = f AND group_id = g;
+  DELETE FROM pgvigil.node_report r USING pgvigil.node n WHERE n.id = r.node_id AND n.formation = f AND n.group_id = g;
+  UPDATE pgvigil.request SET status = 'refused', message = 'the monitor has lost its memory', decided_at = now()
+  WHERE formation = f AND group_id = g AND status = 'pending';
+  -- Numbers that were given to nodes which nobody tells of.
+  PERFORM setval('pgvigil.node_id_seq', (SELECT last_value FROM pgvigil.node_id_seq) + 1000);
+  PERFORM pgvigil.record_event(f, g, NULL, (SELECT term FROM pgvigil.grp WHERE formation = f AND group_id = g), 7, 'memory_lost',
+                               why || '; the group is learned anew from its nodes');
+  PERFORM pg_notify('pgvigil_wake', f || '/' || g);
+  PERFORM pgvigil.wake_keepers(f, g);
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.check_account(account jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  key text;
+  pattern text;
+  item jsonb;
+BEGIN
+  IF jsonb_typeof(account) IS DISTINCT FROM 'object' THEN PERFORM pgvigil.refuse('an account is a JSON object'); END IF;
+  FOREACH key IN ARRAY ARRAY['reported', 'goal'] LOOP
+    IF pgvigil.known_state(account ->> key) IS NOT TRUE THEN PERFORM pgvigil.refuse(format('account: "%s" is not a state', account ->> key)); END IF;
+  END LOOP;
+  FOREACH key IN ARRAY ARRAY['term', 'seq', 'names_version', 'timeline', 'promised_timeline', 'number_sync_standbys', 'peers_version'] LOOP
+    pattern := CASE key WHEN 'peers_version' THEN '^(-1|[0-9]{1,15})$' WHEN 'number_sync_standbys' THEN '^[0-9]{1,4}$'
+                        WHEN 'timeline' THEN '^[0-9]{1,9}$' WHEN 'promised_timeline' THEN '^[0-9]{1,9}$' ELSE '^[0-9]{1,15}$' END;
+    IF coalesce(account ->> key, '') !~ pattern THEN PERFORM pgvigil.refuse(format('account: "%s" is not a %s', account ->> key, key)); END IF;
+  END LOOP;
+  FOREACH key IN ARRAY ARRAY['names_confirmed', 'copy_unfinished'] LOOP
+    IF jsonb_typeof(account -> key) IS DISTINCT FROM 'boolean' THEN PERFORM pgvigil.refuse(format('account: %s is true or false', key)); END IF;
+  END LOOP;
+  IF coalesce(account #>> '{names,required}', '') !~ '^[0-9]{1,4}$' OR jsonb_typeof(account #> '{names,members}') IS DISTINCT FROM 'array' THEN
+    PERFORM pgvigil.refuse('account: not a list of names');
+  END IF;
+  FOR item IN SELECT * FROM jsonb_array_elements(account #> '{names,members}') LOOP
+    IF item::text !~ '^[0-9]{1,15}$' THEN PERFORM pgvigil.refuse('account: the members of names are node ids'); END IF;
+  END LOOP;
+  IF jsonb_typeof(account -> 'peers') IS DISTINCT FROM 'array' THEN PERFORM pgvigil.refuse('account: peers is a list'); END IF;
+  FOR item IN SELECT * FROM jsonb_array_elements(account -> 'peers') LOOP
+    IF coalesce(item ->> 'id', '') !~ '^[1-9][0-9]{0,14}$' OR coalesce(item ->> 'port', '') !~ '^[0-9]{1,5}$' OR item ->> 'name' IS NULL
+       OR item ->> 'host' IS NULL THEN
+      PERFORM pgvigil.refuse('account: a peer has an id, a name, a host and a port');
+    END IF;
+  END LOOP;
+END $$;
+
+-- A row that nobody has told of, and whose name or address another node has now: that one was dropped after the backup.
+CREATE OR REPLACE FUNCTION pgvigil.forget_stale(f text, g integer, owner bigint, its_name text, its_host text, its_port integer) RETURNS void
+LANGUAGE sql AS $$
+  WITH gone AS (
+    DELETE FROM pgvigil.node WHERE id <> owner AND formation = f AND group_id = g AND account IS NULL
+      AND (name = its_name OR (host = its_host AND port = its_port)) RETURNING id, formation, name)
+  INSERT INTO pgvigil.removed_node (node_id, formation, name) SELECT id, formation, name FROM gone ON CONFLICT DO NOTHING
+$$;
+
+CREATE OR REPLACE FUNCTION pgvigil.insert_learned(f text, g integer, its_id bigint, its_name text, its_host text, its_port integer) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pgvigil.node WHERE id = its_id) OR EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = its_id) THEN RETURN; END IF;
+  PERFORM pgvigil.forget_stale(f, g, its_id, its_name, its_host, its_port);
+  -- Order 0: nothing that this monitor has said. Its settings come with its own word.
+  INSERT INTO pgvigil.node (id, formation, group_id, name, host, port, goal_state, goal_seq) OVERRIDING SYSTEM VALUE
+  VALUES (its_id, f, g, its_name, its_host, its_port, 'wait_standby', 0);
+  PERFORM setval('pgvigil.node_id_seq', greatest(its_id + 1000, (SELECT last_value FROM pgvigil.node_id_seq)));
+EXCEPTION WHEN unique_violation THEN
+  PERFORM pgvigil.refuse(format('node %s (%s at %s:%s) has the name or the address of another node', its_id, its_name, its_host, its_port),
+                         'pgvigil show state lists them');
+WHEN check_violation THEN
+  PERFORM pgvigil.refuse(format('not a valid node: %s, "%s", %s:%s', its_id, its_name, its_host, its_port));
+END $$;
+
+-- The passwords that the nodes' roles have: a formation without nodes takes them over, another one has to have them already.
+CREATE OR REPLACE FUNCTION pgvigil.adopt_formation(f pgvigil.formation, nss integer, of_replication text, of_probe text) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+  IF (f.replication_password, f.probe_password) IS NOT DISTINCT FROM (of_replication, of_probe) THEN RETURN; END IF;
+  IF coalesce(of_replication, '') = '' OR coalesce(of_probe, '') = '' THEN PERFORM pgvigil.refuse('the passwords of the roles are missing'); END IF;
+  IF EXISTS (SELECT FROM pgvigil.node WHERE formation = f.name) THEN
+    PERFORM pgvigil.refuse(format('the node belongs to another formation "%s" than this monitor''s', f.name),
+                           'is this the right monitor? Drop the node there, or use an empty monitor');
+  END IF;
+  UPDATE pgvigil.formation SET replication_password = of_replication, probe_password = of_probe, number_sync_standbys = nss WHERE name = f.name;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.tell(
+  reporter bigint, formation_name text, group_number integer, node_name text, node_host text, node_port integer, node_dbname text,
+  priority integer, quorum boolean, sysid text, of_replication text, of_probe text, account jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  f pgvigil.formation;
+  gr pgvigil.grp;
+  n pgvigil.node;
+  peer jsonb;
+BEGIN
+  IF coalesce(reporter, 0) NOT BETWEEN 1 AND 999999999999999 THEN PERFORM pgvigil.refuse(format('%s is not a node''s id', reporter)); END IF;
+  PERFORM pgvigil.check_account(account);
+  IF coalesce(group_number, -1) < 0 THEN PERFORM pgvigil.refuse('a group number is 0 or more'); END IF;
+  IF sysid IS NULL OR sysid !~ '^[0-9]{0,20}$' THEN PERFORM pgvigil.refuse(format('"%s" is not a system identifier', sysid)); END IF;
+  IF EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = reporter) THEN RETURN; END IF;  -- its next report is answered: dropped
+  SELECT * INTO f FROM pgvigil.formation WHERE name = formation_name FOR UPDATE;
+  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no formation "%s"', formation_name), 'pgvigil create formation', 'PV404'); END IF;
+  SELECT * INTO n FROM pgvigil.node WHERE id = reporter;
+  IF FOUND AND (n.formation, n.group_id, n.host, n.port) IS DISTINCT FROM (formation_name, group_number, node_host, node_port) THEN
+    PERFORM pgvigil.refuse(format('node %s is %s of formation "%s", group %s, at %s:%s here', reporter, n.name, n.formation, n.group_id, n.host, n.port),
+                           'is this the right monitor? When only the address has changed: pgvigil set node metadata');
+  END IF;
+  PERFORM pgvigil.adopt_formation(f, (account ->> 'number_sync_standbys')::integer, of_replication, of_probe);
+  INSERT INTO pgvigil.grp (formation, group_id) VALUES (formation_name, group_number) ON CONFLICT DO NOTHING;
+  SELECT * INTO gr FROM pgvigil.grp x WHERE x.formation = formation_name AND x.group_id = group_number FOR UPDATE;
+  SELECT * INTO n FROM pgvigil.node WHERE id = reporter;
+  IF sysid <> '' AND gr.system_identifier IS NOT NULL AND gr.system_identifier <> sysid::numeric THEN
+    PERFORM pgvigil.refuse(format('its PGDATA is of system %s, but the group is of system %s; nothing is believed', sysid, gr.system_identifier),
+                           'is this the right monitor?');
+  END IF;
+  IF NOT gr.learning THEN
+    IF n.id IS NOT NULL AND (account ->> 'term')::bigint <= gr.term AND (account ->> 'seq')::bigint <= n.goal_seq
+       AND (account ->> 'names_version')::bigint <= gr.names_version THEN
+      RETURN;  -- learned meanwhile
+    END IF;
+    PERFORM pgvigil.lose_memory(formation_name, group_number, format('node %s knows more than this monitor does', reporter));
+  END IF;
+  PERFORM pgvigil.insert_learned(formation_name, group_number, reporter, node_name, node_host, node_port);
+  IF (account ->> 'peers_version')::bigint > gr.peers_version THEN
+    FOR peer IN SELECT * FROM jsonb_array_elements(account -> 'peers') LOOP
+      PERFORM pgvigil.insert_learned(formation_name, group_number, (peer ->> 'id')::bigint, peer ->> 'name', peer ->> 'host', (peer ->> 'port')::integer);
+    END LOOP;
+  END IF;
+  UPDATE pgvigil.node x SET account = tell.account, reported_state = tell.account ->> 'reported',
+    candidate_priority = CASE WHEN goal_seq = 0 THEN priority ELSE candidate_priority END,
+    replication_quorum = CASE WHEN goal_seq = 0 THEN quorum ELSE replication_quorum END,
+    dbname = CASE WHEN goal_seq = 0 THEN node_dbname ELSE dbname END
+  WHERE id = reporter;
+  UPDATE pgvigil.grp SET peers_version = greatest(peers_version, (account ->> 'peers_version')::bigint),
+                         system_identifier = coalesce(system_identifier, nullif(sysid, '')::numeric)
+  WHERE formation = formation_name AND group_id = group_number;
+  PERFORM pg_notify('pgvigil_wake', formation_name || '/' || group_number);
+EXCEPTION WHEN check_violation OR not_null_violation THEN
+  PERFORM pgvigil.refuse(format('not a valid node: %s, "%s", %s:%s, priority %s', reporter, node_name, node_host, node_port, priority));
+END $$;

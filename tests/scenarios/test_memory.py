@@ -1,0 +1,208 @@
+"""A monitor that has lost its memory: put back from an old backup, replaced by an empty one, lost in the middle of a failover. It learns from its
+nodes, and decides nothing before it knows enough."""
+import json
+import os
+import shutil
+import time
+
+from formation import Daemon, Formation, Writer
+
+
+def expect(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def text_of(path):
+    with open(path, errors="replace") as file:
+        return file.read()
+
+
+class Backups:
+    """Cold copies of the monitor's PGDATA."""
+
+    def __init__(self, formation):
+        self.formation = formation
+        self.copies = 0
+
+    def take(self):
+        f = self.formation
+        f.run("stop", "--pgdata", f.monitor.pgdata)
+        self.copies += 1
+        copy = os.path.join(f.work, f"copy{self.copies}")
+        shutil.copytree(f.monitor.pgdata, copy)
+        f.monitor.start()
+        f.wait_until(f.state, what="the monitor answers")
+        return copy
+
+    def put_back(self, copy):
+        f = self.formation
+        if f.monitor.running():
+            f.run("stop", "--pgdata", f.monitor.pgdata)
+        shutil.rmtree(f.monitor.pgdata)
+        shutil.copytree(copy, f.monitor.pgdata)
+        f.monitor.start()
+        f.wait_until(f.state, what="the monitor answers")
+
+
+def rules(f):
+    return [event["rule_name"] for event in f.events()]
+
+
+def wait_learned(f):
+    f.wait_until(lambda: "learned" in rules(f), what="the monitor has learned")
+
+
+def promised(node):
+    return json.loads(text_of(os.path.join(node.state, "keeper.json")))["term"]
+
+
+def scenario_old_backup():
+    """Two failovers, a new node and a dropped one are unknown to it: it keeps the primary, learns the new node, and hands over as ever."""
+    with Formation(nodes=3) as f:
+        f.start_writers()
+        backups = Backups(f)
+        old = backups.take()
+        f.wait_healthy()
+        for _ in range(2):
+            former = f.primary()
+            former.crash()
+            f.wait_takeover(former)
+            former.start()
+            f.wait_healthy()
+        gone = f.secondary()
+        f.run("drop", "node", "--name", gone.name, "--pgdata", f.monitor.pgdata)
+        f.nodes.remove(gone)
+        f.add_node("node4")
+        f.wait_healthy()
+        primary = f.primary()
+        f.run("set", "formation", "number-sync-standbys", "1", "--pgdata", f.monitor.pgdata)
+        f.wait_healthy()
+        before = promised(primary)
+        backups.put_back(old)
+        wait_learned(f)
+        f.wait_until(lambda: len(f.in_state("primary")) == 1 and "node4" in f.in_state("secondary"), what="what was learned is carried out")
+        expect(f.primary() is primary, "the primary has changed without a cause")
+        expect(f.term() > before, f"term {f.term()} was promised before: {before}")
+        f.goes_on(primary)
+        # The backup's own settings are what there is; the dropped node is not asked for.
+        expect(gone.name not in f.state(), f"{gone.name} was dropped after the backup, and is back")
+        f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+        f.wait_takeover(primary)
+        f.wait_healthy()
+        f.goes_on()
+        f.check_acknowledged()
+
+
+def scenario_replaced():
+    """An empty monitor at another address: each node is told of it, and it knows what the lost one knew, by the nodes' word."""
+    with Formation(nodes=3, auth="scram-sha-256") as f:
+        f.run("set", "formation", "number-sync-standbys", "1", "--pgdata", f.monitor.pgdata)
+        f.wait_healthy()
+        Writer(f, rate=200)
+        primary = f.primary()
+        lost = f.monitor
+        lost.crash()
+        f.monitor = Daemon(f, "monitor2")
+        f.create_monitor()
+        for node in f.nodes:
+            f.run("enable", "monitor", "--pgdata", node.pgdata, "--monitor", f.monitor_uri, "--monitor-password-file", f.password_file)
+        wait_learned(f)
+        f.wait_healthy()
+        expect(f.primary() is primary, "the primary has changed without a cause")
+        f.goes_on(primary)
+        settings = {row["setting"]: row["value"] for row in json.loads(f.run("get", "formation", "settings", "--pgdata", f.monitor.pgdata, "--json").stdout)
+                    if row["context"] == "formation"}
+        expect(settings["number_sync_standbys"] == "1", f"number_sync_standbys was forgotten: {settings}")
+        primary.crash()
+        f.wait_takeover(primary)
+        primary.start()
+        f.wait_healthy()
+        f.add_node()
+        f.wait_healthy()
+        ids = [row["node_id"] for row in f.state().values()]
+        expect(len(set(ids)) == 4, f"a number was given twice: {ids}")
+        f.check_acknowledged()
+        secret = text_of(os.path.join(primary.state, "pgpass")).split(":")[-1].strip()
+        for daemon in [f.monitor] + f.nodes:
+            expect(secret not in text_of(daemon.log), f"{daemon.name} writes a password into its log")
+        log = os.path.join(f.monitor.state, "postgresql.log")
+        expect(secret not in text_of(log), "the monitor's PostgreSQL writes a password into its log")
+
+
+def scenario_old_backup_after_a_failover():
+    """The monitor is lost when a successor has just been promoted. By the old backup the former primary is the primary; by the nodes' word not."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        backups = Backups(f)
+        old = backups.take()
+        f.wait_healthy()
+        former = f.primary()
+        former.crash()
+        successor = f.wait_takeover(former)
+        f.goes_on(successor)
+        f.monitor.crash()
+        former.start()  # it has heard of nothing: its own order is to be the primary
+        backups.put_back(old)
+        wait_learned(f)
+        f.wait_healthy()
+        expect(f.primary() is successor, "the former primary took over, and knows less")
+        f.goes_on(successor)
+        f.check_acknowledged()
+
+
+def scenario_learning_waits():
+    """Only the former primary is there: it may lack what its successor has acknowledged. Nothing is decided, `show why` says what is missing, and
+    an operator may decide."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        backups = Backups(f)
+        old = backups.take()
+        f.wait_healthy()
+        former = f.primary()
+        former.crash()
+        successor = f.wait_takeover(former)
+        f.goes_on(successor)
+        f.monitor.crash()
+        successor.crash()
+        former.start()
+        backups.put_back(old)
+
+        def explained():
+            why = f.run("show", "why", "--pgdata", f.monitor.pgdata).stdout
+            return successor.name in why and "memory" in why
+        f.wait_until(explained, what="show why names the node that is missing")
+        refused = f.run("perform", "switchover", "--pgdata", f.monitor.pgdata, check=False)
+        expect(refused.returncode != 0 and "learns" in refused.stderr, f"a command was not refused: {refused}")
+        time.sleep(3)
+        expect(former.postmaster() is None or former.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil-writer'") >= "0", "-")
+        expect("learned" not in rules(f), "it has decided without the successor")
+        successor.start()
+        wait_learned(f)
+        f.wait_healthy()
+        f.goes_on(successor)
+        f.check_acknowledged()
+
+
+def scenario_learning_by_force():
+    """The successor is gone for good: an operator goes on with the former primary."""
+    with Formation(nodes=2) as f:
+        Writer(f, rate=100)
+        f.goes_on()
+        backups = Backups(f)
+        old = backups.take()
+        f.wait_healthy()
+        former = f.primary()
+        former.crash()
+        successor = f.wait_takeover(former)
+        f.monitor.crash()
+        successor.crash()
+        former.start()
+        backups.put_back(old)
+        f.wait_until(lambda: "memory_lost" in rules(f), what="the monitor learns")
+        f.run("perform", "failover", "--allow-data-loss", "--pgdata", f.monitor.pgdata, "--wait", "60")
+        f.wait_until(lambda: f.primary() is former, what="the chosen node takes writes")
+        f.goes_on(former)
+        successor.start()
+        f.wait_healthy()
+        f.goes_on(former)
