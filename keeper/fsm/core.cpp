@@ -309,7 +309,11 @@ std::optional<std::string> Core::no_start(bool as_standby, bool copy_unfinished,
   return "waits for the monitor's word before it starts as a primary";
 }
 
-std::optional<std::string> Core::no_promotion(Millis now) const {
+std::optional<std::string> Core::no_promotion(const LocalFacts& seen, Millis now) const {
+  const Timeline promised = state_.goal.promised_timeline;
+  if (seen.in_recovery && promised.value > 0 && seen.timeline >= promised) {
+    return "another node was promoted after this order: waits for the monitor's word";
+  }
   if (state_.goal.state == NodeState::single || in_contact(now) || !state_.goal.names.asynchronous()) {
     return std::nullopt;
   }

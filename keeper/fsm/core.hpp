@@ -110,7 +110,8 @@ class Core {
   // Why PostgreSQL may not be started now; nullopt when it may.
   std::optional<std::string> no_start(bool as_standby, bool copy_unfinished, Millis now) const;
   // The same for a promotion: the order may be old by now.
-  std::optional<std::string> no_promotion(Millis now) const;
+  // `seen`: just now. A timeline that is not older than the one promised for this promotion was begun by a later one.
+  std::optional<std::string> no_promotion(const LocalFacts& seen, Millis now) const;
   // Why what lies in PGDATA is not this node's, and nothing may be done to it; nullopt when it is.
   std::optional<std::string> not_ours(const std::string& system_identifier) const;
   // Why this node may not vote; nullopt when it may.

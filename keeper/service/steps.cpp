@@ -51,7 +51,8 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
     }
     case Step::promote: {
       pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
-      if (const auto refusal = core_.no_promotion(now())) throw Error(*refusal);
+      const LocalFacts seen = co_await look(local);
+      if (const auto refusal = core_.no_promotion(seen, now())) throw Error(*refusal);
       co_await promote(local, instance_.settings().pgdata, core_.goal().promised_timeline);
       co_return;
     }

@@ -16,6 +16,7 @@
 #include "common/postgres/config_files.hpp"
 #include "common/postgres/instance.hpp"
 #include "monitor/service/monitor.hpp"
+#include "monitor/service/witness.hpp"
 
 namespace pgvigil::monitor {
 
@@ -32,6 +33,9 @@ std::string absolute(const std::string& path) {
 }
 fs::path password_file(const config::Config& config) {
   return fs::path(config.state_directory) / "node-password";
+}
+fs::path witness_file(const config::Config& config) {
+  return fs::path(config.state_directory) / "witness";
 }
 
 postgres::InstanceSettings instance_settings(const config::Config& config) {
@@ -99,6 +103,8 @@ asio::awaitable<void> prepare_database(config::Config config) {
   }
   pg::Connection database = co_await pg::Connection::connect(owner_conninfo(config), pg::Millis{5000});
   co_await migrate(database);
+  // Nodes may register before the monitor runs: a database that begins here is no other one later.
+  if (const Witness born = co_await look(database); born.generation == 0) save_witness(witness_file(config), born);
   if (!fs::exists(password_file(config)))
     os::write_file_atomic(password_file(config), os::random_secret() + "\n", 0600);
   const std::string password = os::read_secret_file(password_file(config));
@@ -174,7 +180,7 @@ int serve(const config::Config& config) {
                     "pgvigil status --pgdata " + config.pgdata);
   asio::io_context context(1);
   postgres::Instance instance(instance_settings(config));
-  Monitor monitor(context, owner_conninfo(config), fs::path(config.state_directory) / "witness");
+  Monitor monitor(context, owner_conninfo(config), witness_file(config));
   bool stopping = false;
   auto mode = postgres::StopMode::fast;
   os::handle_signals(context, [&](int number) {
@@ -263,6 +269,7 @@ asio::awaitable<void> drop(config::Config config, bool destroy) {
     }
   }
   fs::remove(password_file(config));
+  fs::remove(witness_file(config));
   fs::remove(config.file);
 }
 

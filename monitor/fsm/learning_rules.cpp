@@ -67,6 +67,14 @@ Memory remembered(const GroupSnapshot& group) {
   return memory;
 }
 
+// Nobody has begun: the group's first node was to make it.
+const NodeView* founder(const GroupSnapshot& group, const Memory& memory) {
+  const bool untouched = memory.all_heard() &&
+                         std::all_of(memory.heard.begin(), memory.heard.end(),
+                                     [](const NodeView* node) { return node->account->reported == NodeState::init; });
+  return untouched ? &group.nodes.front() : nullptr;
+}
+
 // It writes by a list of names, and so many of that list have been heard that no election can have been held without
 // one of them, which would have promised it.
 bool quorum_heard(const Memory& memory) {
@@ -159,7 +167,10 @@ Decision with_primary(const GroupSnapshot& group, const Memory& memory) {
   // What is surely in force is all that is in force; else there may be older lists that only the lost memory held.
   if (!account.names_confirmed && account.goal != NodeState::single) names.push_back(everybody(group, memory));
   names.push_back(NamesInForce{account.names, primary.id});
-  to(decision, primary, takes_writes(account.goal) ? account.goal : NodeState::wait_primary);
+  to(decision, primary,
+     takes_writes(account.goal)            ? account.goal
+     : account.reported == NodeState::init ? NodeState::single
+                                           : NodeState::wait_primary);
   for (const NodeView& node : group.nodes) {
     if (&node != &primary && memory.is_member(node)) to(decision, node, goal_beside(node));
   }
@@ -190,8 +201,11 @@ std::optional<Decision> not_now(const GroupSnapshot& group) {
 }
 
 std::optional<Decision> learned(const GroupSnapshot& group) {
-  const Memory memory = remembered(group);
+  Memory memory = remembered(group);
   if (memory.heard.empty()) return std::nullopt;
+  if (const NodeView* first = founder(group, memory); first != nullptr && memory.last_primary == nullptr) {
+    memory.last_primary = first;
+  }
   if (!memory.unheard.empty() && !quorum_heard(memory) && !forced(group)) return std::nullopt;
   return still_primary(memory) ? with_primary(group, memory) : with_election(group, memory);
 }

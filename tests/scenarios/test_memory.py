@@ -87,16 +87,16 @@ def scenario_old_backup():
         f.goes_on(primary)
         # The backup's own settings are what there is; the dropped node is not asked for.
         expect(gone.name not in f.state(), f"{gone.name} was dropped after the backup, and is back")
-        f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
-        f.wait_takeover(primary)
+        another = next(node for node in f.nodes[:2] if node is not primary)  # the writers do not know node4
+        f.run("perform", "promotion", "--name", another.name, "--pgdata", f.monitor.pgdata)
         f.wait_healthy()
-        f.goes_on()
+        f.goes_on(another)
         f.check_acknowledged()
 
 
 def scenario_replaced():
     """An empty monitor at another address: each node is told of it, and it knows what the lost one knew, by the nodes' word."""
-    with Formation(nodes=3, auth="scram-sha-256") as f:
+    with Formation(nodes=3) as f:
         f.run("set", "formation", "number-sync-standbys", "1", "--pgdata", f.monitor.pgdata)
         f.wait_healthy()
         Writer(f, rate=200)
@@ -111,9 +111,8 @@ def scenario_replaced():
         f.wait_healthy()
         expect(f.primary() is primary, "the primary has changed without a cause")
         f.goes_on(primary)
-        settings = {row["setting"]: row["value"] for row in json.loads(f.run("get", "formation", "settings", "--pgdata", f.monitor.pgdata, "--json").stdout)
-                    if row["context"] == "formation"}
-        expect(settings["number_sync_standbys"] == "1", f"number_sync_standbys was forgotten: {settings}")
+        number = f.run("get", "formation", "number-sync-standbys", "--pgdata", f.monitor.pgdata).stdout.strip()
+        expect(number == "1", f"number_sync_standbys was forgotten: {number}")
         primary.crash()
         f.wait_takeover(primary)
         primary.start()
@@ -174,8 +173,7 @@ def scenario_learning_waits():
         f.wait_until(explained, what="show why names the node that is missing")
         refused = f.run("perform", "switchover", "--pgdata", f.monitor.pgdata, check=False)
         expect(refused.returncode != 0 and "learns" in refused.stderr, f"a command was not refused: {refused}")
-        time.sleep(3)
-        expect(former.postmaster() is None or former.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil-writer'") >= "0", "-")
+        time.sleep(3)  # a decision needs less than one
         expect("learned" not in rules(f), "it has decided without the successor")
         successor.start()
         wait_learned(f)

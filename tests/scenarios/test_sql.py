@@ -1,4 +1,5 @@
 """Nonsense for every SQL function that a node's credential may call: refused with a clear error, and nothing has changed."""
+import json
 import os
 import random
 import subprocess
@@ -27,6 +28,19 @@ NUMBERS = [0, 1, 2, 3, -1, -2147483648, 2147483647, 5, 100, 101, 65536]
 BIGS = NUMBERS + [-9223372036854775808, 9223372036854775807, 4611686018427387904]
 
 
+def account(generator):
+    """What a keeper tells a monitor without memory, with one thing wrong (or nothing)."""
+    told = {"reported": "primary", "goal": "primary", "term": 3, "seq": 40, "names": {"required": 1, "members": [2]}, "names_version": 7,
+            "names_confirmed": True, "copy_unfinished": False, "timeline": 2, "promised_timeline": 2, "number_sync_standbys": 0,
+            "peers": [{"id": 2, "name": "node2", "host": "127.0.0.1", "port": 1, "is_primary": False}], "peers_version": 5}
+    key = generator.choice(list(told) + ["nothing", "all"])
+    if key == "all":
+        return generator.choice(["{}", "[]", "null", "7", '"x"'])
+    if key in told:
+        told[key] = generator.choice([None, -7, "nonsense", [], {}, 10 ** 18, [{"id": -1}], {"required": -1, "members": ["x"]}, 1.5])
+    return json.dumps(told)
+
+
 def literal(generator, kind):
     if generator.random() < 0.12:
         return f"NULL::{kind}"
@@ -40,6 +54,8 @@ def literal(generator, kind):
         return f"({generator.choice(BIGS)})::bigint"
     if kind == "pg_lsn":
         return "'" + generator.choice(["0/0", "0/3000000", "FFFFFFFF/FFFFFFFF"]) + "'::pg_lsn"
+    if kind == "jsonb":
+        return "'" + account(generator).replace("'", "''") + "'::jsonb"
     raise AssertionError(f"a function takes a {kind}: teach the test how to make one")
 
 

@@ -1,5 +1,4 @@
-"""What operators and clients do unasked: an old monitor restored, another cluster in PGDATA, a slot dropped, a wait
-cancelled."""
+"""What operators and clients do unasked: another cluster in PGDATA, a slot dropped, a wait cancelled."""
 import os
 import shutil
 import signal
@@ -28,56 +27,6 @@ def system_identifier(pgdata):
 def text_of(path):
     with open(path, errors="replace") as file:
         return file.read()
-
-
-def scenario_old_monitor_restored():
-    """It knows less than the keepers have promised: they obey it no more, and go on as they were; a newer copy makes
-    all well again."""
-    with Formation(nodes=2) as f:
-        f.start_writers()
-        monitor = f.monitor
-        copies = {}
-
-        def stop_and_copy(name):
-            f.run("stop", "--pgdata", monitor.pgdata)
-            copies[name] = os.path.join(f.work, name)
-            shutil.copytree(monitor.pgdata, copies[name])
-
-        def restore(name):
-            shutil.rmtree(monitor.pgdata)
-            shutil.copytree(copies[name], monitor.pgdata)
-            monitor.start()
-            f.wait_until(f.state, what="the monitor answers")
-
-        former = f.primary()
-        stop_and_copy("old")
-        monitor.start()
-        f.wait_healthy()
-        former.crash()
-        # Lost in the middle of it all: the former primary comes back only later.
-        primary = f.wait_takeover(former)
-        former.start()
-        f.wait_healthy()
-        stop_and_copy("new")
-
-        logs = {node: len(text_of(node.log)) for node in f.nodes}
-        restore("old")
-        deadline = time.monotonic() + 14  # longer than a lease
-        while time.monotonic() < deadline:
-            expect(former.sql("SELECT pg_is_in_recovery()") == "t", f"{former.name} was promoted by an old monitor")
-            expect(primary.sql("SELECT pg_is_in_recovery()") == "f", f"{primary.name} obeyed an old monitor")
-            time.sleep(0.5)
-        f.goes_on(primary)
-        told = {node.name: text_of(node.log)[logs[node]:] for node in f.nodes}
-        shown = f.run("show", "state", "--pgdata", monitor.pgdata).stdout
-        expect("restored from an old backup" in shown, "show state does not tell it:\n" + shown)
-        f.run("stop", "--pgdata", monitor.pgdata)
-        restore("new")
-        f.wait_healthy()
-        f.goes_on(primary)
-        f.check_acknowledged()
-        for name, text in told.items():
-            expect("restored from an old backup" in text, f"{name} does not say why it had no contact:\n{text}")
 
 
 def scenario_another_cluster_in_pgdata():

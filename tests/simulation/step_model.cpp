@@ -234,7 +234,7 @@ void World::step_promote(int node) {
   Keeper& k = keeper_of(node);
   Postgres& p = pg(node);
   if (k.stage == 0) {
-    if (const auto refusal = k.core->no_promotion(local(node))) return step_failed(node, *refusal);
+    if (const auto refusal = k.core->no_promotion(facts_of(p, branches_, now_), local(node))) return step_failed(node, *refusal);
     if (!p.in_recovery) return step_done(node);
     k.target = k.core->goal().promised_timeline.value;
     k.stage = 1;

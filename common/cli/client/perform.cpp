@@ -55,7 +55,9 @@ int failover(const Args& args) {
   const std::string before = writer_name(monitor.current_state(formation, group));
   const auto result = monitor.query("select pgvigil.perform_failover($1::text, $2::int, $3::boolean) as id",
                                     {formation, std::to_string(group), args.has("allow-data-loss") ? "true" : "false"});
-  return follow(args, follower, result.integer(0, "id"), wait.to_the_end, "", before);
+  // By force the former primary itself may be chosen.
+  const bool forced = args.has("allow-data-loss");
+  return follow(args, follower, result.integer(0, "id"), wait.to_the_end, "", forced ? "" : before);
 }
 
 int promotion(const Args& args) {
