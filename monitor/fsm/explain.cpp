@@ -146,6 +146,7 @@ Explanation lost_primary(const GroupSnapshot& group, const NodeView& primary, co
     why.waiting_for += "no standby may take over without loss: " + missing;
   }
   if (eligible) why.command = best_left(group, able);
+  if (!primary.reason.empty()) why.waiting_for += ": " + primary.reason;
   return why;
 }
 
