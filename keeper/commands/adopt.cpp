@@ -110,8 +110,10 @@ asio::awaitable<void> adopt_cluster(config::Config& config, const cli::Args& arg
     co_await adopt_stopped(config, args);
   }
   // Only what lies elsewhere is written down.
-  if (fs::path(config.config_file) == fs::path(config.pgdata) / "postgresql.conf") config.config_file.clear();
-  if (fs::path(config.hba_file) == fs::path(config.pgdata) / "pg_hba.conf") config.hba_file.clear();
+  std::error_code error;
+  const fs::path pgdata = config.pgdata;
+  if (fs::equivalent(config.config_file, pgdata / "postgresql.conf", error)) config.config_file.clear();
+  if (fs::equivalent(config.hba_file, pgdata / "pg_hba.conf", error)) config.hba_file.clear();
 }
 
 // What a take-over without a restart needs; only a restart could change it.
@@ -124,7 +126,7 @@ asio::awaitable<void> check_running(const postgres::Instance& instance) {
       "current_setting('wal_log_hints')::bool OR current_setting('data_checksums')::bool AS rewindable");
   if (row.boolean(0, "standby")) {
     throw UserError(ExitCode::bad_arguments, "the PostgreSQL that runs there is a standby",
-                    "take over its primary, then add this node with an empty PGDATA");
+                    "take over its primary; then stop it and run this again, and it joins as it is");
   }
   std::string missing;
   if (row.text(0, "wal_level") != "replica" && row.text(0, "wal_level") != "logical")

@@ -242,6 +242,44 @@ def scenario_broken_configuration():
         f.check_acknowledged()
 
 
+def scenario_names_of_somebody_else():
+    """Whom commits wait for is pgvigil's: set otherwise, it is set back. When PostgreSQL cannot read its configuration
+    and so not go on without its standby, this is said, and ends with the error."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        primary, standby = f.primary(), f.secondary()
+        file = os.path.join(primary.pgdata, "postgresql.conf")
+        names = primary.sql("SHOW synchronous_standby_names")
+        expect("pgvigil_standby" in names, names)
+
+        def set_back(what):
+            primary.sql("SELECT pg_reload_conf()")
+            f.wait_until(lambda: primary.sql("SHOW synchronous_standby_names") != names, what=f"{what}: others in force")
+            f.wait_until(lambda: primary.sql("SHOW synchronous_standby_names") == names, 15, f"{what}: set back")
+
+        primary.sql("ALTER SYSTEM SET synchronous_standby_names = ''")
+        set_back("ALTER SYSTEM")
+        with open(file, "a") as conf:
+            conf.write("synchronous_standby_names = 'nobody'\n")
+        set_back("a line behind")
+        f.goes_on()
+
+        with open(file, "a") as conf:
+            conf.write("this is no setting = = !\n")
+        standby.crash()
+        f.wait_until(lambda: "line" in f.state()[primary.name]["reason"], what="show state says which line is wrong")
+        f.wait_until(lambda: file in f.run("show", "why", "--pgdata", f.monitor.pgdata).stdout, 10, "so does show why")
+        with open(file) as conf:
+            kept = [line for line in conf if not line.startswith("this is no setting")]
+        with open(file, "w") as conf:
+            conf.writelines(kept)
+        f.goes_on(primary, 15)
+        f.wait_until(lambda: not f.state()[primary.name]["reason"], 15, "the reason is no more")
+        standby.start()
+        f.wait_healthy()
+        f.check_acknowledged()
+
+
 def dropped(f, node, *options):
     """By the command on its own host; what is left of it."""
     f.run("drop", "node", "--pgdata", node.pgdata, *options)
