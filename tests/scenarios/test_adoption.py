@@ -147,15 +147,21 @@ def debian_cluster(f, name, root, filled):
 
 
 def scenario_configuration_elsewhere():
-    """Debian's layout: the files stay where they are, through failover, rewind and drop."""
+    """Debian's layout: the files stay where they are, through failover, rewind and drop. The first node runs already,
+    as pg_ctlcluster starts it."""
     with Formation(nodes=0) as f:
         root = f.env["PG_CLUSTER_CONF_ROOT"] = os.path.join(f.work, "conf")
         places = {}
         for name in ("one", "two"):
             node, places[name] = debian_cluster(f, name, root, filled=name == "one")
+            if name == "one":
+                command(tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".by-hand", "-w",
+                        "-o", f"-c config_file={places[name]}/postgresql.conf", "start")
+                pid = node.postmaster()
             join(f, node, args=without_port(f, node))
             f.wait_state(node, "single" if name == "one" else "secondary")
         one, two = f.nodes
+        expect(one.postmaster() == pid, "the running cluster was restarted")
         f.wait_healthy()
         plain = f.add_node("plain")  # the copy of PGDATA brings it no configuration
         f.wait_healthy()

@@ -378,6 +378,13 @@ def scenario_drop_the_monitor():
         f.run("stop", "--pgdata", monitor.pgdata)
         f.run("drop", "monitor", "--pgdata", monitor.pgdata, "--destroy")
         expect(os.listdir(monitor.pgdata) == [] and not os.path.exists(f.password_file), "something is left")
+        # Without a monitor a node can still be taken off its host.
+        node = f.nodes[0]
+        refused = f.run("drop", "node", "--pgdata", node.pgdata, "--destroy", check=False)
+        expect(refused.returncode == 6 and os.listdir(node.pgdata), f"{refused}")
+        f.run("stop", "--pgdata", node.pgdata)
+        f.run("drop", "node", "--pgdata", node.pgdata, "--destroy", "--force")
+        expect(os.listdir(node.pgdata) == [], "something is left in PGDATA")
 
 
 def scenario_uris():
