@@ -380,8 +380,11 @@ def scenario_drop_the_monitor():
         expect(os.listdir(monitor.pgdata) == [] and not os.path.exists(f.password_file), "something is left")
         # Without a monitor a node can still be taken off its host.
         node = f.nodes[0]
+        with open(os.open(f.password_file, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(password)
         refused = f.run("drop", "node", "--pgdata", node.pgdata, "--destroy", check=False)
         expect(refused.returncode == 6 and os.listdir(node.pgdata), f"{refused}")
+        os.unlink(f.password_file)
         f.run("stop", "--pgdata", node.pgdata)
         f.run("drop", "node", "--pgdata", node.pgdata, "--destroy", "--force")
         expect(os.listdir(node.pgdata) == [], "something is left in PGDATA")

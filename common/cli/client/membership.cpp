@@ -125,7 +125,7 @@ int drop_local(const Args& args, const config::Config& config) {
       // Removed while its keeper was away: the keeper's state does not say so.
       if (!drop_at_monitor(args, config, integer_of(state, "nodeId")) || force) rest.push_back("--force");
     } catch (const UserError& failure) {
-      if (!force || failure.code != ExitCode::monitor) throw;
+      if (!force || failure.code == ExitCode::bad_arguments) throw;
       note(args, std::string(failure.what()) +
                      "; what is here is removed all the same: `pgvigil drop node --force --name " +
                      cli::cell(state, "name") + "` tells the monitor later");
