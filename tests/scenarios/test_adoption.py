@@ -50,7 +50,8 @@ def made_by_hand(f, name):
     node = Daemon(f, name)
     os.makedirs(node.state, mode=0o700)
     command(tool("initdb"), "-D", node.pgdata, "-k", "--auth=trust")
-    append(os.path.join(node.pgdata, "postgresql.conf"), f"port = {node.port}\nunix_socket_directories = '{node.state}'\n")
+    append(os.path.join(node.pgdata, "postgresql.conf"),
+           f"port = {node.port}\nunix_socket_directories = '{node.state}'\n")
     return node
 
 

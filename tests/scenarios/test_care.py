@@ -128,6 +128,15 @@ def scenario_secrets():
                 expect(secret not in text, f"a secret stands in {name}")
 
 
+BAD_VALUES = (
+    ("postgresql.port", "0", 2, "between 1 and 65535"), ("postgresql.port", "many", 2, "integer"),
+    ("log.level", "loud", 2, "one of"), ("postgresql.auth", "md5", 2, "one of"), ("timeouts.stop", "0", 2, "between"),
+    ("node.hostname", "a b", 2, "host name"), ("postgresql.manage_hba", "perhaps", 2, "true or false"),
+    ("log.format", "te\nxt", 2, "control"), ("node.role", "monitor", 1, "fixed"),
+    ("postgresql.pgdata", "/elsewhere", 1, "fixed"), ("log.nothing", "x", 1, "no setting"),
+    ("nothing", "x", 1, "no setting"))
+
+
 def scenario_configuration():
     """config get and set, and what a running keeper makes of it."""
     with Formation(nodes=1) as f:
@@ -141,13 +150,7 @@ def scenario_configuration():
         file = json.loads(f.run("status", "--pgdata", node.pgdata, "--json").stdout)["pg_autoctl"]["config"]
         expect(everything["postgresql"]["port"] == node.port and everything["node"]["role"] == "keeper", everything)
         before = text_of(file)
-        for key, value, code, words in (
-                ("postgresql.port", "0", 2, "between 1 and 65535"), ("postgresql.port", "many", 2, "integer"),
-                ("log.level", "loud", 2, "one of"), ("postgresql.auth", "md5", 2, "one of"),
-                ("timeouts.stop", "0", 2, "between"), ("node.hostname", "a b", 2, "host name"),
-                ("postgresql.manage_hba", "perhaps", 2, "true or false"), ("log.format", "te\nxt", 2, "control"),
-                ("node.role", "monitor", 1, "fixed"), ("postgresql.pgdata", "/elsewhere", 1, "fixed"),
-                ("log.nothing", "x", 1, "no setting"), ("nothing", "x", 1, "no setting")):
+        for key, value, code, words in BAD_VALUES:
             refused = config("set", key, value, check=False)
             expect(refused.returncode == code and words in refused.stderr, f"{key} = {value}: {refused}")
         expect(text_of(file) == before, "a refused value was written")
@@ -412,7 +415,8 @@ def scenario_uris():
                [("monitor", None, rows[0]["uri"]), ("default", 0, uri(one)), ("default", 1, uri(two)),
                 ("empty", None, "")], f"{rows}")
         lines = [[word.strip() for word in line.split("|")] for line in shown().stdout.splitlines()]
-        expect(["formation", "default/0", uri(one)] in lines and ["formation", "default/1", uri(two)] in lines, f"{lines}")
+        for group, node in ((0, one), (1, two)):
+            expect(["formation", f"default/{group}", uri(node)] in lines, f"{lines}")
         expect(shown("--formation", "default").stdout.split() == [uri(one), uri(two)], shown("--formation", "default"))
         expect([row["uri"] for row in json.loads(shown("--formation", "default", "--json").stdout)] ==
                [uri(one), uri(two)], "another in JSON")

@@ -47,6 +47,19 @@ def everything_below(directory):
     return [os.path.join(folder, name) for folder, _, files in os.walk(directory) for name in files]
 
 
+def begin_a_copy_and_end_it(f, standby):
+    """While it fills the tablespace: there are no links to it yet in PGDATA."""
+    f.run("config", "set", "replication.maximum_backup_rate", "200k", "--pgdata", standby.pgdata)
+    shutil.rmtree(standby.pgdata)
+    shutil.rmtree(os.path.join(f.place_of(standby.name), "space"))
+    standby.start()
+    f.wait_until(lambda: everything_below(f.place_of(standby.name)), what="the tablespace is being copied")
+    standby.kill(signal.SIGKILL)
+    links = os.path.join(standby.pgdata, "pg_tblspc")
+    expect(not os.path.exists(links) or not os.listdir(links), "the link is there: this proves less")
+    f.run("config", "set", "replication.maximum_backup_rate", "100M", "--pgdata", standby.pgdata)
+
+
 def scenario_base_backup_rewind_and_rebuild():
     with Apart() as f:
         one = f.add_node()
@@ -99,19 +112,8 @@ def scenario_base_backup_rewind_and_rebuild():
         f.wait_healthy()
         check("rebuild")
 
-        # A copy that ends while it fills the tablespace: there are no links to it yet in PGDATA.
         stop(standby)
-        f.run("config", "set", "replication.maximum_backup_rate", "200k", "--pgdata", standby.pgdata)
-        shutil.rmtree(standby.pgdata)
-        for path in everything_below(f.place_of(standby.name)):
-            os.unlink(path)
-        shutil.rmtree(os.path.join(f.place_of(standby.name), "space"))
-        standby.start()
-        f.wait_until(lambda: everything_below(f.place_of(standby.name)), what="the tablespace is being copied")
-        standby.kill(signal.SIGKILL)
-        expect(not os.listdir(standby.pgdata + "/pg_tblspc") if os.path.exists(standby.pgdata + "/pg_tblspc") else True,
-               "the link is there: this proves less")
-        f.run("config", "set", "replication.maximum_backup_rate", "100M", "--pgdata", standby.pgdata)
+        begin_a_copy_and_end_it(f, standby)
         standby.start()
         f.wait_healthy()
         check("a copy begun again")
