@@ -105,6 +105,19 @@ asio::awaitable<void> wait_for_checkpoint(const Node& node, const Peer& upstream
   }
 }
 
+// pg_rewind removes what its source does not have: our configuration, when the source has its own outside PGDATA.
+class KeptFile {
+ public:
+  explicit KeptFile(fs::path path) : path_(std::move(path)), content_(os::read_file(path_)) {}
+  void put_back() const {
+    if (content_ && !fs::exists(path_)) os::write_file_atomic(path_, *content_, 0600);
+  }
+
+ private:
+  fs::path path_;
+  std::optional<std::string> content_;
+};
+
 asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, const Peer& upstream, Progress progress) {
   const std::string source = peer_conninfo(node, upstream, replication_role, "postgres");
   os::write_file_atomic(marker(node), "rewind\n");
@@ -119,11 +132,15 @@ asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, con
   options.on_line = progress;
   options.environment["LC_ALL"] = "C";
   progress("rewind to the history of " + upstream.name);
+  const KeptFile config(instance.config_file());
+  const KeptFile hba(instance.hba_file());
   const os::ProcessResult result = co_await os::run(argv, options);
   if (!result.ok()) {
     log::warn("pg_rewind from {} failed, a base backup follows: {}", upstream.name, result.output);
     co_return false;  // the marker stays: the directory is not to be trusted
   }
+  config.put_back();
+  hba.put_back();
   fs::remove(marker(node));
   log::info("rewound to the history of {}: {}", upstream.name, tail(result.output));
   co_return true;

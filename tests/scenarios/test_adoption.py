@@ -186,9 +186,18 @@ def scenario_configuration_elsewhere():
         f.wait_healthy()
         f.goes_on()
         check()
-        f.run("perform", "promotion", "--name", two.name if f.primary() is not two else one.name,
-              "--pgdata", f.monitor.pgdata)
+        # Its own files, which the others do not have, outlive a rewind too.
+        for file in ("postgresql.conf", "pg_hba.conf"):
+            append(os.path.join(plain.pgdata, file), "# the user's own, of plain\n")
+        f.run("perform", "promotion", "--name", plain.name, "--pgdata", f.monitor.pgdata)
         f.wait_healthy()
+        plain.crash()
+        f.wait_takeover(plain)
+        plain.start()
+        f.wait_healthy()
+        expect("rewound" in text_of(plain.log), "nothing was rewound")
+        for file in ("postgresql.conf", "pg_hba.conf"):
+            expect("# the user's own, of plain\n" in text_of(os.path.join(plain.pgdata, file)), f"{file} is another one")
         expect(any("rewound" in text_of(node.log) for node in (one, two)), "nothing was rewound")
         f.check_acknowledged()
         # Dropped, it is as it was before.
