@@ -65,12 +65,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 $$;
 
 DROP FUNCTION IF EXISTS pgvigil.formation_hosts(text);
-CREATE FUNCTION pgvigil.formation_hosts(formation_name text) RETURNS TABLE (host text, port integer, dbname text)
+CREATE FUNCTION pgvigil.formation_hosts(formation_name text) RETURNS TABLE (group_id integer, host text, port integer, dbname text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
   PERFORM pgvigil.check_formation(formation_name);
-  RETURN QUERY SELECT n.host, n.port, f.dbname FROM pgvigil.node n JOIN pgvigil.formation f ON f.name = n.formation
+  RETURN QUERY SELECT n.group_id, n.host, n.port, f.dbname FROM pgvigil.node n JOIN pgvigil.formation f ON f.name = n.formation
   WHERE n.formation = formation_name AND n.goal_state <> 'dropped' ORDER BY n.group_id, n.id;
 END $$;
 

@@ -115,6 +115,8 @@ const std::vector<Key>& table() {
         text("monitor", "database_uri", &Config::database_uri),
         text("postgresql", "pgdata", &Config::pgdata, not_empty),
         text("postgresql", "bindir", &Config::bindir),
+        text("postgresql", "config_file", &Config::config_file),
+        text("postgresql", "hba_file", &Config::hba_file),
         integer("postgresql", "port", &Config::port, 1, 65535),
         text("postgresql", "listen_addresses", &Config::listen_addresses),
         text("postgresql", "superuser", &Config::superuser),
@@ -316,6 +318,21 @@ void set(Config& config, const std::string& key, const std::string& value) {
     bad(key + " " + error.what());
   }
   parse(to_toml(config), config.file);  // the whole must stay readable
+}
+
+std::vector<std::string> keep_fixed(const Config& running, Config& fresh) {
+  std::vector<std::string> differing;
+  for (const Key& key : table()) {
+    const std::string name = key.full();
+    const bool fixed = key.section == "node" || name == "postgresql.pgdata" || name == "postgresql.port" ||
+                       name == "postgresql.socket_directory" || name == "postgresql.config_file" ||
+                       name == "postgresql.listen_addresses" || name == "monitor.database_uri";
+    const std::string value = key.get(running);
+    if (!fixed || key.get(fresh) == value) continue;
+    key.set(fresh, value);
+    differing.push_back(name);
+  }
+  return differing;
 }
 
 }  // namespace pgvigil::config

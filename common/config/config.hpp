@@ -34,6 +34,8 @@ struct Config {
   // [postgresql]
   std::string pgdata;
   std::string bindir;
+  std::string config_file;  // where these two lie outside PGDATA; "" = inside
+  std::string hba_file;
   int port{5432};
   std::string listen_addresses{"*"};
   std::string superuser;  // "" = the OS user
@@ -72,5 +74,9 @@ void save(const Config& config);            // atomic, 0600
 std::vector<std::string> keys();
 std::string get(const Config& config, const std::string& key);
 void set(Config& config, const std::string& key, const std::string& value);
+
+// What a running daemon cannot change: who it is, and where its PostgreSQL is. Gives `fresh` those of `running` and
+// returns the keys that differed.
+std::vector<std::string> keep_fixed(const Config& running, Config& fresh);
 
 }  // namespace pgvigil::config

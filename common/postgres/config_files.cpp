@@ -13,7 +13,7 @@ namespace pgvigil::postgres {
 namespace {
 
 constexpr const char* settings_file = "postgresql-pgvigil.conf";
-constexpr const char* include_line = "include 'postgresql-pgvigil.conf'  # pgvigil: keep this the last line";
+constexpr const char* include_comment = "  # pgvigil: keep this the last line\n";
 constexpr const char* hba_begin = "# BEGIN pgvigil: written by the keeper, changes here are lost";
 constexpr const char* hba_end = "# END pgvigil";
 
@@ -28,22 +28,65 @@ bool write_if_changed(const fs::path& path, const std::string& content) {
   return true;
 }
 
-// The file with our include line as its last one; nullopt when it is so already.
-std::optional<std::string> with_include(const std::string& content) {
-  std::string kept;
-  bool last = false;
+// A file that is the user's too: its mode stays, and where it is a link, what it points to is written.
+void replace_users_file(const fs::path& path, const std::string& content) {
+  const fs::path file = fs::canonical(path);
+  const auto mode = static_cast<unsigned>(fs::status(file).permissions()) & 0777u;
+  os::write_file_atomic(file, content, mode);
+}
+
+std::vector<std::string> lines_of(const std::string& content) {
+  std::vector<std::string> lines;
   std::size_t at = 0;
   while (at < content.size()) {
     const auto end = std::min(content.find('\n', at), content.size() - 1);
-    const std::string line = content.substr(at, end + 1 - at);
-    const bool ours = line.starts_with("include 'postgresql-pgvigil.conf'");
-    if (!ours) kept += line;
-    last = ours;
+    lines.push_back(content.substr(at, end + 1 - at));
     at = end + 1;
   }
-  if (last) return std::nullopt;
+  return lines;
+}
+
+std::string quoted(const std::string& value) {
+  std::string text = "'";
+  for (const char c : value) {
+    if (c == '\'' || c == '\\') text += c;
+    text += c;
+  }
+  return text + "'";
+}
+
+// A relative name is looked for beside the file that includes it.
+std::string include_statement(const fs::path& pgdata, const fs::path& postgresql_conf) {
+  const bool outside = postgresql_conf.parent_path() != pgdata;
+  return "include " + quoted(outside ? (pgdata / settings_file).string() : settings_file);
+}
+
+bool is_own_include(const std::string& line) {
+  return line.starts_with("include '") && line.find("postgresql-pgvigil.conf'") != std::string::npos;
+}
+
+std::string without_include(const std::string& content) {
+  std::string kept;
+  for (const std::string& line : lines_of(content)) {
+    if (!is_own_include(line)) kept += line;
+  }
+  return kept;
+}
+
+// The file with our include line as its last one; nullopt when it is so already.
+std::optional<std::string> with_include(const std::string& content, const std::string& statement) {
+  const auto lines = lines_of(content);
+  if (!lines.empty() && is_own_include(lines.back()) && lines.back().starts_with(statement)) return std::nullopt;
+  std::string kept = without_include(content);
   if (!kept.empty() && kept.back() != '\n') kept += '\n';
-  return kept + include_line + "\n";
+  return kept + statement + include_comment;
+}
+
+// ALTER SYSTEM writes `name = 'value'` lines; so does pg_basebackup -R.
+std::string setting_of(const std::string& line) {
+  const auto begin = line.find_first_not_of(" \t");
+  if (begin == std::string::npos || line[begin] == '#') return {};
+  return line.substr(begin, line.find_first_of(" \t=\n", begin) - begin);
 }
 
 std::string hba_word(const std::string& word) {
@@ -75,12 +118,7 @@ std::string settings_text(const Settings& settings) {
       "# Written by pgvigil's keeper; changes here are lost. Your own settings belong in postgresql.conf.\n";
   for (const auto& [name, value] : settings) {
     no_line_breaks(value);
-    content += name + " = '";
-    for (const char c : value) {
-      if (c == '\'' || c == '\\') content += c;
-      content += c;
-    }
-    content += "'\n";
+    content += name + " = " + quoted(value) + "\n";
   }
   return content;
 }
@@ -89,11 +127,27 @@ bool write_settings(const fs::path& pgdata, const fs::path& postgresql_conf, con
   bool changed = write_if_changed(pgdata / settings_file, settings_text(settings));
   const auto main_file = os::read_file(postgresql_conf);
   if (!main_file) throw Error("there is no " + postgresql_conf.string());
-  if (const auto content = with_include(*main_file)) {
-    os::write_file_atomic(postgresql_conf, *content, 0600);
+  if (const auto content = with_include(*main_file, include_statement(pgdata, postgresql_conf))) {
+    replace_users_file(postgresql_conf, *content);
     changed = true;
   }
   return changed;
+}
+
+std::vector<std::string> drop_overrides(const fs::path& pgdata, const std::vector<std::string>& names) {
+  const fs::path file = pgdata / "postgresql.auto.conf";
+  std::vector<std::string> dropped;
+  std::string kept;
+  for (const std::string& line : lines_of(os::read_file(file).value_or(std::string()))) {
+    const std::string name = setting_of(line);
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      kept += line;
+    } else {
+      dropped.push_back(name);
+    }
+  }
+  if (!dropped.empty()) replace_users_file(file, kept);
+  return dropped;
 }
 
 Settings read_settings(const fs::path& pgdata) {
@@ -156,8 +210,17 @@ bool write_hba(const fs::path& hba_file, const std::vector<HbaEntry>& entries) {
   for (const HbaEntry& entry : entries) block += hba_line(entry) + "\n";
   if (!block.empty()) content = std::string(hba_begin) + "\n" + block + hba_end + "\n" + content;
   if (content == *present) return false;
-  os::write_file_atomic(hba_file, content, 0600);
+  replace_users_file(hba_file, content);
   return true;
+}
+
+void remove_own_lines(const fs::path& pgdata, const fs::path& postgresql_conf, const fs::path& hba_file, bool hba) {
+  if (const auto content = os::read_file(postgresql_conf)) {
+    const std::string kept = without_include(*content);
+    if (kept != *content) replace_users_file(postgresql_conf, kept);
+  }
+  if (hba && fs::exists(hba_file)) write_hba(hba_file, {});
+  fs::remove(pgdata / settings_file);
 }
 
 }  // namespace pgvigil::postgres

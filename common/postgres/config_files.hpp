@@ -20,11 +20,15 @@ using Settings = std::map<std::string, std::string>;
 // backslashes doubled.
 std::string settings_text(const Settings& settings);
 
-// Writes `<pgdata>/postgresql-pgvigil.conf` atomically (0600) and sees to it that postgresql.conf ends with its include
-// line (so that it wins over earlier settings). Returns true when anything has changed (a reload is due).
+// Writes `<pgdata>/postgresql-pgvigil.conf` atomically (0600) and sees to it that postgresql.conf, which may lie
+// elsewhere, ends with its include line (so that it wins over earlier settings). Returns true when anything has changed
+// (a reload is due).
 bool write_settings(const fs::path& pgdata, const fs::path& postgresql_conf, const Settings& settings);
 // What is in the file now; empty when there is none.
 Settings read_settings(const fs::path& pgdata);
+// postgresql.auto.conf (ALTER SYSTEM, pg_basebackup -R) wins over postgresql.conf: takes settings of these names out of
+// it. Returns those that were there.
+std::vector<std::string> drop_overrides(const fs::path& pgdata, const std::vector<std::string>& names);
 
 // standby.signal made or removed, with fsync of the directory. True when something changed.
 bool set_standby_signal(const fs::path& pgdata, bool standby);
@@ -42,6 +46,8 @@ struct HbaEntry {
 // an older block. An empty list removes the block. Returns true when the file has changed. Throws pgvigil::Error when a
 // marker is damaged (only one of the two there).
 bool write_hba(const fs::path& hba_file, const std::vector<HbaEntry>& entries);
+// Takes all that is ours out of these files: PostgreSQL is as if pgvigil had never been there. `hba`: also our block.
+void remove_own_lines(const fs::path& pgdata, const fs::path& postgresql_conf, const fs::path& hba_file, bool hba);
 // The text of one line, for tests and for messages.
 std::string hba_line(const HbaEntry& entry);
 

@@ -165,10 +165,10 @@ int Instance::major_version() const {
 }
 
 fs::path Instance::config_file() const {
-  return settings_.pgdata / "postgresql.conf";
+  return settings_.config_file.empty() ? settings_.pgdata / "postgresql.conf" : settings_.config_file;
 }
 fs::path Instance::hba_file() const {
-  return settings_.pgdata / "pg_hba.conf";
+  return settings_.hba_file.empty() ? settings_.pgdata / "pg_hba.conf" : settings_.hba_file;
 }
 
 asio::awaitable<void> Instance::initdb(std::string auth) {
@@ -206,8 +206,10 @@ asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
   if (!process) {
     // Backends may outlive a postmaster that was killed; they could still write.
     co_await end_leftovers(settings_);
-    const pid_t pid =
-        os::spawn_detached({(settings_.bindir / "postgres").string(), "-D", settings_.pgdata.string()}, settings_.log);
+    std::vector<std::string> argv{(settings_.bindir / "postgres").string(), "-D", settings_.pgdata.string()};
+    if (!settings_.config_file.empty())
+      argv.insert(argv.end(), {"-c", "config_file=" + settings_.config_file.string()});
+    const pid_t pid = os::spawn_detached(argv, settings_.log);
     process = os::PidFd::open(pid);
   }
   if (!wait_ready) co_return;

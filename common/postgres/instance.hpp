@@ -28,6 +28,8 @@ struct InstanceSettings {
   fs::path socket_directory;  // for our own local sessions
   std::string listen_addresses{"*"};
   int port{5432};
+  fs::path config_file;  // where these two lie outside PGDATA (as Debian has it); "" = inside
+  fs::path hba_file;
   std::string superuser;  // the OS user's name by default; local sessions use it over the Unix socket (peer or trust)
 };
 
@@ -80,8 +82,7 @@ class Instance {
   // For local sessions: "host=<socket dir> port=.. user=.. dbname=.. application_name=pgvigil connect_timeout=..".
   std::string local_conninfo(const std::string& dbname = "postgres") const;
 
-  // Main configuration files: pgdata/postgresql.conf and pg_hba.conf, unless these live elsewhere (Debian's layout is
-  // handled later).
+  // pgdata/postgresql.conf and pg_hba.conf, unless these lie elsewhere.
   fs::path config_file() const;
   fs::path hba_file() const;
 

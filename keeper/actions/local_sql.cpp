@@ -197,6 +197,16 @@ asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path
   }
 }
 
+asio::awaitable<std::string> configuration_error(pg::Connection& local) {
+  // What needs a restart or has a bad value is an error too, but hinders nothing else (guc-file.c,
+  // ProcessConfigFileInternal()).
+  const pg::Result row = co_await local.query(
+      "SELECT format('%s, line %s: %s', sourcefile, sourceline, error) AS error FROM pg_file_settings "
+      "WHERE error IS NOT NULL AND error <> 'setting could not be applied' ORDER BY seqno LIMIT 1",
+      {}, short_wait);
+  co_return row.rows() == 0 ? std::string() : row.text(0, "error");
+}
+
 asio::awaitable<void> checkpoint(pg::Connection& local) {
   co_await local.query("CHECKPOINT", {}, long_wait);
 }

@@ -31,6 +31,8 @@ asio::awaitable<void> maintain_slots(pg::Connection& local, const std::vector<Pe
 // pg_promote and wait, asking every 10 ms. No-op on a primary. The timeline that begins has at least the number
 // `promised`: lower ones are taken by histories of their own, so that no two promotions of a group ever share a number.
 asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path& pgdata, Timeline promised);
+// "FILE, line N: what" when the server could not take over its configuration files; "" when it could.
+asio::awaitable<std::string> configuration_error(pg::Connection& local);
 asio::awaitable<void> checkpoint(pg::Connection& local);
 
 // How many of the members have flushed everything up to `lsn`, and are counted by their walsenders for the quorum. 0

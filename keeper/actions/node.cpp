@@ -3,6 +3,7 @@
 #include <set>
 #include <sstream>
 
+#include "common/log/log.hpp"
 #include "common/os/file.hpp"
 #include "common/pg/conninfo.hpp"
 
@@ -17,6 +18,8 @@ postgres::InstanceSettings instance_settings(const config::Config& config) {
   settings.listen_addresses = config.listen_addresses;
   settings.port = config.port;
   settings.superuser = config.superuser;
+  settings.config_file = config.config_file;
+  settings.hba_file = config.hba_file;
   return settings;
 }
 
@@ -83,6 +86,37 @@ postgres::Settings standby_settings(const Node& node, const Peer* upstream, cons
   settings["primary_conninfo"] =
       upstream == nullptr ? "" : peer_conninfo(node, *upstream, replication_role, "", standby_name(node.id));
   return settings;
+}
+
+void make_missing_files(const Node& node, const postgres::Instance& instance) {
+  const auto make = [](const std::filesystem::path& file, const std::string& content) {
+    std::error_code error;
+    if (std::filesystem::exists(file, error)) return;
+    log::warn("there is no {}: a plain one is made", file.string());
+    os::write_file_atomic(file, content, 0600);
+  };
+  make(instance.config_file(), "# Made by pgvigil's keeper. Your settings belong here.\n");
+  if (!node.config.manage_hba) return;
+  const char* method = node.config.superuser.empty() ? "peer" : "trust";  // as initdb is told (instance.cpp)
+  make(instance.hba_file(),
+       std::string("# Made by pgvigil's keeper. Your lines belong here.\nlocal all all ") + method + "\n");
+}
+
+bool write_own_settings(const postgres::Instance& instance, const postgres::Settings& settings) {
+  static const std::vector<std::string> ours_alone{"port",
+                                                   "unix_socket_directories",
+                                                   "wal_level",
+                                                   "wal_log_hints",
+                                                   "hot_standby",
+                                                   "primary_conninfo",
+                                                   "primary_slot_name",
+                                                   "recovery_target_timeline",
+                                                   "synchronous_standby_names"};
+  const auto& pgdata = instance.settings().pgdata;
+  const bool changed = postgres::write_settings(pgdata, instance.config_file(), settings);
+  const auto dropped = postgres::drop_overrides(pgdata, ours_alone);
+  for (const std::string& name : dropped) log::warn("{} is taken out of postgresql.auto.conf: pgvigil sets it", name);
+  return changed || !dropped.empty();
 }
 
 std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers) {

@@ -35,6 +35,11 @@ std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, 
 // The whole of pgvigil's settings file for either role. `upstream` nullptr: no primary_conninfo.
 postgres::Settings primary_settings(const Node& node, const SyncNames& names);
 postgres::Settings standby_settings(const Node& node, const Peer* upstream, const SyncNames& names);
+// A copy lacks postgresql.conf and pg_hba.conf when its source has them outside PGDATA: then it starts with plain ones.
+void make_missing_files(const Node& node, const postgres::Instance& instance);
+// Writes them, and takes out of postgresql.auto.conf what would make replication go by other ones. True when a reload
+// is due.
+bool write_own_settings(const postgres::Instance& instance, const postgres::Settings& settings);
 // One entry for each role and peer, and the monitor's probe.
 std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers);
 

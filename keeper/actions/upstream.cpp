@@ -1,11 +1,13 @@
 #include "keeper/actions/upstream.hpp"
 
 #include <algorithm>
+#include <sstream>
 
 #include "common/log/log.hpp"
 #include "common/os/file.hpp"
 #include "common/os/process.hpp"
 #include "common/pg/connection.hpp"
+#include "common/postgres/data_directory.hpp"
 #include "keeper/actions/aside.hpp"
 #include "keeper/actions/local_sql.hpp"
 
@@ -21,13 +23,6 @@ fs::path marker(const Node& node) {
   return node.file("copy-in-progress");
 }
 
-// Everything inside PGDATA, never the directory itself: it may be a mount point.
-void empty_directory(const fs::path& directory) {
-  for (const auto& entry : fs::directory_iterator(directory)) {
-    if (entry.path().filename() != "lost+found") fs::remove_all(entry.path());
-  }
-}
-
 std::string tail(const std::string& text) {
   std::string line = text;
   while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.pop_back();
@@ -35,12 +30,51 @@ std::string tail(const std::string& text) {
   return start == std::string::npos ? line : line.substr(start + 1);
 }
 
+// Where the upstream's tablespaces lie, and so those of a copy.
+asio::awaitable<std::vector<fs::path>> tablespaces_of(const Node& node, const Peer& upstream) {
+  const std::string conninfo = peer_conninfo(node, upstream, replication_role, "postgres");
+  pg::Connection source = co_await pg::Connection::connect(conninfo, short_wait);
+  const pg::Result rows = co_await source.query(
+      "SELECT pg_tablespace_location(oid) AS location FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'",
+      {}, short_wait);
+  std::vector<fs::path> locations;
+  for (int row = 0; row < rows.rows(); ++row) locations.emplace_back(rows.text(row, "location"));
+  co_return locations;
+}
+
+bool has_nothing(const fs::path& directory) {
+  std::error_code error;
+  return !fs::exists(directory, error) || fs::is_empty(directory, error);
+}
+
+// pg_basebackup fills the tablespaces before it makes the links to them. The marker names those that had nothing in
+// them when it began: only what a copy that broke off has left there may be removed.
+void write_marker(const Node& node, const std::vector<fs::path>& filling) {
+  std::string text = "base backup\n";
+  for (const fs::path& directory : filling) text += directory.string() + "\n";
+  os::write_file_atomic(marker(node), text);
+}
+
+std::vector<fs::path> half_filled(const Node& node) {
+  std::vector<fs::path> directories;
+  std::istringstream lines(os::read_file(marker(node)).value_or(std::string()));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with('/')) directories.emplace_back(line);
+  }
+  return directories;
+}
+
 asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance, const Peer& upstream,
                                   Progress progress) {
   const fs::path directory = instance.settings().pgdata;
-  os::write_file_atomic(marker(node), "base backup\n");
+  std::vector<fs::path> filling = co_await tablespaces_of(node, upstream);
+  const auto half = half_filled(node);
+  write_marker(node, half);
   os::make_directories(directory, 0700);
-  empty_directory(directory);
+  postgres::empty_cluster(directory);
+  for (const fs::path& left : half) postgres::empty_directory(left);
+  std::erase_if(filling, [](const fs::path& location) { return !has_nothing(location); });
+  write_marker(node, filling);
   std::vector<std::string> argv{(instance.settings().bindir / "pg_basebackup").string(),
                                 "--pgdata=" + directory.string(),
                                 "--dbname=" + peer_conninfo(node, upstream, replication_role, ""),
@@ -71,21 +105,42 @@ asio::awaitable<void> wait_for_checkpoint(const Node& node, const Peer& upstream
   }
 }
 
+// pg_rewind removes what its source does not have: our configuration, when the source has its own outside PGDATA.
+class KeptFile {
+ public:
+  explicit KeptFile(fs::path path) : path_(std::move(path)), content_(os::read_file(path_)) {}
+  void put_back() const {
+    if (content_ && !fs::exists(path_)) os::write_file_atomic(path_, *content_, 0600);
+  }
+
+ private:
+  fs::path path_;
+  std::optional<std::string> content_;
+};
+
 asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, const Peer& upstream, Progress progress) {
   const std::string source = peer_conninfo(node, upstream, replication_role, "postgres");
   os::write_file_atomic(marker(node), "rewind\n");
   std::vector<std::string> argv{(instance.settings().bindir / "pg_rewind").string(),
                                 "--target-pgdata=" + instance.settings().pgdata.string(), "--source-server=" + source,
                                 "--progress"};
+  // For the recovery of a target that has crashed. Without the option (PostgreSQL 13 and 14) that fails where the
+  // configuration lies elsewhere, and a base backup follows.
+  if (!instance.settings().config_file.empty() && instance.major_version() >= 15)
+    argv.push_back("--config-file=" + instance.config_file().string());
   os::ProcessOptions options;
   options.on_line = progress;
   options.environment["LC_ALL"] = "C";
   progress("rewind to the history of " + upstream.name);
+  const KeptFile config(instance.config_file());
+  const KeptFile hba(instance.hba_file());
   const os::ProcessResult result = co_await os::run(argv, options);
   if (!result.ok()) {
     log::warn("pg_rewind from {} failed, a base backup follows: {}", upstream.name, result.output);
     co_return false;  // the marker stays: the directory is not to be trusted
   }
+  config.put_back();
+  hba.put_back();
   fs::remove(marker(node));
   log::info("rewound to the history of {}: {}", upstream.name, tail(result.output));
   co_return true;

@@ -10,6 +10,8 @@
 #include "common/os/daemon.hpp"
 #include "common/os/file.hpp"
 #include "common/pg/conninfo.hpp"
+#include "common/postgres/data_directory.hpp"
+#include "keeper/commands/adopt.hpp"
 #include "keeper/service/keeper.hpp"
 #include "keeper/service/monitor_conninfo.hpp"
 
@@ -63,7 +65,17 @@ config::Config config_from(const Args& args) {
     if (const auto value = args.maybe(option)) config::set(config, key, *value);
   };
   if (config.monitor_uri.empty()) config.monitor_uri = args.require("monitor");
-  config.monitor_uri = pg::without_password(args.get("monitor", config.monitor_uri));
+  config.monitor_uri = args.get("monitor", config.monitor_uri);
+  const auto values = pg::parse_conninfo(config.monitor_uri);
+  if (const auto password = values.find("password"); password != values.end()) {
+    if (args.given("monitor")) {
+      throw UserError(ExitCode::bad_arguments,
+                      "--monitor holds a password, and everybody on this machine can read the list of processes",
+                      "give --monitor-password-file FILE, or the password in PGPASSWORD");
+    }
+    ::setenv("PGPASSWORD", password->second.c_str(), 1);  // keep_password() puts it into a file
+    config.monitor_uri = pg::without_password(config.monitor_uri);
+  }
   if (const auto file = args.maybe("monitor-password-file")) config.monitor_password_file = absolute(*file);
   config.bindir =
       postgres::find_bindir(args.has("pgctl") ? std::optional<fs::path>(args.get("pgctl")) : std::nullopt).string();
@@ -83,50 +95,23 @@ config::Config config_from(const Args& args) {
   return config;
 }
 
-// A running server keeps its port and socket directory; both are in its pid file (miscinit.c, AddToDataDirLockFile).
-void adopt_running(config::Config& config) {
-  const postgres::Instance instance(instance_settings(config));
-  if (!instance.postmaster()) return;
-  std::istringstream lines(os::read_file(fs::path(config.pgdata) / "postmaster.pid").value_or(std::string()));
-  std::string line;
-  for (int number = 1; std::getline(lines, line); ++number) {
-    if (number == 4 && line != std::to_string(config.port)) {
-      throw UserError(ExitCode::bad_arguments, "PostgreSQL runs in " + config.pgdata + " on port " + line,
-                      "give --pgport " + line);
-    }
-    if (number == 5 && !line.empty()) config.socket_directory = line.substr(0, line.find(','));
-  }
-}
-
-// What a take-over without a restart needs; only a restart could change it.
-asio::awaitable<void> check_running(const postgres::Instance& instance) {
-  pg::Connection local = co_await open_local(instance, pg::Millis{5000});
-  const pg::Result row = co_await local.query(
-      "SELECT pg_is_in_recovery() AS standby, current_setting('wal_level') AS wal_level, "
-      "current_setting('max_wal_senders')::int AS senders, "
-      "current_setting('max_replication_slots')::int AS slots, "
-      "current_setting('wal_log_hints')::bool OR current_setting('data_checksums')::bool AS rewindable");
-  if (row.boolean(0, "standby")) {
-    throw UserError(ExitCode::bad_arguments, "the PostgreSQL that runs there is a standby",
-                    "take over its primary, then add this node with an empty PGDATA");
-  }
-  std::string missing;
-  if (row.text(0, "wal_level") != "replica" && row.text(0, "wal_level") != "logical")
-    missing += " wal_level = replica;";
-  if (row.integer(0, "senders") < 4) missing += " max_wal_senders = 16;";
-  if (row.integer(0, "slots") < 4) missing += " max_replication_slots = 16;";
-  if (!row.boolean(0, "rewindable")) missing += " wal_log_hints = on;";
-  if (!missing.empty()) {
-    throw UserError(ExitCode::bad_arguments,
-                    "the PostgreSQL that runs there cannot be taken over without a restart; it needs" + missing,
-                    "stop it and run this again: pgvigil sets them and starts it");
-  }
-}
-
 asio::awaitable<std::string> system_identifier(const postgres::Instance& instance) {
   if (!instance.has_cluster()) co_return std::string();
   const postgres::ControlData control = co_await instance.control_data();
   co_return control.system_identifier;
+}
+
+asio::awaitable<pg::Connection> connect_to_monitor(const config::Config& config, const std::string& conninfo) {
+  std::optional<pg::ConnectionError> failure;
+  try {
+    co_return co_await pg::Connection::connect(conninfo, pg::Millis{5000});
+  } catch (const pg::ConnectionError& error) {
+    failure = error;
+  }
+  throw UserError(ExitCode::monitor, "cannot talk to the monitor (" + config.monitor_uri + "): " + failure->what(),
+                  failure->kind == pg::ConnectionError::Kind::rejected
+                      ? "give --monitor-password-file: a copy of the file that `pgvigil create monitor` named"
+                      : "is `pgvigil run` alive on its host, and can it be reached from here?");
 }
 
 asio::awaitable<monitor_api::Registered> register_with_patience(const config::Config& config, std::string sysid,
@@ -134,7 +119,7 @@ asio::awaitable<monitor_api::Registered> register_with_patience(const config::Co
   const std::string conninfo = monitor_conninfo(config);
   std::string last;
   for (int attempt = 0; attempt < 600; ++attempt) {
-    pg::Connection monitor = co_await pg::Connection::connect(conninfo, pg::Millis{5000});
+    pg::Connection monitor = co_await connect_to_monitor(config, conninfo);
     monitor_api::Registration registration;
     registration.formation = config.formation;
     registration.group = config.group;
@@ -161,6 +146,15 @@ asio::awaitable<monitor_api::Registered> register_with_patience(const config::Co
   throw UserError(ExitCode::monitor, "the monitor does not take this node: " + last, "pgvigil show state");
 }
 
+// A password given in the environment is for this command; the keeper needs it for ever: it goes into a file.
+void keep_password(config::Config& config) {
+  const char* password = std::getenv("PGPASSWORD");
+  if (!config.monitor_password_file.empty() || password == nullptr || *password == '\0') return;
+  const fs::path file = fs::path(config.state_directory) / "monitor-password";
+  os::write_file_atomic(file, std::string(password) + "\n", 0600);
+  config.monitor_password_file = file.string();
+}
+
 // Registers, and leaves configuration, state file and passwords behind. Nothing runs yet.
 asio::awaitable<int> create(config::Config config) {
   const auto known = load_state(config.state_directory);
@@ -175,6 +169,7 @@ asio::awaitable<int> create(config::Config config) {
   if (known) id = known->node;
   const monitor_api::Registered registered = co_await register_with_patience(config, sysid, id);
   config.name = registered.name;
+  keep_password(config);
   const Node node{config, registered.id};
   write_passfile(node, {registered.replication_password, registered.probe_password});
   if (!known || known->node != registered.id) {
@@ -187,6 +182,19 @@ asio::awaitable<int> create(config::Config config) {
   std::cout << "node " << registered.name << " (" << registered.id.value
             << ") is registered; configuration: " << config.file.string() << std::endl;
   co_return 0;
+}
+
+void read_again(Keeper& keeper, const config::Config& running) {
+  try {
+    config::Config fresh = config::load(running.file);
+    for (const std::string& key : config::keep_fixed(running, fresh))
+      log::warn("{} counts from the next start of the keeper on", key);
+    log::setup("pgvigil-keeper", fresh.log_level, fresh.log_format);
+    keeper.reload(std::move(fresh));
+    log::info("configuration read again");
+  } catch (const std::exception& error) {
+    log::error("configuration not changed: {}", error.what());
+  }
 }
 
 int serve(const config::Config& config) {
@@ -208,15 +216,7 @@ int serve(const config::Config& config) {
   asio::io_context context(1);
   Keeper keeper(context, config, *state);
   os::handle_signals(context, [&](int number) {
-    if (number == SIGHUP) {
-      try {
-        keeper.reload(config::load(config.file));
-        log::info("configuration read again");
-      } catch (const std::exception& error) {
-        log::error("configuration not changed: {}", error.what());
-      }
-      return;
-    }
+    if (number == SIGHUP) return read_again(keeper, config);
     os::notify_systemd("STOPPING=1");
     keeper.stop(number == SIGQUIT ? postgres::StopMode::immediate : postgres::StopMode::fast);
   });
@@ -224,34 +224,38 @@ int serve(const config::Config& config) {
   return static_cast<int>(run_to_end(context, keeper.run()));
 }
 
-// A password given in the environment is for this command; the keeper needs it for ever: it goes into a file.
-void keep_password(config::Config& config) {
-  const char* password = std::getenv("PGPASSWORD");
-  if (!config.monitor_password_file.empty() || password == nullptr || *password == '\0') return;
-  const fs::path file = fs::path(config.state_directory) / "monitor-password";
-  os::write_file_atomic(file, std::string(password) + "\n", 0600);
-  config.monitor_password_file = file.string();
+// What a refusal leaves is what was there before.
+void register_and_save(config::Config config, const Args& args) {
+  const bool made = !fs::exists(config.state_directory);
+  const bool first_time = !fs::exists(config.file);
+  os::make_directories(config.state_directory, 0700);
+  asio::io_context context(1);
+  const auto work = [&]() -> asio::awaitable<int> {
+    if (first_time) co_await adopt_cluster(config, args);
+    co_return co_await create(config);
+  };
+  try {
+    run_to_end(context, work());
+  } catch (...) {
+    std::error_code error;
+    if (made) fs::remove(config.state_directory, error);  // unless something is in it
+    throw;
+  }
 }
 
 int run_create(const Args& args) {
   os::refuse_root();
   log::setup("pgvigil-keeper", "info", "text");
-  config::Config config = config_from(args);
-  os::make_directories(config.state_directory, 0700);
-  adopt_running(config);
-  keep_password(config);
-  {
-    asio::io_context context(1);
-    run_to_end(context, create(config));
-  }
+  const config::Config config = config_from(args);
+  register_and_save(config, args);
   return args.has("run") ? serve(config::load(config.file)) : 0;
 }
 
-// The local half of `drop node --pgdata`: asks the monitor, waits for the keeper's end, removes what pgvigil keeps
-// here.
-asio::awaitable<int> drop(config::Config config, bool destroy) {
+// The local half of `drop node --pgdata`: what is left here is a plain PostgreSQL, stopped, or with `destroy` nothing.
+// `force`: the monitor has not been heard to have dropped it.
+asio::awaitable<int> drop(config::Config config, bool destroy, bool force) {
   const auto state = load_state(config.state_directory);
-  if (state && state->reported != NodeState::dropped) {
+  if (state && state->reported != NodeState::dropped && !force) {
     throw UserError(ExitCode::bad_arguments, "node " + state->name + " is still part of its formation",
                     "pgvigil drop node --name " + state->name + " first");
   }
@@ -260,11 +264,10 @@ asio::awaitable<int> drop(config::Config config, bool destroy) {
                     "pgvigil stop --pgdata " + config.pgdata);
   }
   postgres::Instance instance(instance_settings(config));
-  if (destroy) {
-    co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{60});
-    if (fs::exists(config.pgdata)) {
-      for (const auto& entry : fs::directory_iterator(config.pgdata)) fs::remove_all(entry.path());
-    }
+  if (destroy || force) co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{60});
+  if (destroy) postgres::empty_cluster(config.pgdata);
+  if (!instance.postmaster()) {
+    postgres::remove_own_lines(config.pgdata, instance.config_file(), instance.hba_file(), config.manage_hba);
   }
   for (const char* name : {"keeper.json", "pgpass", "monitor-password", "copy-in-progress"})
     fs::remove(fs::path(config.state_directory) / name);
@@ -280,7 +283,7 @@ cli::Program program() {
       pgdata,
       {"monitor", "URI", "connection string of the monitor's database", {"PGVIGIL_MONITOR", "PG_AUTOCTL_MONITOR"}},
       {"monitor-password-file", "FILE", "file (mode 0600) with the password for it"},
-      {"pgport", "PORT", "port of PostgreSQL (5432)", {"PGPORT"}},
+      {"pgport", "PORT", "port of PostgreSQL (that of the cluster, else 5432)", {"PGPORT"}},
       {"hostname", "HOST", "name or address by which the other nodes reach this one (127.0.0.1)"},
       {"name", "NAME", "name of the node (chosen by the monitor)"},
       {"formation", "NAME", "formation (default)"},
@@ -290,6 +293,7 @@ cli::Program program() {
       {"listen", "ADDRESSES", "listen_addresses (*)"},
       {"username", "NAME", "PostgreSQL superuser (the OS user)"},
       {"pgctl", "FILE", "pg_ctl of the PostgreSQL to use"},
+      {"config-file", "FILE", "postgresql.conf, when it lies outside PGDATA (Debian's is found)"},
       {"state-directory", "DIR", "where the keeper keeps its state, passwords and the server's log"},
       {"candidate-priority", "0..100", "who is preferred in a failover; 0: never promoted (50)"},
       {"replication-quorum", "BOOL", "whether its confirmation counts for commits (true)"},
@@ -304,15 +308,17 @@ cli::Program program() {
   program.commands.push_back({"run", "run the keeper in the foreground", {pgdata}, {}, [](const Args& args) {
                                 return serve(config::load(config::config_path_for(pgdata_of(args))));
                               }});
-  program.commands.push_back(
-      {"drop",
-       "remove what is left here of a node that has been dropped",
-       {pgdata, {"destroy", "", "also empty PGDATA"}},
-       {},
-       [](const Args& args) {
-         asio::io_context context(1);
-         return run_to_end(context, drop(config::load(config::config_path_for(pgdata_of(args))), args.has("destroy")));
-       }});
+  program.commands.push_back({"drop",
+                              "remove what is left here of a node that has been dropped",
+                              {pgdata,
+                               {"destroy", "", "also empty PGDATA and its tablespaces"},
+                               {"force", "", "although its monitor may still know it"}},
+                              {},
+                              [](const Args& args) {
+                                asio::io_context context(1);
+                                const config::Config config = config::load(config::config_path_for(pgdata_of(args)));
+                                return run_to_end(context, drop(config, args.has("destroy"), args.has("force")));
+                              }});
   return program;
 }
 

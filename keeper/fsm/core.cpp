@@ -363,6 +363,11 @@ std::optional<Core::NamesToConfirm> Core::names_to_confirm() const {
   return NamesToConfirm{state_.goal.names, state_.goal.names_version, stricter};
 }
 
+bool Core::names_differ() const {
+  return takes_writes(state_.reported) && converged() && pg_running_ && pg_answering_ && !facts_.in_recovery &&
+         facts_.names_in_force != to_guc(state_.goal.names);
+}
+
 bool Core::names_confirmed(std::int64_t version) {
   if (state_.goal.names_version != version) return false;
   names_version_ = version;

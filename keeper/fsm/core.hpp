@@ -129,6 +129,8 @@ class Core {
   };
   std::optional<NamesToConfirm> names_to_confirm() const;
   bool names_confirmed(std::int64_t version);  // false: they are not wanted any more
+  // This primary's commits wait by other names than were ordered and written.
+  bool names_differ() const;
 
   bool pg_running() const { return pg_running_; }
   bool pg_answering() const { return pg_answering_; }

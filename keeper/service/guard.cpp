@@ -1,8 +1,16 @@
 // Fences a primary that is cut off; looks at the upstream; confirms that the names are in force and satisfied.
+#include <utility>
+
 #include "common/log/log.hpp"
 #include "keeper/service/keeper.hpp"
 
 namespace pgvigil::keeper {
+
+namespace {
+
+constexpr Millis patience_with_reload{1000};
+
+}  // namespace
 
 asio::awaitable<void> Keeper::fence() {
   while (!finished_) {
@@ -56,15 +64,40 @@ asio::awaitable<void> Keeper::confirm_names() {
   while (!finished_) {
     co_await names_now_.wait(pg::Millis{core_.names_to_confirm() ? 100 : 1000});
     if (finished_) co_return;
-    if (!core_.names_to_confirm()) continue;
     std::string failure;
     try {
+      co_await hold_names();
       co_await confirm_names_once();
     } catch (const std::exception& error) {
       failure = error.what();
     }
     if (!failure.empty()) log::debug("names not confirmed yet: {}", failure);
   }
+}
+
+// Names that stay out of force: somebody has set others (ALTER SYSTEM, a line behind ours), or PostgreSQL cannot read
+// its files. Without them nobody knows which standbys hold the commits.
+asio::awaitable<void> Keeper::hold_names() {
+  if (!core_.names_differ()) {
+    names_differ_since_.reset();
+    if (std::exchange(settings_unreadable_, false)) core_.disturb();  // its reason is not true any more
+    co_return;
+  }
+  if (!names_differ_since_) names_differ_since_ = now();
+  if (now() - *names_differ_since_ < patience_with_reload) co_return;
+  names_differ_since_ = now();
+  pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
+  const std::string error = co_await configuration_error(local);
+  if (error.empty()) {
+    log::warn("other names are in force than were written; written again");
+    core_.disturb();
+    reconcile_now_.set();
+  } else {
+    core_.progress("new settings are not in force, for PostgreSQL cannot read its configuration: " + error);
+    settings_unreadable_ = true;
+    log_reason();
+  }
+  instance_.reload();
 }
 
 // In force: a new session sees them, the walsenders count by them, and the checkpointer, which tells all backends

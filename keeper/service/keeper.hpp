@@ -51,6 +51,7 @@ class Keeper {
   asio::awaitable<void> see_upstream();
   asio::awaitable<void> confirm_names();
   asio::awaitable<void> confirm_names_once();
+  asio::awaitable<void> hold_names();
   asio::awaitable<void> background_checkpoint();
   asio::awaitable<void> keep_slots();
   asio::awaitable<void> watch_disk();
@@ -85,6 +86,8 @@ class Keeper {
   std::string logged_reason_;
   std::int64_t strict_version_{0};  // of the names for which the walsenders were started anew
   NodeState logged_goal_{NodeState::init};
+  std::optional<Millis> names_differ_since_;
+  bool settings_unreadable_{false};
 
   os::Event report_now_;
   os::Event reconcile_now_;

@@ -148,7 +148,8 @@ asio::awaitable<void> Keeper::background_checkpoint() {
 
 void Keeper::write_settings(const postgres::Settings& settings) {
   core_.wrote_names(!settings.at("synchronous_standby_names").empty());
-  const bool changed = postgres::write_settings(instance_.settings().pgdata, instance_.config_file(), settings);
+  make_missing_files(node_, instance_);
+  const bool changed = write_own_settings(instance_, settings);
   const bool hba =
       node_.config.manage_hba && postgres::write_hba(instance_.hba_file(), hba_entries(node_, core_.state().peers));
   if (!changed && !hba) return;

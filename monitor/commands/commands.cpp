@@ -168,6 +168,17 @@ void run_to_end(asio::io_context& context, asio::awaitable<void> work) {
   if (failure) std::rethrow_exception(failure);
 }
 
+// The rest counts from the next start on.
+void read_log_settings(const config::Config& running) {
+  try {
+    const config::Config fresh = config::load(running.file);
+    log::setup("pgvigil-monitor", fresh.log_level, fresh.log_format);
+    log::info("configuration read again: log.level and log.format count at once");
+  } catch (const std::exception& error) {
+    log::error("configuration not changed: {}", error.what());
+  }
+}
+
 int serve(const config::Config& config) {
   if (embedded(config)) {
     os::refuse_root();
@@ -184,7 +195,7 @@ int serve(const config::Config& config) {
   bool stopping = false;
   auto mode = postgres::StopMode::fast;
   os::handle_signals(context, [&](int number) {
-    if (number == SIGHUP) return;  // nothing here is read more than once
+    if (number == SIGHUP) return read_log_settings(config);
     if (number == SIGQUIT) mode = postgres::StopMode::immediate;
     os::notify_systemd("STOPPING=1");
     stopping = true;
@@ -268,8 +279,11 @@ asio::awaitable<void> drop(config::Config config, bool destroy) {
       for (const auto& entry : fs::directory_iterator(config.pgdata)) fs::remove_all(entry.path());
     }
   }
-  fs::remove(password_file(config));
-  fs::remove(witness_file(config));
+  // With the database stay the password that the nodes know, and what is known of its past.
+  if (destroy) {
+    fs::remove(password_file(config));
+    fs::remove(witness_file(config));
+  }
   fs::remove(config.file);
 }
 

@@ -146,6 +146,7 @@ Explanation lost_primary(const GroupSnapshot& group, const NodeView& primary, co
     why.waiting_for += "no standby may take over without loss: " + missing;
   }
   if (eligible) why.command = best_left(group, able);
+  if (!primary.reason.empty()) why.waiting_for += ": " + primary.reason;
   return why;
 }
 
@@ -222,11 +223,13 @@ std::optional<Explanation> of_primary(const GroupSnapshot& group, const NodeView
     why.waiting_for = group.names.size() > 1 || !group.names.back().names.asynchronous()
                           ? "the new names must be in force, and the standbys must hold everything before them"
                           : "no secondary is left: it takes writes without a synchronous standby";
+    if (!node.reason.empty()) why.waiting_for += ": " + node.reason;
     return why;
   }
   if (node.goal == NodeState::apply_settings) {
     why.rule = 501;
     why.waiting_for = "the new names must be in force, and the standbys must hold everything before them";
+    if (!node.reason.empty()) why.waiting_for += ": " + node.reason;
     return why;
   }
   return std::nullopt;

@@ -42,6 +42,12 @@ def free_port():
     raise ScenarioError("no free port between 6200 and 6999")
 
 
+def tool(name):
+    """A program of the newest PostgreSQL that is installed."""
+    words = ["bash", "-c", f"ls -d /usr/lib/postgresql/*/bin/{name} | sort -V | tail -1"]
+    return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+
+
 def alive(pid):
     try:
         with open(f"/proc/{pid}/stat") as stat:

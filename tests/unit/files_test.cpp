@@ -129,6 +129,43 @@ TEST_CASE("PostgreSQL settings") {
   CHECK_FALSE(postgres::has_standby_signal(d.path));
 }
 
+TEST_CASE("PostgreSQL settings outside the data directory, and behind a link") {
+  Directory d;
+  const fs::path pgdata = d.path / "it's data";
+  const fs::path elsewhere = d.path / "etc";
+  fs::create_directories(pgdata);
+  fs::create_directories(elsewhere);
+  const std::string users = "port = 1\n";
+  os::write_file_atomic(elsewhere / "real.conf", users, 0640);
+  const fs::path conf = elsewhere / "postgresql.conf";
+  fs::create_symlink("real.conf", conf);
+  const fs::path hba = elsewhere / "pg_hba.conf";
+  os::write_file_atomic(hba, users);
+  CHECK(postgres::write_settings(pgdata, conf, {{"a", "b"}}));
+  CHECK_FALSE(postgres::write_settings(pgdata, conf, {{"a", "b"}}));
+  CHECK(fs::is_symlink(conf));
+  CHECK((fs::status(elsewhere / "real.conf").permissions() & fs::perms::mask) == fs::perms(0640));
+  const std::string data = (d.path / "it''s data").string();
+  CHECK(content(conf).find(users + "include '" + data + "/postgresql-pgvigil.conf'") == 0);
+  postgres::write_hba(hba, {{"host", "all", "r", "10.0.0.1", "trust"}});
+  postgres::remove_own_lines(pgdata, conf, hba, true);
+  CHECK(content(conf) == users);
+  CHECK(content(hba) == users);
+  CHECK(postgres::read_settings(pgdata).empty());
+}
+
+TEST_CASE("postgresql.auto.conf does not win over ours") {
+  Directory d;
+  const fs::path file = d.path / "postgresql.auto.conf";
+  CHECK(postgres::drop_overrides(d.path, {"port"}).empty());
+  os::write_file_atomic(
+      file, "# port = 1\nwork_mem = '1MB'\nport = '2'\n port=3\nport_of_another = '4'\nprimary_conninfo = ''");
+  CHECK(postgres::drop_overrides(d.path, {"port", "primary_conninfo"}) ==
+        std::vector<std::string>{"port", "port", "primary_conninfo"});
+  CHECK(content(file) == "# port = 1\nwork_mem = '1MB'\nport_of_another = '4'\n");
+  CHECK(postgres::drop_overrides(d.path, {"port", "primary_conninfo"}).empty());
+}
+
 TEST_CASE("HBA: our block, and nobody else's line") {
   Directory d;
   const fs::path hba = d.path / "pg_hba.conf";

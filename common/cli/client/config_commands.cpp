@@ -54,6 +54,9 @@ int get(const Args& args) {
 int set(const Args& args) {
   config::Config config = load_config(args);
   const std::string key = args.arguments[0];
+  if (key == "node.role" || key == "postgresql.pgdata") {
+    throw UserError(ExitCode::bad_arguments, key + " is fixed when the node is made", "`pgvigil create` makes another");
+  }
   config::set(config, key, args.arguments[1]);
   config::save(config);
   const std::string value = config::get(config, key);

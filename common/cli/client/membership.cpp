@@ -1,5 +1,9 @@
 // drop node, create formation, drop formation.
+#include <filesystem>
+#include <thread>
+
 #include "common/cli/client/commands.hpp"
+#include "common/cli/client/local.hpp"
 #include "common/cli/client/outcome.hpp"
 #include "common/cli/json_text.hpp"
 
@@ -36,6 +40,32 @@ Member find_member(Monitor& monitor, const Args& args) {
   throw UserError(ExitCode::bad_arguments, "the monitor has no formation", "`pgvigil create formation` makes one");
 }
 
+int wait_seconds(const Args& args) {
+  return args.has("no-wait") ? 0 : args.integer("wait", 60, 0, 86400);
+}
+
+// By the monitor, and with --wait until its keeper has carried it out.
+void remove_member(Monitor& monitor, const Args& args, const Member& member) {
+  const int seconds = wait_seconds(args);
+  Follower follower(monitor, args, member.formation, member.group, std::chrono::seconds(seconds > 0 ? seconds : 10));
+  const auto result = monitor.query("select pgvigil.remove_node($1::bigint, $2::boolean) as id",
+                                    {std::to_string(member.id), args.has("force") ? "true" : "false"});
+  // NULL: the row is gone already.
+  if (const auto request = result.maybe(0, "id"); request && seconds > 0) {
+    follower.wait_decision(std::stoll(*request));
+    follower.wait_gone(member.id);
+  }
+}
+
+void tell(const Args& args, const Member& member) {
+  const bool dropped = wait_seconds(args) > 0 || args.has("force");
+  if (args.has("json")) {
+    print_json(json::object{{"node_id", member.id}, {"name", member.name}, {"dropped", dropped}});
+  } else {
+    note(args, member.name + (dropped ? " is dropped" : " will be dropped"));
+  }
+}
+
 int drop_remote(const Args& args) {
   if (args.has("destroy")) {
     throw UserError(ExitCode::bad_arguments, "--destroy works only on the node's own machine",
@@ -45,25 +75,66 @@ int drop_remote(const Args& args) {
     throw UserError(ExitCode::bad_arguments, "--name and --hostname exclude each other",
                     "give --name, or --hostname and --pgport");
   }
-  const bool force = args.has("force");
-  const int seconds = args.integer("wait", 60, 0, 86400);
-  const bool wait = seconds > 0 && !args.has("no-wait");
   Monitor monitor(args);
   const Member member = find_member(monitor, args);
-  Follower follower(monitor, args, member.formation, member.group, std::chrono::seconds(wait ? seconds : 10));
-  const auto result = monitor.query("select pgvigil.remove_node($1::bigint, $2::boolean) as id",
-                                    {std::to_string(member.id), force ? "true" : "false"});
-  // NULL: the row is gone already.
-  if (const auto request = result.maybe(0, "id"); request && wait) {
-    follower.wait_decision(std::stoll(*request));
-    follower.wait_gone(member.id);
-  }
-  if (args.has("json")) {
-    print_json(json::object{{"node_id", member.id}, {"name", member.name}, {"dropped", wait || force}});
-  } else {
-    note(args, member.name + (wait || force ? " is dropped" : " will be dropped"));
-  }
+  remove_member(monitor, args, member);
+  tell(args, member);
   return 0;
+}
+
+// The monitor's half of dropping the local node. False: it knows no such node (any more).
+bool drop_at_monitor(const Args& args, const config::Config& config, std::int64_t id) {
+  Monitor monitor(args);
+  for (const json::value& row : monitor.current_state(config.formation, std::nullopt)) {
+    if (integer_of(row, "node_id") != id) continue;
+    const Member member{config.formation, id, static_cast<int>(integer_of(row, "group_id")),
+                        cli::cell(row, "nodename")};
+    remove_member(monitor, args, member);
+    tell(args, member);
+    return true;
+  }
+  return false;
+}
+
+void wait_for_keeper(const Args& args, const config::Config& config) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(wait_seconds(args));
+  while (daemon_pid(config)) {
+    if (std::chrono::steady_clock::now() >= deadline) {
+      throw UserError(ExitCode::internal, "the keeper of " + config.pgdata + " has not ended yet",
+                      "stop it with `pgvigil stop`, then run this again: it removes what is left here");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
+// First by the monitor, while the keeper lives to carry it out; then what is left here.
+int drop_local(const Args& args, const config::Config& config) {
+  std::vector<std::string> rest{"--pgdata", config.pgdata};
+  if (args.has("destroy")) rest.push_back("--destroy");
+  std::error_code error;
+  const bool known = std::filesystem::exists(std::filesystem::path(config.state_directory) / "keeper.json", error);
+  const json::object state = known ? local_state(config) : json::object{};
+  if (known && cli::cell(state, "current_role") != "dropped") {
+    const bool force = args.has("force");
+    if (!force && !daemon_pid(config)) {
+      throw UserError(
+          ExitCode::bad_arguments, "the keeper of " + config.pgdata + " does not run, and only it can leave in order",
+          "start it with `pgvigil run`, or give --force: the node is removed as it is, and nobody takes over first");
+    }
+    try {
+      // Removed while its keeper was away: the keeper's state does not say so.
+      if (!drop_at_monitor(args, config, integer_of(state, "nodeId")) || force) rest.push_back("--force");
+    } catch (const UserError& failure) {
+      if (!force || failure.code == ExitCode::bad_arguments) throw;
+      note(args, std::string(failure.what()) +
+                     "; what is here is removed all the same: `pgvigil drop node --force --name " +
+                     cli::cell(state, "name") + "` tells the monitor later");
+      rest.push_back("--force");
+    }
+    if (wait_seconds(args) == 0) return 0;
+  }
+  wait_for_keeper(args, config);
+  exec_daemon("pgvigil-keeper", "drop", rest);
 }
 
 int drop_node(const Args& args) {
@@ -72,9 +143,12 @@ int drop_node(const Args& args) {
     throw UserError(ExitCode::bad_arguments, "it is not said which node to drop",
                     "give --pgdata for the local node, or --name, or --hostname and --pgport");
   }
-  const auto config = find_config(args);
-  const bool is_monitor = config && config->role == config::Role::monitor;
-  exec_daemon(is_monitor ? "pgvigil-monitor" : "pgvigil-keeper", "drop", args.raw);
+  const config::Config config = load_config(args);
+  if (config.role == config::Role::monitor) {
+    throw UserError(ExitCode::bad_arguments, config.pgdata + " is the monitor's",
+                    "`pgvigil drop monitor` removes it; --name says which node to drop");
+  }
+  return drop_local(args, config);
 }
 
 int create_formation(const Args& args) {
@@ -122,12 +196,14 @@ std::vector<Command> membership_commands() {
                         {"hostname", "HOST", "which node, with --pgport"},
                         {"pgport", "PORT", "5432 when it is not given"},
                         {"force", "", "remove it at once, without its keeper (it is gone for good)"},
-                        {"destroy", "", "local node: remove its data directory too"},
+                        {"destroy", "", "local node: empty its PGDATA and tablespaces too"},
                         {"wait", "SECONDS", "how long to wait for the end (60)"},
                         {"no-wait", "", "the same as --wait 0"}}),
        {},
        drop_node,
-       "With --pgdata alone it is the local node: its keeper does it. A primary hands over first."},
+       "A primary hands over first. With --pgdata alone it is the local node, and what pgvigil keeps here goes too; "
+       "PGDATA "
+       "stays, as a stopped PostgreSQL, without --destroy. With --force the monitor need not answer."},
       {"create formation",
        "make a formation",
        monitor_options(

@@ -1,0 +1,84 @@
+#include "common/postgres/data_directory.hpp"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "common/model/types.hpp"
+#include "common/os/file.hpp"
+
+namespace pgvigil::postgres {
+
+namespace {
+
+bool is_number(const std::string& text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+bool same_directory(const fs::path& one, const fs::path& other) {
+  struct stat a {};
+  struct stat b {};
+  return ::stat(one.c_str(), &a) == 0 && ::stat(other.c_str(), &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+// The data directory of another postmaster or backend that has a tablespace in `directory`; "" when there is none. A
+// process may see other mounts than we do: its paths are followed from its root.
+std::string other_user(const fs::path& directory, const fs::path& pgdata) {
+  std::error_code error;
+  for (const auto& process : fs::directory_iterator("/proc", error)) {
+    if (!is_number(process.path().filename().string())) continue;
+    const std::string exe = fs::read_symlink(process.path() / "exe", error).filename().string();
+    if (error || !exe.starts_with("postgres")) continue;
+    const fs::path other = fs::read_symlink(process.path() / "cwd", error);
+    if (error || same_directory(process.path() / "cwd", pgdata)) continue;
+    for (const fs::path& theirs : tablespaces(process.path() / "cwd")) {
+      if (same_directory(process.path() / "root" / theirs.relative_path(), directory)) return other.string();
+    }
+  }
+  return {};
+}
+
+// A tablespace holds one directory for each major version that uses it: PG_15_202209061.
+void empty_tablespace(const fs::path& directory, const std::string& version) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    if (entry.path().filename().string().starts_with("PG_" + version + "_")) fs::remove_all(entry.path());
+  }
+}
+
+}  // namespace
+
+std::vector<fs::path> tablespaces(const fs::path& pgdata) {
+  std::vector<fs::path> found;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(pgdata / "pg_tblspc", error)) {
+    const fs::path target = fs::read_symlink(entry.path(), error);
+    if (!error && target.is_absolute()) found.push_back(target);
+  }
+  return found;
+}
+
+void empty_directory(const fs::path& directory) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    if (entry.path().filename() != "lost+found") fs::remove_all(entry.path());
+  }
+}
+
+void empty_cluster(const fs::path& pgdata) {
+  std::string version = os::read_file(pgdata / "PG_VERSION").value_or("");
+  while (!version.empty() && version.back() == '\n') version.pop_back();
+  const auto elsewhere = tablespaces(pgdata);
+  for (const fs::path& directory : elsewhere) {
+    if (const std::string other = other_user(directory, pgdata); !other.empty()) {
+      throw Error("the tablespace in " + directory.string() + " is used by the PostgreSQL of " + other +
+                  " too; it is left alone: nodes on one machine cannot have tablespaces");
+    }
+  }
+  for (const fs::path& directory : elsewhere) {
+    if (!version.empty()) empty_tablespace(directory, version);
+  }
+  empty_directory(pgdata);
+}
+
+}  // namespace pgvigil::postgres

@@ -1,0 +1,144 @@
+#include "keeper/commands/adopt.hpp"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <sstream>
+
+#include "common/os/file.hpp"
+#include "keeper/actions/local_sql.hpp"
+
+namespace pgvigil::keeper {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// As the server itself would read it, with all that is included.
+asio::awaitable<std::string> setting_in(const config::Config& config, const fs::path& file, const std::string& name) {
+  const std::vector<std::string> argv{(fs::path(config.bindir) / "postgres").string(),
+                                      "-D",
+                                      file.parent_path().string(),
+                                      "-c",
+                                      "config_file=" + file.string(),
+                                      "-C",
+                                      name};
+  const os::ProcessResult result = co_await os::run(argv);
+  std::string text = result.output;
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  if (!result.ok()) {
+    throw UserError(ExitCode::postgres, "the configuration of " + config.pgdata + " cannot be used:\n" + text,
+                    "correct " + file.string());
+  }
+  co_return text.substr(text.find_last_of('\n') + 1);  // warnings come before it
+}
+
+// Debian keeps the configuration of /var/lib/postgresql/15/main in /etc/postgresql/15/main; that is written down there
+// alone, as data_directory.
+asio::awaitable<fs::path> config_file_elsewhere(const config::Config& config) {
+  const char* given = std::getenv("PG_CLUSTER_CONF_ROOT");  // as Debian's own tools have it
+  const fs::path root = given == nullptr || *given == '\0' ? "/etc/postgresql" : given;
+  std::error_code error;
+  for (const auto& version : fs::directory_iterator(root, error)) {
+    for (const auto& cluster : fs::directory_iterator(version.path(), error)) {
+      const fs::path file = cluster.path() / "postgresql.conf";
+      if (::access(file.c_str(), R_OK) != 0) continue;
+      const std::string text = os::read_file(file).value_or(std::string());
+      if (text.find(config.pgdata) == std::string::npos) continue;
+      const std::string directory = co_await setting_in(config, file, "data_directory");
+      if (fs::path(directory).lexically_normal() == config.pgdata) co_return file;
+    }
+  }
+  co_return fs::path();
+}
+
+std::string first_of_list(const std::string& list) {
+  return list.substr(0, list.find(','));
+}
+
+void take_port(config::Config& config, const cli::Args& args, const std::string& port) {
+  if (!args.has("pgport")) config::set(config, "postgresql.port", port);
+}
+
+// Its port and socket directory are in its pid file (miscinit.c, AddToDataDirLockFile).
+asio::awaitable<void> adopt_running(config::Config& config, const cli::Args& args) {
+  std::istringstream lines(os::read_file(fs::path(config.pgdata) / "postmaster.pid").value_or(std::string()));
+  std::string line;
+  for (int number = 1; std::getline(lines, line); ++number) {
+    if (number == 4) {
+      take_port(config, args, line);
+      if (line != std::to_string(config.port)) {
+        throw UserError(ExitCode::bad_arguments, "PostgreSQL runs in " + config.pgdata + " on port " + line,
+                        "give --pgport " + line);
+      }
+    }
+    if (number == 5 && !line.empty()) config.socket_directory = first_of_list(line);
+  }
+  const postgres::Instance instance(instance_settings(config));
+  pg::Connection local = co_await open_local(instance, pg::Millis{5000});
+  const pg::Result row =
+      co_await local.query("SELECT current_setting('config_file') AS conf, current_setting('hba_file') AS hba");
+  config.config_file = row.text(0, "conf");
+  config.hba_file = row.text(0, "hba");
+}
+
+asio::awaitable<void> adopt_stopped(config::Config& config, const cli::Args& args) {
+  fs::path file = fs::path(config.pgdata) / "postgresql.conf";
+  if (args.has("config-file")) {
+    file = fs::absolute(args.get("config-file")).lexically_normal();
+  } else if (!fs::exists(file)) {
+    file = co_await config_file_elsewhere(config);
+  }
+  if (file.empty()) co_return;
+  config.config_file = file.string();
+  config.hba_file = co_await setting_in(config, file, "hba_file");
+  const std::string port = co_await setting_in(config, file, "port");
+  take_port(config, args, port);
+  const std::string sockets = co_await setting_in(config, file, "unix_socket_directories");
+  const std::string directory = first_of_list(sockets);
+  if (directory.starts_with('/') && ::access(directory.c_str(), W_OK) == 0) config.socket_directory = directory;
+}
+
+}  // namespace
+
+asio::awaitable<void> adopt_cluster(config::Config& config, const cli::Args& args) {
+  const postgres::Instance instance(instance_settings(config));
+  if (instance.postmaster()) {
+    co_await adopt_running(config, args);
+  } else {
+    co_await adopt_stopped(config, args);
+  }
+  // Only what lies elsewhere is written down.
+  std::error_code error;
+  const fs::path pgdata = config.pgdata;
+  if (fs::equivalent(config.config_file, pgdata / "postgresql.conf", error)) config.config_file.clear();
+  if (fs::equivalent(config.hba_file, pgdata / "pg_hba.conf", error)) config.hba_file.clear();
+}
+
+// What a take-over without a restart needs; only a restart could change it.
+asio::awaitable<void> check_running(const postgres::Instance& instance) {
+  pg::Connection local = co_await open_local(instance, pg::Millis{5000});
+  const pg::Result row = co_await local.query(
+      "SELECT pg_is_in_recovery() AS standby, current_setting('wal_level') AS wal_level, "
+      "current_setting('max_wal_senders')::int AS senders, "
+      "current_setting('max_replication_slots')::int AS slots, "
+      "current_setting('wal_log_hints')::bool OR current_setting('data_checksums')::bool AS rewindable");
+  if (row.boolean(0, "standby")) {
+    throw UserError(ExitCode::bad_arguments, "the PostgreSQL that runs there is a standby",
+                    "take over its primary; then stop it and run this again, and it joins as it is");
+  }
+  std::string missing;
+  if (row.text(0, "wal_level") != "replica" && row.text(0, "wal_level") != "logical")
+    missing += " wal_level = replica;";
+  if (row.integer(0, "senders") < 4) missing += " max_wal_senders = 16;";
+  if (row.integer(0, "slots") < 4) missing += " max_replication_slots = 16;";
+  if (!row.boolean(0, "rewindable")) missing += " wal_log_hints = on;";
+  if (!missing.empty()) {
+    throw UserError(ExitCode::bad_arguments,
+                    "the PostgreSQL that runs there cannot be taken over without a restart; it needs" + missing,
+                    "stop it and run this again: pgvigil sets them and starts it");
+  }
+}
+
+}  // namespace pgvigil::keeper

@@ -1,0 +1,232 @@
+"""Clusters that were there before: stopped, of another system, copied beforehand, with their configuration elsewhere."""
+import hashlib
+import os
+import shutil
+import subprocess
+
+from formation import Daemon, Formation, tool
+
+# What the formation needs when nobody writes it into pg_hba.conf.
+USERS_HBA = """# the user's own
+local all all trust
+local replication all trust
+host all all 127.0.0.1/32 trust
+host replication pgvigil_replicator 127.0.0.1/32 trust
+"""
+
+
+def expect(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def text_of(path):
+    with open(path, errors="replace") as file:
+        return file.read()
+
+
+def append(path, text):
+    with open(path, "a") as file:
+        file.write(text)
+
+
+def command(*words):
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def picture(directory):
+    """Every file below, with its mode and content."""
+    seen = {}
+    for folder, folders, files in os.walk(directory):
+        for name in folders + files:
+            path = os.path.join(folder, name)
+            content = hashlib.sha256(open(path, "rb").read()).hexdigest() if os.path.isfile(path) else ""
+            seen[path] = (os.lstat(path).st_mode, content)
+    return seen
+
+
+def made_by_hand(f, name):
+    """A cluster that knows nothing of pgvigil; not running."""
+    node = Daemon(f, name)
+    os.makedirs(node.state, mode=0o700)
+    command(tool("initdb"), "-D", node.pgdata, "-k", "--auth=trust")
+    append(os.path.join(node.pgdata, "postgresql.conf"),
+           f"port = {node.port}\nunix_socket_directories = '{node.state}'\n")
+    return node
+
+
+def fill(node, *statements):
+    """Starts it by hand, runs the statements, stops it."""
+    command(tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".by-hand", "-w", "start")
+    for statement in statements:
+        node.sql(statement)
+    command(tool("pg_ctl"), "-D", node.pgdata, "-w", "stop")
+
+
+def without_port(f, node):
+    words = f.create_args(node)
+    at = words.index("--pgport")
+    return words[:at] + words[at + 2:]
+
+
+def join(f, node, *options, args=None):
+    f.run(*(args or f.create_args(node)), *options)
+    f.nodes.append(node)
+    node.start()
+
+
+def scenario_stopped_cluster_and_copy():
+    """A stopped cluster with data, settings and a port of its own becomes the first node, a copy of it that was made by
+    hand the second; pg_hba.conf is the user's alone."""
+    with Formation(nodes=0) as f:
+        first = made_by_hand(f, "first")
+        append(os.path.join(first.pgdata, "postgresql.conf"), "work_mem = '7MB'\n# the user's last line\n")
+        with open(os.path.join(first.pgdata, "pg_hba.conf"), "w") as hba:
+            hba.write(USERS_HBA)
+        os.chmod(os.path.join(first.pgdata, "pg_hba.conf"), 0o640)
+        fill(first, "CREATE TABLE kept AS SELECT 42 AS x", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
+             "ALTER SYSTEM SET maintenance_work_mem = '77MB'")
+        join(f, first, "--skip-pg-hba", args=without_port(f, first))
+        f.wait_state(first, "single")
+        expect(f.state()["first"]["nodeport"] == first.port, f"its own port is lost: {f.state()}")
+        expect(first.sql("SELECT x FROM kept") == "42", "the data is lost")
+        for name, value in (("work_mem", "7MB"), ("maintenance_work_mem", "77MB"), ("synchronous_standby_names", "")):
+            expect(first.sql(f"SHOW {name}") == value, f"{name} is {first.sql('SHOW ' + name)}")
+        expect("# the user's last line\n" in text_of(os.path.join(first.pgdata, "postgresql.conf")), "a line is gone")
+
+        another = made_by_hand(f, "another")
+        fill(another, "CREATE TABLE precious AS SELECT 1 AS x")
+        before = picture(os.path.dirname(another.pgdata)), f.state().keys(), os.listdir(f.work + "/etc")
+        refused = f.run(*f.create_args(another), check=False)
+        after = picture(os.path.dirname(another.pgdata)), f.state().keys(), os.listdir(f.work + "/etc")
+        expect(refused.returncode == 1 and "system" in refused.stderr and "hint" in refused.stderr, f"{refused}")
+        expect(after == before, f"the refusal has left something: {refused}")
+        shutil.rmtree(another.state)
+        refused = f.run(*f.create_args(another), check=False)
+        expect(refused.returncode == 1 and not os.path.exists(another.state), "a state directory was left")
+
+        # -R: with another primary_conninfo in postgresql.auto.conf, which would win over ours.
+        copy = Daemon(f, "copy")
+        os.makedirs(copy.state, mode=0o700)
+        command(tool("pg_basebackup"), "-D", copy.pgdata, "-d", first.socket_uri(), "-R", "-c", "fast")
+        append(os.path.join(copy.pgdata, "by-hand"), "this copy\n")
+        append(os.path.join(copy.pgdata, "postgresql.conf"), f"unix_socket_directories = '{copy.state}'\n")
+        first.sql("INSERT INTO kept VALUES (43)")
+        join(f, copy, "--skip-pg-hba")
+        f.wait_healthy()
+        f.start_writers()
+        expect(os.path.exists(os.path.join(copy.pgdata, "by-hand")), "the copy was thrown away and made anew")
+        expect("base backup" not in text_of(copy.log), "a base backup was made")
+        expect(copy.sql("SELECT array_agg(x ORDER BY x) FROM kept") == "{42,43}", "the copy lacks data")
+        first.crash()
+        f.wait_takeover(first)
+        first.start()
+        f.wait_healthy()
+        f.goes_on()
+        for node in (first, copy):
+            file = os.path.join(node.pgdata, "pg_hba.conf")
+            expect(text_of(file) == USERS_HBA and os.stat(file).st_mode & 0o777 == 0o640, f"{file} was touched")
+        f.check_acknowledged()
+
+
+def debian_cluster(f, name, root, filled):
+    """As pg_createcluster makes it: configuration in root/15/NAME, PGDATA elsewhere."""
+    node = made_by_hand(f, name)
+    directory = os.path.join(root, "15", name)
+    os.makedirs(directory)
+    for file in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+        shutil.move(os.path.join(node.pgdata, file), directory)
+    append(os.path.join(directory, "postgresql.conf"),
+           f"data_directory = '{node.pgdata}'\nhba_file = '{directory}/pg_hba.conf'\n"
+           f"ident_file = '{directory}/pg_ident.conf'\ncluster_name = '15/{name}'\n")
+    os.chmod(os.path.join(directory, "postgresql.conf"), 0o644)
+    append(os.path.join(directory, "pg_hba.conf"), f"# the user's own, of {name}\n")
+    if not filled:
+        shutil.rmtree(node.pgdata)
+        os.mkdir(node.pgdata, mode=0o700)
+    return node, directory
+
+
+def scenario_configuration_elsewhere():
+    """Debian's layout: the files stay where they are, through failover, rewind and drop. The first node runs already,
+    as pg_ctlcluster starts it."""
+    with Formation(nodes=0) as f:
+        root = f.env["PG_CLUSTER_CONF_ROOT"] = os.path.join(f.work, "conf")
+        places = {}
+        for name in ("one", "two"):
+            node, places[name] = debian_cluster(f, name, root, filled=name == "one")
+            if name == "one":
+                command(tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".by-hand", "-w",
+                        "-o", f"-c config_file={places[name]}/postgresql.conf", "start")
+                pid = node.postmaster()
+            join(f, node, args=without_port(f, node))
+            f.wait_state(node, "single" if name == "one" else "secondary")
+        one, two = f.nodes
+        expect(one.postmaster() == pid, "the running cluster was restarted")
+        f.wait_healthy()
+        plain = f.add_node("plain")  # the copy of PGDATA brings it no configuration
+        f.wait_healthy()
+        f.start_writers()
+
+        def check():
+            for node in (one, two):
+                place = places[node.name]
+                expect(not os.path.exists(os.path.join(node.pgdata, "postgresql.conf")), "a second configuration")
+                expect(node.sql("SHOW config_file") == place + "/postgresql.conf", "another config_file")
+                expect(node.sql("SHOW hba_file") == place + "/pg_hba.conf", "another hba_file")
+                expect(node.sql("SHOW cluster_name") == "15/" + node.name, "another cluster_name")
+                expect(f"# the user's own, of {node.name}\n" in text_of(place + "/pg_hba.conf"), "a line is gone")
+                expect(os.stat(place + "/postgresql.conf").st_mode & 0o777 == 0o644, "another mode")
+
+        check()
+        former = f.primary()
+        former.crash()
+        f.wait_takeover(former)
+        former.start()
+        f.wait_healthy()
+        f.goes_on()
+        check()
+        # Its own files, which the others do not have, outlive a rewind too.
+        for file in ("postgresql.conf", "pg_hba.conf"):
+            append(os.path.join(plain.pgdata, file), "# the user's own, of plain\n")
+        f.run("perform", "promotion", "--name", plain.name, "--pgdata", f.monitor.pgdata)
+        f.wait_healthy()
+        plain.crash()
+        f.wait_takeover(plain)
+        plain.start()
+        f.wait_healthy()
+        expect("rewound" in text_of(plain.log), "nothing was rewound")
+        for file in ("postgresql.conf", "pg_hba.conf"):
+            expect("# the user's own, of plain\n" in text_of(os.path.join(plain.pgdata, file)), f"{file} is another one")
+        expect(any("rewound" in text_of(node.log) for node in (one, two)), "nothing was rewound")
+        f.check_acknowledged()
+        # Dropped, it is as it was before.
+        f.run("drop", "node", "--pgdata", one.pgdata)
+        f.nodes.remove(one)
+        text = text_of(places["one"] + "/postgresql.conf") + text_of(places["one"] + "/pg_hba.conf")
+        expect("postgresql-pgvigil.conf" not in text and "BEGIN pgvigil" not in text, "lines of pgvigil are left")
+        f.wait_healthy()
+        expect(plain.postmaster(), "the third node does not run")
+
+
+def scenario_tablespace_on_one_machine():
+    """Two nodes of a machine share a tablespace that was made while the standby followed. It is not emptied for the
+    standby's new copy: the primary's data is there."""
+    with Formation(nodes=2) as f:
+        primary, standby = f.primary(), f.secondary()
+        location = os.path.join(f.work, "space")
+        f.directory(location)
+        primary.sql(f"CREATE TABLESPACE space LOCATION '{location}'")
+        primary.sql("CREATE TABLE there TABLESPACE space AS SELECT generate_series(1, 1000) AS x")
+        f.wait_until(lambda: os.listdir(standby.pgdata + "/pg_tblspc"), what="the standby has made it too")
+        f.run("stop", "--pgdata", standby.pgdata)
+        before = picture(location)
+        append(os.path.join(standby.state, "copy-in-progress"), "rewind\n")
+        standby.start()
+        f.wait_until(lambda: "used by the PostgreSQL of " + primary.pgdata in f.state()[standby.name]["reason"],
+                     what="show state says why it is not copied")
+        destroyed = f.run("drop", "node", "--pgdata", standby.pgdata, "--destroy", check=False)
+        expect(destroyed.returncode != 0 and "used by the PostgreSQL of" in destroyed.stderr, f"{destroyed}")
+        expect(picture(location).keys() == before.keys(), "files of the primary are gone")
+        primary.sql("CHECKPOINT")
+        expect(primary.sql("SELECT count(*) FROM there") == "1000", "data of the primary is gone")
