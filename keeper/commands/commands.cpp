@@ -49,7 +49,7 @@ config::Config config_from(const Args& args) {
   config::Config config;
   config.role = config::Role::keeper;
   config.pgdata = pgdata_of(args);
-  config.file = config::config_path_for(config.pgdata);
+  config.file = config::config_path_for(config.pgdata, args.maybe("config"));
   if (fs::exists(config.file)) {
     config = config::load(config.file);  // a second run continues where the first one stopped
     if (config.role != config::Role::keeper) {
@@ -57,7 +57,7 @@ config::Config config_from(const Args& args) {
                       "choose another --pgdata");
     }
   } else {
-    config.state_directory = absolute(args.get("state-directory", config::default_state_directory(config.pgdata)));
+    config.state_directory = absolute(args.get("state-directory", config::default_state_directory(config.file)));
   }
   const auto take = [&](const char* option, const char* key) {
     if (const auto value = args.maybe(option)) config::set(config, key, *value);
@@ -186,6 +186,8 @@ asio::awaitable<int> create(config::Config config) {
   config::save(config);
   std::cout << "node " << registered.name << " (" << registered.id.value
             << ") is registered; configuration: " << config.file.string() << std::endl;
+  if (const std::string unit = config::unit_of(config); !unit.empty())
+    std::cout << "start it, as root: systemctl enable --now " << unit << std::endl;
   co_return 0;
 }
 
@@ -276,8 +278,10 @@ asio::awaitable<int> drop(config::Config config, bool destroy) {
 
 cli::Program program() {
   const cli::Option pgdata{"pgdata", "DIR", "data directory", {"PGDATA"}};
+  const cli::Option file{"config", "FILE", "its configuration, or the name of it without directory and .toml"};
   std::vector<cli::Option> create_options{
       pgdata,
+      {"config", "FILE", "where its configuration is to be, or the name of it alone (made of --pgdata)"},
       {"monitor", "URI", "connection string of the monitor's database", {"PGVIGIL_MONITOR", "PG_AUTOCTL_MONITOR"}},
       {"monitor-password-file", "FILE", "file (mode 0600) with the password for it"},
       {"pgport", "PORT", "port of PostgreSQL (5432)", {"PGPORT"}},
@@ -301,8 +305,10 @@ cli::Program program() {
   program.summary = "the agent of one data node";
   program.commands.push_back(
       {"create", "make a data node and register it with a monitor", create_options, {}, run_create});
-  program.commands.push_back({"run", "run the keeper in the foreground", {pgdata}, {}, [](const Args& args) {
-                                return serve(config::load(config::config_path_for(pgdata_of(args))));
+  program.commands.push_back({"run", "run the keeper in the foreground", {pgdata, file}, {}, [](const Args& args) {
+                                return serve(config::load(args.has("config")
+                                                              ? config::config_named(args.get("config"))
+                                                              : config::config_path_for(pgdata_of(args))));
                               }});
   program.commands.push_back(
       {"drop",

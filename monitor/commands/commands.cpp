@@ -212,14 +212,14 @@ config::Config config_from(const Args& args) {
   config.listen_addresses = "*";
   const std::string pgdata = absolute(args.require("pgdata"));
   config.pgdata = pgdata;
-  config.file = config::config_path_for(pgdata);
+  config.file = config::config_path_for(pgdata, args.maybe("config"));
   if (fs::exists(config.file)) {
     config = config::load(config.file);
     if (config.role != config::Role::monitor)
       throw UserError(ExitCode::bad_arguments, pgdata + " is the data directory of a data node",
                       "choose another --pgdata");
   } else {
-    config.state_directory = absolute(args.get("state-directory", config::default_state_directory(pgdata)));
+    config.state_directory = absolute(args.get("state-directory", config::default_state_directory(config.file)));
   }
   const auto take = [&](const char* option, const char* key) {
     if (const auto value = args.maybe(option)) config::set(config, key, *value);
@@ -247,6 +247,8 @@ int run_create(const Args& args) {
   config::save(config);
   std::cout << "monitor URI for the nodes: " << node_uri(config)
             << "\npassword for it:           " << password_file(config).string() << std::endl;
+  if (const std::string unit = config::unit_of(config); !unit.empty())
+    std::cout << "start it, as root:         systemctl enable --now " << unit << std::endl;
   return args.has("run") ? serve(config) : 0;
 }
 
@@ -270,6 +272,7 @@ asio::awaitable<void> drop(config::Config config, bool destroy) {
 
 cli::Program program() {
   const cli::Option pgdata{"pgdata", "DIR", "data directory of the monitor's own PostgreSQL", {"PGDATA"}};
+  const cli::Option file{"config", "FILE", "its configuration, or the name of it without directory and .toml"};
   cli::Program program;
   program.name = "pgvigil-monitor";
   program.summary = "keeps the formation's state and decides";
@@ -277,6 +280,7 @@ cli::Program program() {
       {"create",
        "make a monitor and its database",
        {pgdata,
+        {"config", "FILE", "where its configuration is to be, or the name of it alone (made of --pgdata)"},
         {"pgport", "PORT", "port of its PostgreSQL (5432)", {"PGPORT"}},
         {"hostname", "HOST", "name or address by which the nodes reach it (127.0.0.1)"},
         {"listen", "ADDRESSES", "listen_addresses (*)"},
@@ -288,8 +292,10 @@ cli::Program program() {
         {"run", "", "stay in the foreground and run the monitor"}},
        {},
        run_create});
-  program.commands.push_back({"run", "run the monitor in the foreground", {pgdata}, {}, [](const Args& args) {
-                                return serve(config::load(config::config_path_for(absolute(args.require("pgdata")))));
+  program.commands.push_back({"run", "run the monitor in the foreground", {pgdata, file}, {}, [](const Args& args) {
+                                return serve(config::load(args.has("config")
+                                                              ? config::config_named(args.get("config"))
+                                                              : config::config_path_for(args.require("pgdata"))));
                               }});
   program.commands.push_back(
       {"drop",
