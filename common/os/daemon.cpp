@@ -1,11 +1,10 @@
 #include "common/os/daemon.hpp"
 
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <boost/asio/signal_set.hpp>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -30,20 +29,17 @@ void clear_postgres_environment() {
   }
 }
 
-void notify_systemd(const std::string& state) {
-  const char* path = std::getenv("NOTIFY_SOCKET");
-  if (path == nullptr || *path == '\0') return;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::size_t length = std::strlen(path);
-  if (length >= sizeof address.sun_path) return;
-  std::memcpy(address.sun_path, path, length);
-  if (address.sun_path[0] == '@') address.sun_path[0] = '\0';  // an abstract socket
-  const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  ::sendto(fd, state.data(), state.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address), size);
-  ::close(fd);
+std::filesystem::path this_program() {
+  return std::filesystem::read_symlink("/proc/self/exe");
+}
+
+void start_anew(const std::filesystem::path& program, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), program.filename().string());
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  ::execv(program.c_str(), argv.data());
+  throw Error("cannot start " + program.string() + " anew: " + std::strerror(errno));
 }
 
 namespace {
@@ -62,6 +58,7 @@ void handle_signals(boost::asio::io_context& context, std::function<void(int)> h
   ::signal(SIGPIPE, SIG_IGN);
   auto signals = std::make_shared<boost::asio::signal_set>(context, SIGTERM, SIGINT, SIGQUIT);
   signals->add(SIGHUP);
+  signals->add(SIGUSR2);
   wait_for_signal(std::move(signals), std::move(handler));
 }
 

@@ -1,6 +1,7 @@
 #include "keeper/commands/commands.hpp"
 
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <filesystem>
 #include <iostream>
@@ -9,6 +10,7 @@
 #include "common/monitor_api/monitor_api.hpp"
 #include "common/os/daemon.hpp"
 #include "common/os/file.hpp"
+#include "common/os/service_manager.hpp"
 #include "common/pg/conninfo.hpp"
 #include "keeper/service/keeper.hpp"
 #include "keeper/service/monitor_conninfo.hpp"
@@ -207,6 +209,8 @@ int serve(const config::Config& config) {
     throw UserError(ExitCode::dropped, "this node was dropped from its formation",
                     "pgvigil drop node --pgdata " + config.pgdata + ", then create it again");
   }
+  const fs::path program = os::this_program();
+  os::ServiceManager manager;
   asio::io_context context(1);
   Keeper keeper(context, config, *state);
   os::handle_signals(context, [&](int number) {
@@ -219,11 +223,24 @@ int serve(const config::Config& config) {
       }
       return;
     }
-    os::notify_systemd("STOPPING=1");
-    keeper.stop(number == SIGQUIT ? postgres::StopMode::immediate : postgres::StopMode::fast);
+    if (number == SIGUSR2) {
+      keeper.let_go();
+      return;
+    }
+    // Each way of stopping PostgreSQL has its own time: fast, then immediate.
+    manager.stopping(std::chrono::seconds{config.switchover_on_stop + 2 * config.stop + 30});
+    if (number == SIGTERM) {
+      keeper.leave();
+    } else {
+      keeper.stop(number == SIGQUIT ? postgres::StopMode::immediate : postgres::StopMode::fast);
+    }
   });
-  os::notify_systemd("READY=1");
-  return static_cast<int>(run_to_end(context, keeper.run()));
+  // Ready to take orders. A base backup may take hours: whether PostgreSQL serves is in the status.
+  manager.ready();
+  asio::co_spawn(context, manager.attend([&] { return keeper.describe(); }), asio::detached);
+  const ExitCode code = run_to_end(context, keeper.run());
+  if (keeper.has_let_go()) os::start_anew(program, {"run", "--config", config.file.string()});
+  return static_cast<int>(code);
 }
 
 // A password given in the environment is for this command; the keeper needs it for ever: it goes into a file.

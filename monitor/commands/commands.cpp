@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <filesystem>
 #include <iostream>
@@ -12,6 +13,7 @@
 #include "common/os/daemon.hpp"
 #include "common/os/file.hpp"
 #include "common/os/race.hpp"
+#include "common/os/service_manager.hpp"
 #include "common/pg/conninfo.hpp"
 #include "common/postgres/config_files.hpp"
 #include "common/postgres/instance.hpp"
@@ -175,16 +177,28 @@ int serve(const config::Config& config) {
   asio::io_context context(1);
   postgres::Instance instance(instance_settings(config));
   Monitor monitor(context, owner_conninfo(config), fs::path(config.state_directory) / "witness");
+  const fs::path program = os::this_program();
+  os::ServiceManager manager;
   bool stopping = false;
+  bool anew = false;
   auto mode = postgres::StopMode::fast;
   os::handle_signals(context, [&](int number) {
     if (number == SIGHUP) return;  // nothing here is read more than once
+    if (number == SIGUSR2 && stopping) return;  // a stop stays a stop
     if (number == SIGQUIT) mode = postgres::StopMode::immediate;
-    os::notify_systemd("STOPPING=1");
+    anew = number == SIGUSR2;
+    if (!anew) manager.stopping(std::chrono::seconds{2 * config.stop + 30});
     stopping = true;
     monitor.stop();
   });
-  os::notify_systemd("READY=1");
+  // Keepers on the same host are started after this unit, so that they end before it: they must not wait for long.
+  const auto patience_ends = std::chrono::steady_clock::now() + std::chrono::seconds{15};
+  const auto describe = [&]() -> std::string {
+    if (monitor.deciding() || std::chrono::steady_clock::now() >= patience_ends) manager.ready();
+    if (!monitor.deciding()) return "waiting for its database";
+    return "deciding for " + std::to_string(monitor.nodes()) + " nodes";
+  };
+  asio::co_spawn(context, manager.attend(describe), asio::detached);
   const auto work = [&]() -> asio::awaitable<void> {
     if (embedded(config)) {
       write_files(config);
@@ -195,14 +209,20 @@ int serve(const config::Config& config) {
       } catch (...) {
         failure = std::current_exception();
       }
-      log::info("stopping the monitor's PostgreSQL");
-      co_await instance.stop(mode, std::chrono::seconds{config.stop});
+      if (!anew || failure) {
+        log::info("stopping the monitor's PostgreSQL");
+        co_await instance.stop(mode, std::chrono::seconds{config.stop});
+      }
       if (failure) std::rethrow_exception(failure);
     } else {
       co_await os::race(monitor.run(), wait_until(stopping));
     }
   };
   run_to_end(context, work());
+  if (anew) {
+    log::info("starts anew; its PostgreSQL goes on");
+    os::start_anew(program, {"run", "--config", config.file.string()});
+  }
   return 0;
 }
 
