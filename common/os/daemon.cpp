@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <boost/asio/signal_set.hpp>
 #include <cerrno>
 #include <cstdlib>
@@ -33,16 +34,16 @@ std::filesystem::path this_program() {
   return std::filesystem::read_symlink("/proc/self/exe");
 }
 
-void start_anew(const std::filesystem::path& program, std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), program.filename().string());
-  std::vector<char*> argv;
-  for (std::string& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  ::execv(program.c_str(), argv.data());
-  throw Error("cannot start " + program.string() + " anew: " + std::strerror(errno));
-}
-
 namespace {
+
+constexpr std::array handled{SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR2};
+
+void let_signals_come(bool come) {
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  for (const int number : handled) ::sigaddset(&signals, number);
+  ::sigprocmask(come ? SIG_UNBLOCK : SIG_BLOCK, &signals, nullptr);
+}
 
 void wait_for_signal(std::shared_ptr<boost::asio::signal_set> signals, std::function<void(int)> handler) {
   signals->async_wait([signals, handler](const boost::system::error_code& error, int number) {
@@ -54,12 +55,28 @@ void wait_for_signal(std::shared_ptr<boost::asio::signal_set> signals, std::func
 
 }  // namespace
 
+void start_anew(const std::filesystem::path& program, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), program.filename().string());
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  let_signals_come(false);
+  ::execv(program.c_str(), argv.data());
+  throw Error("cannot start " + program.string() + " anew: " + std::strerror(errno));
+}
+
 void handle_signals(boost::asio::io_context& context, std::function<void(int)> handler) {
   ::signal(SIGPIPE, SIG_IGN);
-  auto signals = std::make_shared<boost::asio::signal_set>(context, SIGTERM, SIGINT, SIGQUIT);
-  signals->add(SIGHUP);
-  signals->add(SIGUSR2);
+  auto signals = std::make_shared<boost::asio::signal_set>(context);
+  for (const int number : handled) signals->add(number);
   wait_for_signal(std::move(signals), std::move(handler));
+  let_signals_come(true);  // those that came while this process became the present program
+}
+
+void last_signals(boost::asio::io_context& context) {
+  let_signals_come(false);
+  context.restart();
+  context.poll();
 }
 
 }  // namespace pgvigil::os

@@ -17,10 +17,13 @@ void clear_postgres_environment();
 
 // The file of the running program. Asked at the start: an upgrade puts another one in its place.
 std::filesystem::path this_program();
-// This process becomes `program`, with the same pid, environment and children. Returns only by throwing Error.
+// This process becomes `program`, with the same pid, environment and children. Signals that come from now on wait for
+// its handle_signals(). Returns only by throwing Error.
 [[noreturn]] void start_anew(const std::filesystem::path& program, std::vector<std::string> arguments);
 
 // Calls `handler` with SIGTERM, SIGINT, SIGQUIT, SIGHUP or SIGUSR2, for as long as `context` runs. SIGPIPE is ignored.
 void handle_signals(boost::asio::io_context& context, std::function<void(int)> handler);
+// The last ones for `handler`: those that have come, while nobody runs `context` any more. Later ones wait.
+void last_signals(boost::asio::io_context& context);
 
 }  // namespace pgvigil::os

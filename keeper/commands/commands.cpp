@@ -1,5 +1,7 @@
 #include "keeper/commands/commands.hpp"
 
+#include <signal.h>
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
@@ -213,6 +215,7 @@ int serve(const config::Config& config) {
   os::ServiceManager manager;
   asio::io_context context(1);
   Keeper keeper(context, config, *state);
+  int asked_to_stop = 0;
   os::handle_signals(context, [&](int number) {
     if (number == SIGHUP) {
       try {
@@ -227,6 +230,7 @@ int serve(const config::Config& config) {
       keeper.let_go();
       return;
     }
+    asked_to_stop = number;
     // Each way of stopping PostgreSQL has its own time: fast, then immediate.
     manager.stopping(std::chrono::seconds{config.switchover_on_stop + 2 * config.stop + 30});
     if (number == SIGTERM) {
@@ -239,7 +243,11 @@ int serve(const config::Config& config) {
   manager.ready();
   asio::co_spawn(context, manager.attend([&] { return keeper.describe(); }), asio::detached);
   const ExitCode code = run_to_end(context, keeper.run());
-  if (keeper.has_let_go()) os::start_anew(program, {"run", "--config", config.file.string()});
+  if (keeper.has_let_go()) {
+    os::last_signals(context);
+    if (asked_to_stop != 0) ::raise(asked_to_stop);  // for the one that comes
+    os::start_anew(program, {"run", "--config", config.file.string()});
+  }
   return static_cast<int>(code);
 }
 

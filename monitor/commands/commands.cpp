@@ -181,13 +181,15 @@ int serve(const config::Config& config) {
   os::ServiceManager manager;
   bool stopping = false;
   bool anew = false;
+  int asked_to_stop = 0;
   auto mode = postgres::StopMode::fast;
   os::handle_signals(context, [&](int number) {
-    if (number == SIGHUP) return;  // nothing here is read more than once
+    if (number == SIGHUP) return;               // nothing here is read more than once
     if (number == SIGUSR2 && stopping) return;  // a stop stays a stop
     if (number == SIGQUIT) mode = postgres::StopMode::immediate;
-    anew = number == SIGUSR2;
-    if (!anew) manager.stopping(std::chrono::seconds{2 * config.stop + 30});
+    if (!stopping) anew = number == SIGUSR2;
+    if (number != SIGUSR2) asked_to_stop = number;
+    if (asked_to_stop != 0) manager.stopping(std::chrono::seconds{2 * config.stop + 30});
     stopping = true;
     monitor.stop();
   });
@@ -221,6 +223,8 @@ int serve(const config::Config& config) {
   run_to_end(context, work());
   if (anew) {
     log::info("starts anew; its PostgreSQL goes on");
+    os::last_signals(context);
+    if (asked_to_stop != 0) ::raise(asked_to_stop);  // for the one that comes
     os::start_anew(program, {"run", "--config", config.file.string()});
   }
   return 0;
