@@ -80,8 +80,7 @@ class Instance {
   // For local sessions: "host=<socket dir> port=.. user=.. dbname=.. application_name=pgvigil connect_timeout=..".
   std::string local_conninfo(const std::string& dbname = "postgres") const;
 
-  // Main configuration files: pgdata/postgresql.conf and pg_hba.conf, unless these live elsewhere (Debian's layout is
-  // handled later).
+  // pgdata/postgresql.conf and pg_hba.conf; those of a Debian cluster are copied there (debian_layout.hpp).
   fs::path config_file() const;
   fs::path hba_file() const;
 

@@ -54,7 +54,8 @@ config::Config config_from(const Args& args) {
   config.role = config::Role::keeper;
   config.pgdata = pgdata_of(args);
   config.file = config::config_path_for(config.pgdata, args.maybe("config"));
-  if (fs::exists(config.file)) {
+  const bool is_new = !fs::exists(config.file);
+  if (!is_new) {
     config = config::load(config.file);  // a second run continues where the first one stopped
     if (config.role != config::Role::keeper) {
       throw UserError(ExitCode::bad_arguments, config.pgdata + " is the data directory of a monitor",
@@ -84,6 +85,7 @@ config::Config config_from(const Args& args) {
   take("maximum-backup-rate", "replication.maximum_backup_rate");
   if (args.has("replication-quorum")) config.replication_quorum = args.boolean("replication-quorum", true);
   if (args.has("skip-pg-hba")) config.manage_hba = false;
+  fit_into_debian(config, args, is_new);
   return config;
 }
 

@@ -16,6 +16,7 @@
 #include "common/os/service_manager.hpp"
 #include "common/pg/conninfo.hpp"
 #include "common/postgres/config_files.hpp"
+#include "common/postgres/debian_layout.hpp"
 #include "common/postgres/instance.hpp"
 #include "monitor/service/monitor.hpp"
 
@@ -256,6 +257,10 @@ config::Config config_from(const Args& args) {
   take("auth", "postgresql.auth");
   if (const auto uri = args.maybe("database-uri")) config.database_uri = pg::without_password(*uri);
   if (args.has("skip-pg-hba")) config.manage_hba = false;
+  if (const auto cluster = postgres::debian_cluster_of(config.pgdata)) {
+    throw UserError(ExitCode::bad_arguments, pgdata + " is Debian's cluster " + cluster->version + "/" + cluster->name,
+                    "give the monitor a directory of its own, or a database of that cluster by --database-uri");
+  }
   return config;
 }
 

@@ -5,9 +5,10 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 import time
 
-from formation import BIN, Formation
+from formation import BIN, Daemon, Formation
 
 
 def expect(condition, what):
@@ -212,3 +213,57 @@ def scenario_orderly_shutdown_of_everything():
         f.wait_healthy()
         f.goes_on()
         f.check_acknowledged()
+
+
+def scenario_debian_cluster():
+    """A cluster made by pg_createcluster is refused until Debian has let go of it, and keeps its settings then."""
+    with Formation(nodes=0) as f:
+        node = Daemon(f, "debian")
+        version = sorted(os.listdir("/usr/lib/postgresql"), key=int)[-1]
+        bindir = f"/usr/lib/postgresql/{version}/bin"
+        etc = os.path.join(f.work, "debian", "etc")
+        configuration = os.path.join(etc, version, "main")
+        f.env["PG_CLUSTER_CONF_ROOT"] = etc
+        os.makedirs(configuration)
+        subprocess.run([bindir + "/initdb", "-D", node.pgdata, "-k", "--auth=trust"], check=True, capture_output=True)
+        # What pg_createcluster does, which refuses to do it for this test's user in this place.
+        for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+            shutil.move(os.path.join(node.pgdata, name), configuration)
+        os.mkdir(os.path.join(configuration, "conf.d"))
+        with open(os.path.join(configuration, "conf.d", "own.conf"), "w") as conf:
+            conf.write("work_mem = '7MB'\n")
+        with open(os.path.join(configuration, "postgresql.conf"), "a") as conf:
+            conf.write(f"data_directory = '{node.pgdata}'  # a comment\nhba_file='{configuration}/pg_hba.conf'\n"
+                       f"ident_file = '{configuration}/pg_ident.conf'\nexternal_pid_file = '{f.work}/no/such.pid'\n"
+                       f"port = {node.port}\nunix_socket_directories = '{f.work}'\ninclude_dir = 'conf.d'\ncluster_name = 'own'\n")
+        command = [word for word in f.create_args(node) if word not in ("--pgport", node.port)]
+
+        def start_conf(text):
+            with open(os.path.join(configuration, "start.conf"), "w") as file:
+                file.write("# a comment\n" + text + "\n")
+
+        def refused(why):
+            result = f.run(*command, check=False)
+            expect(result.returncode == 1 and why in result.stderr, f"not refused because of \"{why}\": {result.stderr}")
+            expect("pg_ctlcluster " + version + " main stop" in result.stderr, "it is not said how to hand it over: " + result.stderr)
+            expect(not os.path.exists(os.path.join(node.pgdata, "postgresql.conf")), "a refused cluster was touched")
+
+        refused("starts it at boot")  # no start.conf means auto
+        start_conf("auto")
+        refused("starts it at boot")
+        start_conf("manual")
+        subprocess.run([bindir + "/pg_ctl", "-D", configuration, "-l", node.log, "-w", "start"], check=True, capture_output=True)
+        refused("it runs")
+        result = f.run("create", "monitor", "--pgdata", node.pgdata, check=False)
+        expect(result.returncode == 1 and "Debian's cluster" in result.stderr, "a monitor may have it: " + result.stderr)
+        subprocess.run([bindir + "/pg_ctl", "-D", node.pgdata, "-w", "stop"], check=True, capture_output=True)
+        f.run(*command)
+        f.nodes.append(node)
+        f.run("config", "set", "postgresql.socket_directory", node.state, "--pgdata", node.pgdata)
+        node.start()
+        f.wait_state(node, "single")
+        expect(node.sql("SHOW work_mem") == "7MB" and node.sql("SHOW cluster_name") == "own", "the cluster has lost its settings")
+        expect(node.sql("SHOW hba_file") == os.path.join(node.pgdata, "pg_hba.conf"), node.sql("SHOW hba_file"))
+        copy = f.add_node("copy")
+        f.wait_healthy()
+        expect(copy.sql("SHOW work_mem") == "7MB", "the copy has other settings")
