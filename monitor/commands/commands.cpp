@@ -165,6 +165,43 @@ void run_to_end(asio::io_context& context, asio::awaitable<void> work) {
   if (failure) std::rethrow_exception(failure);
 }
 
+// How the service is to end, by the signals that have come.
+struct Ending {
+  bool stopping{false};
+  bool anew{false};  // in this process, and its PostgreSQL goes on
+  int stop_signal{0};
+  postgres::StopMode mode{postgres::StopMode::fast};
+
+  void take(int number) {
+    if (number == SIGUSR2 && stopping) return;  // a stop stays a stop
+    if (number == SIGQUIT) mode = postgres::StopMode::immediate;
+    if (!stopping) anew = number == SIGUSR2;
+    if (number != SIGUSR2) stop_signal = number;
+    stopping = true;
+  }
+};
+
+asio::awaitable<void> decide(const config::Config& config, postgres::Instance& instance, Monitor& monitor,
+                             const Ending& ending) {
+  if (!embedded(config)) {
+    co_await os::race(monitor.run(), wait_until(ending.stopping));
+    co_return;
+  }
+  write_files(config);
+  // Whatever ends the service, its PostgreSQL is not left behind.
+  std::exception_ptr failure;
+  try {
+    co_await os::race(monitor.run(), supervise(instance, ending.stopping, config.start), wait_until(ending.stopping));
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  if (!ending.anew || failure) {
+    log::info("stopping the monitor's PostgreSQL");
+    co_await instance.stop(ending.mode, std::chrono::seconds{config.stop});
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
 int serve(const config::Config& config) {
   if (embedded(config)) {
     os::refuse_root();
@@ -180,18 +217,11 @@ int serve(const config::Config& config) {
   Monitor monitor(context, owner_conninfo(config), fs::path(config.state_directory) / "witness");
   const fs::path program = os::this_program();
   os::ServiceManager manager;
-  bool stopping = false;
-  bool anew = false;
-  int asked_to_stop = 0;
-  auto mode = postgres::StopMode::fast;
+  Ending ending;
   os::handle_signals(context, [&](int number) {
-    if (number == SIGHUP) return;               // nothing here is read more than once
-    if (number == SIGUSR2 && stopping) return;  // a stop stays a stop
-    if (number == SIGQUIT) mode = postgres::StopMode::immediate;
-    if (!stopping) anew = number == SIGUSR2;
-    if (number != SIGUSR2) asked_to_stop = number;
-    if (asked_to_stop != 0) manager.stopping(std::chrono::seconds{2 * config.stop + 30});
-    stopping = true;
+    if (number == SIGHUP) return;  // nothing here is read more than once
+    ending.take(number);
+    if (ending.stop_signal != 0) manager.stopping(std::chrono::seconds{2 * config.stop + 30});
     monitor.stop();
   });
   // Keepers on the same host are started after this unit, so that they end before it: they must not wait for long.
@@ -202,30 +232,11 @@ int serve(const config::Config& config) {
     return "deciding for " + std::to_string(monitor.nodes()) + " nodes";
   };
   asio::co_spawn(context, manager.attend(describe), asio::detached);
-  const auto work = [&]() -> asio::awaitable<void> {
-    if (embedded(config)) {
-      write_files(config);
-      // Whatever ends the service, its PostgreSQL is not left behind.
-      std::exception_ptr failure;
-      try {
-        co_await os::race(monitor.run(), supervise(instance, stopping, config.start), wait_until(stopping));
-      } catch (...) {
-        failure = std::current_exception();
-      }
-      if (!anew || failure) {
-        log::info("stopping the monitor's PostgreSQL");
-        co_await instance.stop(mode, std::chrono::seconds{config.stop});
-      }
-      if (failure) std::rethrow_exception(failure);
-    } else {
-      co_await os::race(monitor.run(), wait_until(stopping));
-    }
-  };
-  run_to_end(context, work());
-  if (anew) {
+  run_to_end(context, decide(config, instance, monitor, ending));
+  if (ending.anew) {
     log::info("starts anew; its PostgreSQL goes on");
     os::last_signals(context);
-    if (asked_to_stop != 0) ::raise(asked_to_stop);  // for the one that comes
+    if (ending.stop_signal != 0) ::raise(ending.stop_signal);  // for the one that comes
     os::start_anew(program, {"run", "--config", config.file.string()});
   }
   return 0;
