@@ -176,6 +176,7 @@ asio::awaitable<int> create(config::Config config) {
     throw UserError(ExitCode::bad_arguments, config.pgdata + " is not empty and holds no PostgreSQL cluster",
                     "empty it, or choose another --pgdata");
   }
+  os::make_directories(config.pgdata, 0700);  // a node that cannot have one is not registered
   const std::string sysid = co_await system_identifier(instance);
   std::optional<NodeId> id;
   if (known) id = known->node;
