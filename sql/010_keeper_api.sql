@@ -227,6 +227,18 @@ BEGIN
   RETURN CASE WHEN gr.learning THEN '{"wait": true}' ELSE pgvigil.goal_of(n, gr) END;
 END $$;
 
+-- A primary that is to be stopped asks for another one in its place: the failover that an operator could ask for, and only from itself.
+CREATE OR REPLACE FUNCTION pgvigil.step_down(self bigint) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node;
+BEGIN
+  SELECT * INTO n FROM pgvigil.node WHERE id = self;
+  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', self), '', 'PV404'); END IF;
+  IF NOT pgvigil.takes_writes(n.goal_state) THEN PERFORM pgvigil.refuse(format('%s is not the primary', n.name)); END IF;
+  RETURN pgvigil.ask(n.formation, n.group_id, 'failover', n.id, false);
+END $$;
+
 CREATE OR REPLACE FUNCTION pgvigil.get_peers(self bigint)
 RETURNS TABLE (id bigint, name text, host text, port integer, is_primary boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$

@@ -64,6 +64,7 @@ struct Command {
   std::function<int(const Args&)> run{};
   std::string details{};     // more for its own --help
   bool pass_through{false};  // the arguments are somebody else's: not checked, and --help is not caught
+  std::string same_as{};     // whose they are, for the manual: "pgvigil-keeper create"
 };
 
 struct Program {
@@ -74,9 +75,12 @@ struct Program {
   std::string epilogue{};        // at the end of the main help
 };
 
-// Runs the command that `args` (without the program's name) asks for. `help [COMMAND]` and --help print and return 0.
-// Flags of `common` may also stand before the command.
+// Runs the command that `args` (without the program's name) asks for. `help [COMMAND]` and --help print and return 0;
+// so does `help --bash-completion`, and `help --manual DIR` writes manual.hpp's pages there. Flags of `common` may also
+// stand before the command.
 int dispatch(const Program& program, const std::vector<std::string>& args);
+
+std::vector<std::string> words_of(const std::string& path);
 
 // Help texts: of the whole program, of the commands that begin with `prefix` ("show"), of one command.
 std::string help_text(const Program& program);

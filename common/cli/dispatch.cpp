@@ -3,6 +3,8 @@
 #include <set>
 
 #include "common/cli/cli.hpp"
+#include "common/cli/manual.hpp"
+#include "common/os/file.hpp"
 
 namespace pgvigil::cli {
 
@@ -16,17 +18,6 @@ bool wants_help(const std::vector<std::string>& args) {
     if (arg == "--help" || arg == "-h" || arg == "-?") return true;
   }
   return false;
-}
-
-std::vector<std::string> words_of(const std::string& path) {
-  std::vector<std::string> words;
-  std::size_t from = 0;
-  while (from < path.size()) {
-    const std::size_t to = std::min(path.find(' ', from), path.size());
-    words.push_back(path.substr(from, to - from));
-    from = to + 1;
-  }
-  return words;
 }
 
 bool begins_with_words(const std::vector<std::string>& words, const std::vector<std::string>& prefix) {
@@ -140,6 +131,14 @@ int show_help(const Program& program, const std::vector<std::string>& words) {
     std::cout << help_text(program);
     return 0;
   }
+  if (words.front() == "--bash-completion") {
+    std::cout << bash_completion(program);
+    return 0;
+  }
+  if (words.front() == "--manual" && words.size() == 2) {
+    for (const auto& [file, text] : manual_pages(program)) os::write_file_atomic(words[1] + "/" + file, text, 0644);
+    return 0;
+  }
   const Command* command = find_command(program, words);
   const std::string prefix = known_prefix(program, words);
   if (command != nullptr && command->path == prefix) {
@@ -167,6 +166,17 @@ UserError no_such_command(const Program& program, const std::vector<std::string>
 }
 
 }  // namespace
+
+std::vector<std::string> words_of(const std::string& path) {
+  std::vector<std::string> words;
+  std::size_t from = 0;
+  while (from < path.size()) {
+    const std::size_t to = std::min(path.find(' ', from), path.size());
+    words.push_back(path.substr(from, to - from));
+    from = to + 1;
+  }
+  return words;
+}
 
 std::string help_text(const Program& program) {
   std::vector<std::pair<std::string, std::string>> lines;

@@ -1,6 +1,7 @@
 #include "common/config/config.hpp"
 
 #include <toml++/toml.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -130,6 +131,7 @@ const std::vector<Key>& table() {
         integer("timeouts", "start", &Config::start, 1, 86400),
         integer("timeouts", "stop", &Config::stop, 1, 86400),
         integer("timeouts", "heartbeat_ms", &Config::heartbeat_ms, 50, 10000),
+        integer("timeouts", "switchover_on_stop", &Config::switchover_on_stop, 0, 3600),
         text("log", "level", &Config::log_level, one_of({"trace", "debug", "info", "warn", "error"})),
         text("log", "format", &Config::log_format, one_of({"text", "json"})),
     };
@@ -210,24 +212,74 @@ fs::path home() {
   return directory.empty() ? fs::path("/") : fs::path(directory);
 }
 
+const fs::path system_directory = "/etc/pgvigil";
+
+// Where files may lie, the place for new ones first.
+std::vector<fs::path> config_directories() {
+  if (const std::string given = environment("PGVIGIL_CONFIG_DIR"); !given.empty()) return {given};
+  const std::string xdg = environment("XDG_CONFIG_HOME");
+  const fs::path own = (xdg.empty() ? home() / ".config" : fs::path(xdg)) / "pgvigil";
+  if (::access(system_directory.c_str(), W_OK) == 0) return {system_directory, own};
+  return {own, system_directory};
+}
+
+bool is_of(const fs::path& file, const fs::path& pgdata) {
+  try {
+    return fs::path(load(file).pgdata) == pgdata;
+  } catch (const std::exception&) {
+    return false;  // somebody else's, or broken: whoever means that one is told so
+  }
+}
+
+std::optional<fs::path> existing_file(const fs::path& directory, const fs::path& pgdata) {
+  std::error_code error;
+  const fs::path usual = directory / (short_name(pgdata) + ".toml");
+  if (fs::exists(usual, error)) return usual;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    if (entry.path().extension() == ".toml" && is_of(entry.path(), pgdata)) return entry.path();
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 fs::path config_path_for(const fs::path& pgdata) {
-  fs::path directory;
-  if (const std::string given = environment("PGVIGIL_CONFIG_DIR"); !given.empty()) {
-    directory = given;
-  } else if (const std::string xdg = environment("XDG_CONFIG_HOME"); !xdg.empty()) {
-    directory = fs::path(xdg) / "pgvigil";
-  } else {
-    directory = home() / ".config" / "pgvigil";
+  fs::path absolute = fs::absolute(pgdata).lexically_normal();
+  if (!absolute.has_filename()) absolute = absolute.parent_path();  // "/srv/pg/"
+  const auto directories = config_directories();
+  for (const fs::path& directory : directories) {
+    if (const auto found = existing_file(directory, absolute)) return *found;
   }
-  return directory / (short_name(pgdata) + ".toml");
+  return directories.front() / (short_name(absolute) + ".toml");
 }
 
-std::string default_state_directory(const fs::path& pgdata) {
+fs::path config_named(const std::string& given) {
+  if (given.find('/') != std::string::npos) return fs::absolute(given).lexically_normal();
+  return config_directories().front() / (given.ends_with(".toml") ? given : given + ".toml");
+}
+
+fs::path config_path_for(const fs::path& pgdata, const std::optional<std::string>& given) {
+  const fs::path found = config_path_for(pgdata);
+  if (!given || config_named(*given) == found) return found;
+  if (fs::exists(found))
+    throw UserError(ExitCode::bad_arguments, pgdata.string() + " has a configuration already: " + found.string(),
+                    "leave out --config, or rename that file");
+  return config_named(*given);
+}
+
+std::string unit_of(const Config& config) {
+  if (config.file.parent_path() != system_directory) return {};
+  const std::string name = config.file.stem().string();
+  if (config.role == Role::keeper) return "pgvigil-keeper@" + name + ".service";
+  return name == "monitor" ? "pgvigil-monitor.service" : "";
+}
+
+std::string default_state_directory(const fs::path& config_file) {
+  const std::string name = config_file.stem().string();
+  if (config_file.parent_path() == system_directory) return "/var/lib/pgvigil/" + name;
   const std::string xdg = environment("XDG_STATE_HOME");
   const fs::path base = xdg.empty() ? home() / ".local" / "state" : fs::path(xdg);
-  return (base / "pgvigil" / short_name(pgdata)).string();
+  return (base / "pgvigil" / name).string();
 }
 
 Config parse(const std::string& content, const fs::path& file) {
@@ -280,7 +332,9 @@ std::string to_toml(const Config& config) {
       {"monitor", "The monitor's database; passwords are in files of mode 0600, never here."},
       {"postgresql", "The local PostgreSQL."},
       {"replication", "How this node takes part in the formation when it registers; later: pgvigil set node."},
-      {"timeouts", "Seconds, but for the heartbeat."},
+      {"timeouts",
+       "Seconds, but for the heartbeat. switchover_on_stop: how long a stop of the primary may wait for another "
+       "node to take over; 0: not at all."},
       {"log", "level: trace, debug, info, warn, error. format: text, json."},
   };
   std::string content = "# Written by pgvigil create; read again on reload (SIGHUP).\n";

@@ -1,8 +1,9 @@
 // The one TOML file of a node. Made by `create`, read by everything else, readable by a person.
-// It lies in <config dir>/<name>.toml, where <config dir> is $PGVIGIL_CONFIG_DIR, else /etc/pgvigil for root-made
-// systems that have it writable, else ${XDG_CONFIG_HOME:-~/.config}/pgvigil; <name> is derived from --pgdata's absolute
-// path ("srv-pg-a" + 8 hex digits of a hash), so that --pgdata alone finds it. State (state file, pid file, passwords)
-// lies in the directory `state_directory` named inside it, by default ${XDG_STATE_HOME:-~/.local/state}/pgvigil/<name>.
+// It lies in $PGVIGIL_CONFIG_DIR, else in /etc/pgvigil (the package makes it) or ${XDG_CONFIG_HOME:-~/.config}/pgvigil.
+// --pgdata finds it: by its name, which `create` derives from the absolute path ("srv-pg-a" + 8 hex digits of a hash)
+// unless --config gives another, or by postgresql.pgdata inside it. State (state file, pid file, passwords) lies in the
+// directory `state_directory` named inside it, by default /var/lib/pgvigil/<name> for a file in /etc/pgvigil, else
+// ${XDG_STATE_HOME:-~/.local/state}/pgvigil/<name>.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -51,6 +52,7 @@ struct Config {
   int start{60};
   int stop{60};
   int heartbeat_ms{1000};
+  int switchover_on_stop{30};  // 0: a primary that is stopped does not hand over first
   // [log]
   std::string log_level{"info"};
   std::string log_format{"text"};  // text | json
@@ -58,9 +60,15 @@ struct Config {
   friend bool operator==(const Config&, const Config&) = default;
 };
 
-// The path rules of the header comment.
+// The path rules of the header comment: the file that there is, else the one that `create` will make.
 fs::path config_path_for(const fs::path& pgdata);
-std::string default_state_directory(const fs::path& pgdata);
+// `given`: --config; a bare name is of a file in the directory for new ones. Throws UserError(bad_arguments) when
+// PGDATA has another file already.
+fs::path config_path_for(const fs::path& pgdata, const std::optional<std::string>& given);
+fs::path config_named(const std::string& given);
+std::string default_state_directory(const fs::path& config_file);
+// The package's unit for a node whose file is in /etc/pgvigil; "" for others.
+std::string unit_of(const Config& config);
 
 // Throws UserError(bad_config): "FILE:LINE:COLUMN: ..." for syntax errors, unknown sections and keys, wrong types,
 // values out of range.

@@ -151,6 +151,23 @@ asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId sel
   co_return peers;
 }
 
+asio::awaitable<std::int64_t> step_down(pg::Connection& monitor, NodeId self) {
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(self.value));
+  const pg::Result row = co_await monitor.query("SELECT pgvigil.step_down($1) AS request", params, patience);
+  co_return row.integer(0, "request");
+}
+
+asio::awaitable<RequestStatus> request_status(pg::Connection& monitor, std::int64_t request) {
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(request));
+  const pg::Result row = co_await monitor.query("SELECT * FROM pgvigil.request_status($1)", params, patience);
+  RequestStatus status;
+  status.status = row.text(0, "status");
+  status.message = row.text(0, "message");
+  co_return status;
+}
+
 asio::awaitable<void> open_session(pg::Connection& monitor, NodeId self) {
   // Shared: a keeper that comes back must not wait for the end of its old backend.
   const std::string id = std::to_string(self.value);

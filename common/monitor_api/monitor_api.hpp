@@ -59,6 +59,13 @@ struct Identity {
 };
 boost::asio::awaitable<void> tell(pg::Connection& monitor, Identity identity, Account account);
 boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self);
+// Asks that another node take over from this primary: a request, whose fate request_status() tells.
+boost::asio::awaitable<std::int64_t> step_down(pg::Connection& monitor, NodeId self);
+struct RequestStatus {
+  std::string status;  // pending, accepted, refused
+  std::string message;
+};
+boost::asio::awaitable<RequestStatus> request_status(pg::Connection& monitor, std::int64_t request);
 // Takes the session lock that tells the monitor process that this keeper's session is open, and LISTENs on the node's
 // channel.
 boost::asio::awaitable<void> open_session(pg::Connection& monitor, NodeId self);

@@ -1,11 +1,11 @@
 #include "common/os/daemon.hpp"
 
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include <array>
 #include <boost/asio/signal_set.hpp>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -30,23 +30,20 @@ void clear_postgres_environment() {
   }
 }
 
-void notify_systemd(const std::string& state) {
-  const char* path = std::getenv("NOTIFY_SOCKET");
-  if (path == nullptr || *path == '\0') return;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::size_t length = std::strlen(path);
-  if (length >= sizeof address.sun_path) return;
-  std::memcpy(address.sun_path, path, length);
-  if (address.sun_path[0] == '@') address.sun_path[0] = '\0';  // an abstract socket
-  const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  ::sendto(fd, state.data(), state.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address), size);
-  ::close(fd);
+std::filesystem::path this_program() {
+  return std::filesystem::read_symlink("/proc/self/exe");
 }
 
 namespace {
+
+constexpr std::array handled{SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR2};
+
+void let_signals_come(bool come) {
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  for (const int number : handled) ::sigaddset(&signals, number);
+  ::sigprocmask(come ? SIG_UNBLOCK : SIG_BLOCK, &signals, nullptr);
+}
 
 void wait_for_signal(std::shared_ptr<boost::asio::signal_set> signals, std::function<void(int)> handler) {
   signals->async_wait([signals, handler](const boost::system::error_code& error, int number) {
@@ -58,11 +55,28 @@ void wait_for_signal(std::shared_ptr<boost::asio::signal_set> signals, std::func
 
 }  // namespace
 
+void start_anew(const std::filesystem::path& program, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), program.filename().string());
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  let_signals_come(false);
+  ::execv(program.c_str(), argv.data());
+  throw Error("cannot start " + program.string() + " anew: " + std::strerror(errno));
+}
+
 void handle_signals(boost::asio::io_context& context, std::function<void(int)> handler) {
   ::signal(SIGPIPE, SIG_IGN);
-  auto signals = std::make_shared<boost::asio::signal_set>(context, SIGTERM, SIGINT, SIGQUIT);
-  signals->add(SIGHUP);
+  auto signals = std::make_shared<boost::asio::signal_set>(context);
+  for (const int number : handled) signals->add(number);
   wait_for_signal(std::move(signals), std::move(handler));
+  let_signals_come(true);  // those that came while this process became the present program
+}
+
+void last_signals(boost::asio::io_context& context) {
+  let_signals_come(false);
+  context.restart();
+  context.poll();
 }
 
 }  // namespace pgvigil::os

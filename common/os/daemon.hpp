@@ -1,8 +1,10 @@
-// What both daemons do around their loop: refuse root, tell systemd, turn signals into calls.
+// What both daemons do around their loop: refuse root, turn signals into calls, start anew in place.
 #pragma once
 #include <boost/asio/io_context.hpp>
+#include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace pgvigil::os {
 
@@ -13,10 +15,15 @@ void refuse_root();
 // daemon's connections must not depend on the shell that started it.
 void clear_postgres_environment();
 
-// READY=1, RELOADING=1, STOPPING=1, ... to $NOTIFY_SOCKET (sd_notify(3)); nothing without one.
-void notify_systemd(const std::string& state);
+// The file of the running program. Asked at the start: an upgrade puts another one in its place.
+std::filesystem::path this_program();
+// This process becomes `program`, with the same pid, environment and children. Signals that come from now on wait for
+// its handle_signals(). Returns only by throwing Error.
+[[noreturn]] void start_anew(const std::filesystem::path& program, std::vector<std::string> arguments);
 
-// Calls `handler` with SIGTERM, SIGINT, SIGQUIT or SIGHUP, for as long as `context` runs. SIGPIPE is ignored.
+// Calls `handler` with SIGTERM, SIGINT, SIGQUIT, SIGHUP or SIGUSR2, for as long as `context` runs. SIGPIPE is ignored.
 void handle_signals(boost::asio::io_context& context, std::function<void(int)> handler);
+// The last ones for `handler`: those that have come, while nobody runs `context` any more. Later ones wait.
+void last_signals(boost::asio::io_context& context);
 
 }  // namespace pgvigil::os

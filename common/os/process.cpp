@@ -34,6 +34,11 @@ int pidfd_send(int fd, int number) {
   return static_cast<int>(::syscall(SYS_pidfd_send_signal, fd, number, nullptr, 0));
 }
 
+// Debian's PostgreSQL would tell the service manager that *it* is ready, and stopping, in our name.
+bool ours_alone(const std::string& variable) {
+  return variable == "NOTIFY_SOCKET" || variable == "WATCHDOG_USEC" || variable == "WATCHDOG_PID";
+}
+
 // Everything that exec needs, prepared before fork: after it only async-signal-safe calls are allowed.
 struct Image {
   std::vector<std::string> storage;
@@ -46,7 +51,8 @@ struct Image {
     const std::size_t count = storage.size();
     for (char** entry = environ; *entry != nullptr; ++entry) {
       const std::string text = *entry;
-      if (!environment.contains(text.substr(0, text.find('=')))) storage.push_back(text);
+      const std::string name = text.substr(0, text.find('='));
+      if (!environment.contains(name) && !ours_alone(name)) storage.push_back(text);
     }
     for (const auto& [name, value] : environment) storage.push_back(name + "=" + value);
     for (std::size_t i = 0; i < storage.size(); ++i) (i < count ? argv : envp).push_back(storage[i].data());

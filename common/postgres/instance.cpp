@@ -48,12 +48,15 @@ std::optional<ProcessInfo> process_info(pid_t pid) {
   return info;
 }
 
-// Every PostgreSQL process changes its working directory to its data directory.
+// Every PostgreSQL process changes its working directory to its data directory. Compared by what they are: the path of
+// a process in another mount namespace (of a service that was started earlier) may have another beginning.
 bool runs_here(pid_t pid, const fs::path& pgdata) {
   std::error_code error;
   const std::string proc = "/proc/" + std::to_string(pid);
-  const fs::path cwd = fs::read_symlink(proc + "/cwd", error);
-  if (error || cwd != fs::canonical(pgdata, error)) return false;
+  struct stat cwd {};
+  struct stat here {};
+  if (::stat((proc + "/cwd").c_str(), &cwd) != 0 || ::stat(pgdata.c_str(), &here) != 0) return false;
+  if (cwd.st_dev != here.st_dev || cwd.st_ino != here.st_ino) return false;
   const std::string exe = fs::read_symlink(proc + "/exe", error).filename().string();
   return exe == "postgres" || exe.starts_with("postgres ");  // "postgres (deleted)" after an upgrade
 }

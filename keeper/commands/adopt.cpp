@@ -2,11 +2,11 @@
 
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <sstream>
 
 #include "common/os/file.hpp"
+#include "common/postgres/debian_layout.hpp"
 #include "keeper/actions/local_sql.hpp"
 
 namespace pgvigil::keeper {
@@ -32,25 +32,6 @@ asio::awaitable<std::string> setting_in(const config::Config& config, const fs::
                     "correct " + file.string());
   }
   co_return text.substr(text.find_last_of('\n') + 1);  // warnings come before it
-}
-
-// Debian keeps the configuration of /var/lib/postgresql/15/main in /etc/postgresql/15/main; that is written down there
-// alone, as data_directory.
-asio::awaitable<fs::path> config_file_elsewhere(const config::Config& config) {
-  const char* given = std::getenv("PG_CLUSTER_CONF_ROOT");  // as Debian's own tools have it
-  const fs::path root = given == nullptr || *given == '\0' ? "/etc/postgresql" : given;
-  std::error_code error;
-  for (const auto& version : fs::directory_iterator(root, error)) {
-    for (const auto& cluster : fs::directory_iterator(version.path(), error)) {
-      const fs::path file = cluster.path() / "postgresql.conf";
-      if (::access(file.c_str(), R_OK) != 0) continue;
-      const std::string text = os::read_file(file).value_or(std::string());
-      if (text.find(config.pgdata) == std::string::npos) continue;
-      const std::string directory = co_await setting_in(config, file, "data_directory");
-      if (fs::path(directory).lexically_normal() == config.pgdata) co_return file;
-    }
-  }
-  co_return fs::path();
 }
 
 std::string first_of_list(const std::string& list) {
@@ -88,7 +69,8 @@ asio::awaitable<void> adopt_stopped(config::Config& config, const cli::Args& arg
   if (args.has("config-file")) {
     file = fs::absolute(args.get("config-file")).lexically_normal();
   } else if (!fs::exists(file)) {
-    file = co_await config_file_elsewhere(config);
+    const auto cluster = postgres::debian_cluster_of(config.pgdata);
+    file = cluster ? cluster->configuration / "postgresql.conf" : fs::path();
   }
   if (file.empty()) co_return;
   config.config_file = file.string();

@@ -1,6 +1,9 @@
 #include "keeper/commands/commands.hpp"
 
+#include <signal.h>
+
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <filesystem>
 #include <iostream>
@@ -9,6 +12,7 @@
 #include "common/monitor_api/monitor_api.hpp"
 #include "common/os/daemon.hpp"
 #include "common/os/file.hpp"
+#include "common/os/service_manager.hpp"
 #include "common/pg/conninfo.hpp"
 #include "common/postgres/data_directory.hpp"
 #include "keeper/commands/adopt.hpp"
@@ -51,15 +55,16 @@ config::Config config_from(const Args& args) {
   config::Config config;
   config.role = config::Role::keeper;
   config.pgdata = pgdata_of(args);
-  config.file = config::config_path_for(config.pgdata);
-  if (fs::exists(config.file)) {
+  config.file = config::config_path_for(config.pgdata, args.maybe("config"));
+  const bool is_new = !fs::exists(config.file);
+  if (!is_new) {
     config = config::load(config.file);  // a second run continues where the first one stopped
     if (config.role != config::Role::keeper) {
       throw UserError(ExitCode::bad_arguments, config.pgdata + " is the data directory of a monitor",
                       "choose another --pgdata");
     }
   } else {
-    config.state_directory = absolute(args.get("state-directory", config::default_state_directory(config.pgdata)));
+    config.state_directory = absolute(args.get("state-directory", config::default_state_directory(config.file)));
   }
   const auto take = [&](const char* option, const char* key) {
     if (const auto value = args.maybe(option)) config::set(config, key, *value);
@@ -92,6 +97,7 @@ config::Config config_from(const Args& args) {
   take("maximum-backup-rate", "replication.maximum_backup_rate");
   if (args.has("replication-quorum")) config.replication_quorum = args.boolean("replication-quorum", true);
   if (args.has("skip-pg-hba")) config.manage_hba = false;
+  fit_into_debian(config, args, is_new);
   return config;
 }
 
@@ -164,6 +170,7 @@ asio::awaitable<int> create(config::Config config) {
     throw UserError(ExitCode::bad_arguments, config.pgdata + " is not empty and holds no PostgreSQL cluster",
                     "empty it, or choose another --pgdata");
   }
+  os::make_directories(config.pgdata, 0700);  // a node that cannot have one is not registered
   const std::string sysid = co_await system_identifier(instance);
   std::optional<NodeId> id;
   if (known) id = known->node;
@@ -181,6 +188,8 @@ asio::awaitable<int> create(config::Config config) {
   config::save(config);
   std::cout << "node " << registered.name << " (" << registered.id.value
             << ") is registered; configuration: " << config.file.string() << std::endl;
+  if (const std::string unit = config::unit_of(config); !unit.empty())
+    std::cout << "start it, as root: systemctl enable --now " << unit << std::endl;
   co_return 0;
 }
 
@@ -213,15 +222,36 @@ int serve(const config::Config& config) {
     throw UserError(ExitCode::dropped, "this node was dropped from its formation",
                     "pgvigil drop node --pgdata " + config.pgdata + ", then create it again");
   }
+  const fs::path program = os::this_program();
+  os::ServiceManager manager;
   asio::io_context context(1);
   Keeper keeper(context, config, *state);
+  int asked_to_stop = 0;
   os::handle_signals(context, [&](int number) {
     if (number == SIGHUP) return read_again(keeper, config);
-    os::notify_systemd("STOPPING=1");
-    keeper.stop(number == SIGQUIT ? postgres::StopMode::immediate : postgres::StopMode::fast);
+    if (number == SIGUSR2) {
+      keeper.let_go();
+      return;
+    }
+    asked_to_stop = number;
+    // Each way of stopping PostgreSQL has its own time: fast, then immediate.
+    manager.stopping(std::chrono::seconds{config.switchover_on_stop + 2 * config.stop + 30});
+    if (number == SIGTERM) {
+      keeper.leave();
+    } else {
+      keeper.stop(number == SIGQUIT ? postgres::StopMode::immediate : postgres::StopMode::fast);
+    }
   });
-  os::notify_systemd("READY=1");
-  return static_cast<int>(run_to_end(context, keeper.run()));
+  // Ready to take orders. A base backup may take hours: whether PostgreSQL serves is in the status.
+  manager.ready();
+  asio::co_spawn(context, manager.attend([&] { return keeper.describe(); }), asio::detached);
+  const ExitCode code = run_to_end(context, keeper.run());
+  if (keeper.has_let_go()) {
+    os::last_signals(context);
+    if (asked_to_stop != 0) ::raise(asked_to_stop);  // for the one that comes
+    os::start_anew(program, {"run", "--config", config.file.string()});
+  }
+  return static_cast<int>(code);
 }
 
 // What a refusal leaves is what was there before.
@@ -279,8 +309,10 @@ asio::awaitable<int> drop(config::Config config, bool destroy, bool force) {
 
 cli::Program program() {
   const cli::Option pgdata{"pgdata", "DIR", "data directory", {"PGDATA"}};
+  const cli::Option file{"config", "FILE", "its configuration, or the name of it without directory and .toml"};
   std::vector<cli::Option> create_options{
       pgdata,
+      {"config", "FILE", "where its configuration is to be, or the name of it alone (made of --pgdata)"},
       {"monitor", "URI", "connection string of the monitor's database", {"PGVIGIL_MONITOR", "PG_AUTOCTL_MONITOR"}},
       {"monitor-password-file", "FILE", "file (mode 0600) with the password for it"},
       {"pgport", "PORT", "port of PostgreSQL (that of the cluster, else 5432)", {"PGPORT"}},
@@ -305,8 +337,10 @@ cli::Program program() {
   program.summary = "the agent of one data node";
   program.commands.push_back(
       {"create", "make a data node and register it with a monitor", create_options, {}, run_create});
-  program.commands.push_back({"run", "run the keeper in the foreground", {pgdata}, {}, [](const Args& args) {
-                                return serve(config::load(config::config_path_for(pgdata_of(args))));
+  program.commands.push_back({"run", "run the keeper in the foreground", {pgdata, file}, {}, [](const Args& args) {
+                                return serve(config::load(args.has("config")
+                                                              ? config::config_named(args.get("config"))
+                                                              : config::config_path_for(pgdata_of(args))));
                               }});
   program.commands.push_back({"drop",
                               "remove what is left here of a node that has been dropped",

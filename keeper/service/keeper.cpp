@@ -14,21 +14,17 @@ Keeper::Keeper(asio::io_context& context, config::Config config, KeeperState sta
       report_now_(context.get_executor()),
       reconcile_now_(context.get_executor()),
       names_now_(context.get_executor()),
-      watch_now_(context.get_executor()) {}
+      watch_now_(context.get_executor()),
+      depart_now_(context.get_executor()) {}
 
 asio::awaitable<ExitCode> Keeper::run() {
   log::info("keeper of node {} ({}) starts in state {}, goal {}, term {}", node_.id.value, core_.state().name,
             to_string(core_.state().reported), to_string(core_.goal().state), core_.state().term.value);
   reconcile_now_.set();
-  // reconcile() alone ends by itself; the others are then cancelled.
-  co_await os::race(reconcile(), monitor_link(), watch(), fence(), see_upstream(), confirm_names(), keep_slots(),
-                    watch_disk());
+  // reconcile() ends by itself, await_departure() when PostgreSQL is to be let go; the others are then cancelled.
+  co_await os::race(reconcile(), await_departure(), monitor_link(), watch(), fence(), see_upstream(), confirm_names(),
+                    keep_slots(), watch_disk());
   co_return exit_code_;
-}
-
-void Keeper::stop(postgres::StopMode mode) {
-  stopping_ = mode;
-  reconcile_now_.set();
 }
 
 void Keeper::reload(config::Config config) {

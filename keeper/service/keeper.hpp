@@ -2,6 +2,7 @@
 //   monitor link   reports, receives goals        (monitor_link.cpp)
 //   watch          sees what PostgreSQL does      (watch.cpp)
 //   reconcile      carries goals out, step by step (reconcile.cpp)
+//   departure      lets go, or hands over and stops (departure.cpp)
 //   guard          fences a primary that is cut off, looks at the upstream, confirms names (guard.cpp)
 #pragma once
 #include <boost/asio/awaitable.hpp>
@@ -33,8 +34,14 @@ class Keeper {
 
   // Runs until stop() or the node has been dropped. Returns the exit code.
   asio::awaitable<ExitCode> run();
-  // SIGTERM fast, SIGINT fast, SIGQUIT immediate: PostgreSQL is stopped, then run() returns.
+  // SIGINT fast, SIGQUIT immediate: PostgreSQL is stopped, then run() returns.
   void stop(postgres::StopMode mode);
+  // SIGTERM: the same, fast; a primary hands over to another node first, when one is ready and it does not take long.
+  void leave();
+  // SIGUSR2: run() returns, PostgreSQL goes on. The next keeper adopts it.
+  void let_go();
+  bool has_let_go() const { return letting_go_; }
+  std::string describe() const;  // one line for the service manager
   // SIGHUP: reads the configuration file again.
   void reload(config::Config config);
 
@@ -55,6 +62,9 @@ class Keeper {
   asio::awaitable<void> background_checkpoint();
   asio::awaitable<void> keep_slots();
   asio::awaitable<void> watch_disk();
+  asio::awaitable<void> await_departure();
+  asio::awaitable<void> hand_over();
+  asio::awaitable<void> ask_to_step_down();
 
   // Steps (steps.cpp).
   asio::awaitable<void> carry_out(Step step);
@@ -93,7 +103,10 @@ class Keeper {
   os::Event reconcile_now_;
   os::Event names_now_;
   os::Event watch_now_;  // an order may make the next LSN urgent
+  os::Event depart_now_;
   std::optional<postgres::StopMode> stopping_;
+  bool leaving_{false};
+  bool letting_go_{false};
   bool finished_{false};
   ExitCode exit_code_{ExitCode::ok};
 };

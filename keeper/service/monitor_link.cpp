@@ -29,7 +29,7 @@ asio::awaitable<void> Keeper::monitor_link() {
     } catch (const std::exception& error) {
       failure = error.what();
     }
-    if (finished_) co_return;
+    if (finished_ || letting_go_) co_return;
     if (failure.empty()) continue;
     const bool had_contact = core_.contact() != before;
     if (had_contact || announced != failure) log::warn("no contact with the monitor: {}", failure);

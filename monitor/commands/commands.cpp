@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <filesystem>
 #include <iostream>
@@ -12,8 +13,10 @@
 #include "common/os/daemon.hpp"
 #include "common/os/file.hpp"
 #include "common/os/race.hpp"
+#include "common/os/service_manager.hpp"
 #include "common/pg/conninfo.hpp"
 #include "common/postgres/config_files.hpp"
+#include "common/postgres/debian_layout.hpp"
 #include "common/postgres/instance.hpp"
 #include "monitor/service/monitor.hpp"
 #include "monitor/service/witness.hpp"
@@ -179,6 +182,43 @@ void read_log_settings(const config::Config& running) {
   }
 }
 
+// How the service is to end, by the signals that have come.
+struct Ending {
+  bool stopping{false};
+  bool anew{false};  // in this process, and its PostgreSQL goes on
+  int stop_signal{0};
+  postgres::StopMode mode{postgres::StopMode::fast};
+
+  void take(int number) {
+    if (number == SIGUSR2 && stopping) return;  // a stop stays a stop
+    if (number == SIGQUIT) mode = postgres::StopMode::immediate;
+    if (!stopping) anew = number == SIGUSR2;
+    if (number != SIGUSR2) stop_signal = number;
+    stopping = true;
+  }
+};
+
+asio::awaitable<void> decide(const config::Config& config, postgres::Instance& instance, Monitor& monitor,
+                             const Ending& ending) {
+  if (!embedded(config)) {
+    co_await os::race(monitor.run(), wait_until(ending.stopping));
+    co_return;
+  }
+  write_files(config);
+  // Whatever ends the service, its PostgreSQL is not left behind.
+  std::exception_ptr failure;
+  try {
+    co_await os::race(monitor.run(), supervise(instance, ending.stopping, config.start), wait_until(ending.stopping));
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  if (!ending.anew || failure) {
+    log::info("stopping the monitor's PostgreSQL");
+    co_await instance.stop(ending.mode, std::chrono::seconds{config.stop});
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
 int serve(const config::Config& config) {
   if (embedded(config)) {
     os::refuse_root();
@@ -192,34 +232,30 @@ int serve(const config::Config& config) {
   asio::io_context context(1);
   postgres::Instance instance(instance_settings(config));
   Monitor monitor(context, owner_conninfo(config), witness_file(config));
-  bool stopping = false;
-  auto mode = postgres::StopMode::fast;
+  const fs::path program = os::this_program();
+  os::ServiceManager manager;
+  Ending ending;
   os::handle_signals(context, [&](int number) {
     if (number == SIGHUP) return read_log_settings(config);
-    if (number == SIGQUIT) mode = postgres::StopMode::immediate;
-    os::notify_systemd("STOPPING=1");
-    stopping = true;
+    ending.take(number);
+    if (ending.stop_signal != 0) manager.stopping(std::chrono::seconds{2 * config.stop + 30});
     monitor.stop();
   });
-  os::notify_systemd("READY=1");
-  const auto work = [&]() -> asio::awaitable<void> {
-    if (embedded(config)) {
-      write_files(config);
-      // Whatever ends the service, its PostgreSQL is not left behind.
-      std::exception_ptr failure;
-      try {
-        co_await os::race(monitor.run(), supervise(instance, stopping, config.start), wait_until(stopping));
-      } catch (...) {
-        failure = std::current_exception();
-      }
-      log::info("stopping the monitor's PostgreSQL");
-      co_await instance.stop(mode, std::chrono::seconds{config.stop});
-      if (failure) std::rethrow_exception(failure);
-    } else {
-      co_await os::race(monitor.run(), wait_until(stopping));
-    }
+  // Keepers on the same host are started after this unit, so that they end before it: they must not wait for long.
+  const auto patience_ends = std::chrono::steady_clock::now() + std::chrono::seconds{15};
+  const auto describe = [&]() -> std::string {
+    if (monitor.deciding() || std::chrono::steady_clock::now() >= patience_ends) manager.ready();
+    if (!monitor.deciding()) return "waiting for its database";
+    return "deciding for " + std::to_string(monitor.nodes()) + " nodes";
   };
-  run_to_end(context, work());
+  asio::co_spawn(context, manager.attend(describe), asio::detached);
+  run_to_end(context, decide(config, instance, monitor, ending));
+  if (ending.anew) {
+    log::info("starts anew; its PostgreSQL goes on");
+    os::last_signals(context);
+    if (ending.stop_signal != 0) ::raise(ending.stop_signal);  // for the one that comes
+    os::start_anew(program, {"run", "--config", config.file.string()});
+  }
   return 0;
 }
 
@@ -229,14 +265,14 @@ config::Config config_from(const Args& args) {
   config.listen_addresses = "*";
   const std::string pgdata = absolute(args.require("pgdata"));
   config.pgdata = pgdata;
-  config.file = config::config_path_for(pgdata);
+  config.file = config::config_path_for(pgdata, args.maybe("config"));
   if (fs::exists(config.file)) {
     config = config::load(config.file);
     if (config.role != config::Role::monitor)
       throw UserError(ExitCode::bad_arguments, pgdata + " is the data directory of a data node",
                       "choose another --pgdata");
   } else {
-    config.state_directory = absolute(args.get("state-directory", config::default_state_directory(pgdata)));
+    config.state_directory = absolute(args.get("state-directory", config::default_state_directory(config.file)));
   }
   const auto take = [&](const char* option, const char* key) {
     if (const auto value = args.maybe(option)) config::set(config, key, *value);
@@ -249,6 +285,10 @@ config::Config config_from(const Args& args) {
   take("auth", "postgresql.auth");
   if (const auto uri = args.maybe("database-uri")) config.database_uri = pg::without_password(*uri);
   if (args.has("skip-pg-hba")) config.manage_hba = false;
+  if (const auto cluster = postgres::debian_cluster_of(config.pgdata)) {
+    throw UserError(ExitCode::bad_arguments, pgdata + " is Debian's cluster " + cluster->version + "/" + cluster->name,
+                    "give the monitor a directory of its own, or a database of that cluster by --database-uri");
+  }
   return config;
 }
 
@@ -264,6 +304,8 @@ int run_create(const Args& args) {
   config::save(config);
   std::cout << "monitor URI for the nodes: " << node_uri(config)
             << "\npassword for it:           " << password_file(config).string() << std::endl;
+  if (const std::string unit = config::unit_of(config); !unit.empty())
+    std::cout << "start it, as root:         systemctl enable --now " << unit << std::endl;
   return args.has("run") ? serve(config) : 0;
 }
 
@@ -291,6 +333,7 @@ asio::awaitable<void> drop(config::Config config, bool destroy) {
 
 cli::Program program() {
   const cli::Option pgdata{"pgdata", "DIR", "data directory of the monitor's own PostgreSQL", {"PGDATA"}};
+  const cli::Option file{"config", "FILE", "its configuration, or the name of it without directory and .toml"};
   cli::Program program;
   program.name = "pgvigil-monitor";
   program.summary = "keeps the formation's state and decides";
@@ -298,6 +341,7 @@ cli::Program program() {
       {"create",
        "make a monitor and its database",
        {pgdata,
+        {"config", "FILE", "where its configuration is to be, or the name of it alone (made of --pgdata)"},
         {"pgport", "PORT", "port of its PostgreSQL (5432)", {"PGPORT"}},
         {"hostname", "HOST", "name or address by which the nodes reach it (127.0.0.1)"},
         {"listen", "ADDRESSES", "listen_addresses (*)"},
@@ -309,8 +353,10 @@ cli::Program program() {
         {"run", "", "stay in the foreground and run the monitor"}},
        {},
        run_create});
-  program.commands.push_back({"run", "run the monitor in the foreground", {pgdata}, {}, [](const Args& args) {
-                                return serve(config::load(config::config_path_for(absolute(args.require("pgdata")))));
+  program.commands.push_back({"run", "run the monitor in the foreground", {pgdata, file}, {}, [](const Args& args) {
+                                return serve(config::load(args.has("config")
+                                                              ? config::config_named(args.get("config"))
+                                                              : config::config_path_for(args.require("pgdata"))));
                               }});
   program.commands.push_back(
       {"drop",

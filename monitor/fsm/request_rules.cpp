@@ -40,6 +40,9 @@ std::optional<Decision> failover(const GroupSnapshot& group) {
   const Request* request = asked(group, RequestKind::failover);
   if (request == nullptr) return std::nullopt;
   const NodeView* primary = writer(group);
+  // Asked by a primary that is to be stopped: its successor, if there is one already, has nothing to do with it.
+  if (request->node && (primary == nullptr || primary->id != *request->node))
+    return refuse("the node that asked is not the primary any more");
   const bool lost = primary == nullptr || dead(group, *primary).has_value();
   if (request->allow_data_loss && lost) {
     const bool anybody = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {

@@ -45,6 +45,7 @@ asio::awaitable<void> Monitor::run() {
     } catch (const std::exception& error) {
       failure = error.what();
     }
+    deciding_ = false;
     if (stopping_) break;
     log::warn("the monitor's database: {}", failure);
     co_await os::sleep_for(pg::Millis{200});
@@ -67,6 +68,7 @@ asio::awaitable<void> Monitor::session() {
   co_await database.query("LISTEN pgvigil_wake", {}, patience);
   told_.clear();
   log::info("the monitor decides");
+  deciding_ = true;
   auto probe_targets_at = Clock::time_point{};
   auto ticked_at = Clock::time_point{};
   while (!stopping_) {

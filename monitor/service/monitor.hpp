@@ -27,6 +27,9 @@ class Monitor {
   // Serves until stop(). Throws only what makes going on senseless (a schema that is newer than this program).
   asio::awaitable<void> run();
   void stop() { stopping_ = true; }
+  // Its database answers, and no other process decides.
+  bool deciding() const { return deciding_; }
+  std::size_t nodes() const { return groups_.size(); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -47,6 +50,7 @@ class Monitor {
   std::map<GroupKey, std::vector<fsm::Explanation>> told_;  // what stands in the explanation table
   std::set<GroupKey> due_;
   bool stopping_{false};
+  bool deciding_{false};
 };
 
 }  // namespace pgvigil::monitor

@@ -141,6 +141,7 @@ def debian_cluster(f, name, root, filled):
            f"ident_file = '{directory}/pg_ident.conf'\ncluster_name = '15/{name}'\n")
     os.chmod(os.path.join(directory, "postgresql.conf"), 0o644)
     append(os.path.join(directory, "pg_hba.conf"), f"# the user's own, of {name}\n")
+    append(os.path.join(directory, "start.conf"), "manual\n")
     if not filled:
         shutil.rmtree(node.pgdata)
         os.mkdir(node.pgdata, mode=0o700)
@@ -148,13 +149,14 @@ def debian_cluster(f, name, root, filled):
 
 
 def scenario_configuration_elsewhere():
-    """Debian's layout: the files stay where they are, through failover, rewind and drop. The first node runs already,
-    as pg_ctlcluster starts it."""
+    """The files stay where they are, through failover, rewind and drop. The first node runs already, the second has
+    Debian's layout."""
     with Formation(nodes=0) as f:
         root = f.env["PG_CLUSTER_CONF_ROOT"] = os.path.join(f.work, "conf")
         places = {}
         for name in ("one", "two"):
-            node, places[name] = debian_cluster(f, name, root, filled=name == "one")
+            place = root if name == "two" else os.path.join(f.work, "elsewhere")
+            node, places[name] = debian_cluster(f, name, place, filled=name == "one")
             if name == "one":
                 command(tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".by-hand", "-w",
                         "-o", f"-c config_file={places[name]}/postgresql.conf", "start")

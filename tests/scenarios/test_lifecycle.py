@@ -136,6 +136,10 @@ def scenario_bad_input():
             file.write("not a cluster")
         result = f.run(*f.create_args(foreign), check=False)
         expect(result.returncode == 1 and os.listdir(foreign.pgdata) == ["precious"], "a foreign directory was touched: " + result.stderr)
+        nowhere = Daemon(f, "nowhere")
+        nowhere.pgdata = "/proc/nowhere"
+        result = f.run(*f.create_args(nowhere), check=False)
+        expect(result.returncode != 0 and "/proc/nowhere" in result.stderr, "a node without a PGDATA: " + result.stderr)
         expect({n: r["assigned_group_state"] for n, r in f.state().items()} == {n: r["assigned_group_state"] for n, r in before.items()}, "something changed")
 
 

@@ -53,8 +53,8 @@ def wait_learned(f):
     f.wait_until(lambda: "learned" in rules(f), what="the monitor has learned")
 
 
-def promised(node):
-    return json.loads(text_of(os.path.join(node.state, "keeper.json")))["term"]
+def kept(node):
+    return json.loads(text_of(os.path.join(node.state, "keeper.json")))
 
 
 def scenario_old_backup():
@@ -78,7 +78,7 @@ def scenario_old_backup():
         primary = f.primary()
         f.run("set", "formation", "number-sync-standbys", "1", "--pgdata", f.monitor.pgdata)
         f.wait_healthy()
-        before = promised(primary)
+        before = kept(primary)["term"]
         backups.put_back(old)
         wait_learned(f)
         f.wait_until(lambda: len(f.in_state("primary")) == 1 and "node4" in f.in_state("secondary"), what="what was learned is carried out")
@@ -98,7 +98,7 @@ def scenario_replaced():
     """An empty monitor at another address: each node is told of it, and it knows what the lost one knew, by the nodes' word."""
     with Formation(nodes=3) as f:
         f.run("set", "formation", "number-sync-standbys", "1", "--pgdata", f.monitor.pgdata)
-        f.wait_healthy()
+        f.wait_until(lambda: all(kept(node)["goal"]["number_sync_standbys"] == 1 for node in f.nodes), what="every node has heard of the setting")
         Writer(f, rate=200)
         primary = f.primary()
         lost = f.monitor

@@ -170,4 +170,15 @@ void World::operator_asks(RequestKind kind, int node, bool allow) {
   }
 }
 
+// What the keeper of a primary does that is to be stopped. That it is stopped is a fault of its own.
+void World::writer_steps_down() {
+  if (!database_up_) return;
+  for (const NodeView& node : store_.group.nodes) {
+    if (!takes_writes(node.goal) || !store_.ask(RequestKind::failover, node.id, false)) continue;
+    if (trace_) note("node " + std::to_string(node.id.value) + " asks for a successor");
+    wake_monitor();
+    return;
+  }
+}
+
 }  // namespace pgvigil::simulation

@@ -90,6 +90,7 @@ void World::inject(const Fault& fault) {
       return;
     case FaultKind::cancel: pg(node).waiting.clear(); return;
     case FaultKind::failover:
+      if (fault.value < 50) return writer_steps_down();
       return operator_asks(RequestKind::failover, store_.group.nodes.empty() ? 0 : index_of(store_.group.nodes[0].id),
                            false);
     case FaultKind::promotion: return operator_asks(RequestKind::promotion, node, false);

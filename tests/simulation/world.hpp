@@ -196,6 +196,7 @@ class World {
   ProbeResult probe(int node);
   void apply(const fsm::Decision& decision);
   void operator_asks(RequestKind kind, int node, bool allow);
+  void writer_steps_down();
 
   // --- faults.cpp / check.cpp
   void inject(const Fault& fault);

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "common/cli/json_text.hpp"
+#include "common/cli/manual.hpp"
 #include "common/cli/table.hpp"
 #include "common/pg/connection.hpp"
 
@@ -217,4 +218,26 @@ TEST_CASE("JSON text") {
   CHECK(cli::cell(value, "e") == "x\"y");
   CHECK(cli::cell(value, "nothing").empty());
   CHECK(cli::cell(boost::json::parse("[1]"), "e").empty());
+}
+
+TEST_CASE("the manual and the completion are made of the table") {
+  cli::Program program{"pgvigil-test", "tests", {}, {{"verbose,v", "", "say more"}}, ""};
+  program.commands.push_back({"show state", "the nodes", options, {"[WHAT]"}, {}, ".a detail with \\ and\n.dots"});
+  cli::Command handed{"create node", "makes one"};
+  handed.same_as = "pgvigil-other create";
+  program.commands.push_back(handed);
+  const auto pages = cli::manual_pages(program);
+  REQUIRE(pages.size() == 3);
+  const std::string& page = pages.at("pgvigil-test-show-state.1");
+  CHECK(page.find("\\fB\\-\\-pgport\\fR \\fIPORT\\fR\na port\n") != std::string::npos);
+  CHECK(page.find("PGVIGIL_TEST_DIR2") != std::string::npos);
+  CHECK(page.find("\\fB\\-v\\fR, \\fB\\-\\-verbose") != std::string::npos);
+  CHECK(page.find("\\&.a detail with \\e and\n\\&.dots\n") != std::string::npos);
+  CHECK(pages.at("pgvigil-test-create-node.1").find("pgvigil\\-other\\-create\\fR(1)") != std::string::npos);
+  CHECK(pages.at("pgvigil-test.1").find("show state") != std::string::npos);
+  const std::string script = cli::bash_completion(program);
+  CHECK(script.find("'') echo 'create help show '") != std::string::npos);
+  CHECK(script.find("'show state') echo ' --name=NODE --pgport=PORT --force --verbose -v --pgdata=DIR --help'") !=
+        std::string::npos);
+  CHECK(script.find("'create node') _pgvigil_other_table 'create' ;;") != std::string::npos);
 }

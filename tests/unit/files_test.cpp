@@ -59,6 +59,33 @@ TEST_CASE("configuration: round trip") {
   CHECK(config::config_path_for("/srv/pg-a") != config::config_path_for("/srv/pg_a"));
 }
 
+TEST_CASE("configuration: found by its name, and by what stands in it") {
+  Directory d;
+  ::setenv("PGVIGIL_CONFIG_DIR", d.path.c_str(), 1);
+  const fs::path usual = config::config_path_for("/d");
+  CHECK(usual.parent_path() == d.path);
+  CHECK(config::config_path_for("/d/") == usual);
+  CHECK(config::config_path_for("/d", std::string("main")) == d.path / "main.toml");
+  CHECK(config::config_named("main.toml") == d.path / "main.toml");
+  CHECK(config::config_named("/etc/pgvigil/main.toml") == "/etc/pgvigil/main.toml");
+  os::write_file_atomic(d.path / "broken.toml", "[", 0600);
+  config::Config main = config::parse(good, d.path / "main.toml");
+  config::save(main);
+  CHECK(config::config_path_for("/d") == d.path / "main.toml");
+  CHECK(config::config_path_for("/d", std::string("main")) == d.path / "main.toml");
+  CHECK_THROWS_AS(config::config_path_for("/d", std::string("other")), UserError);  // one node, one file
+  CHECK(config::config_path_for("/e") != d.path / "main.toml");
+  ::unsetenv("PGVIGIL_CONFIG_DIR");
+  CHECK(config::default_state_directory("/etc/pgvigil/main.toml") == "/var/lib/pgvigil/main");
+  CHECK(config::unit_of(main).empty());
+  main.file = "/etc/pgvigil/main.toml";
+  CHECK(config::unit_of(main) == "pgvigil-keeper@main.service");
+  main.role = config::Role::monitor;
+  CHECK(config::unit_of(main).empty());  // the monitor's unit knows one name only
+  main.file = "/etc/pgvigil/monitor.toml";
+  CHECK(config::unit_of(main) == "pgvigil-monitor.service");
+}
+
 TEST_CASE("configuration: refused with file, line and column") {
   CHECK(config_error(good + "prot = 1\n").find("/etc/node.toml:8:1: unknown setting postgresql.prot") == 0);
   CHECK(config_error(good + "port = \"5432\"\n").find("/etc/node.toml:8:8: postgresql.port must be an integer") == 0);

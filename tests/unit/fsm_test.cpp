@@ -268,6 +268,19 @@ TEST_CASE("a vote of an older term does not count") {
   CHECK(decision->rule == 321);
 }
 
+TEST_CASE("a primary that is to be stopped asks for a successor, and only for its own") {
+  GroupSnapshot group = pair_of();
+  group.request = Request{1, RequestKind::failover, group.nodes[1].id, false, false, Millis{0}};
+  auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->request == fsm::RequestOutcome::refused);
+  group.request->node = group.nodes[0].id;
+  decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->rule == 101);
+  CHECK(decision->request == fsm::RequestOutcome::accepted);
+}
+
 TEST_CASE("switchover: by request, with everything, or given back") {
   GroupSnapshot group = pair_of();
   group.request = Request{1, RequestKind::failover, {}, false, false, Millis{0}};
@@ -452,8 +465,15 @@ struct Walk {
         for (const auto kind : {RequestKind::failover, RequestKind::promotion, RequestKind::drop_node,
                                 RequestKind::start_maintenance, RequestKind::stop_maintenance}) {
           if (group.request) continue;
+          const bool whole_group = kind == RequestKind::failover;
           GroupSnapshot next = group;
-          next.request = Request{1, kind, group.nodes[i].id, kind == RequestKind::failover, true, Millis{0}};
+          next.request = Request{1,           kind, whole_group ? std::nullopt : std::optional(group.nodes[i].id),
+                                 whole_group, true, Millis{0}};
+          push(next);
+        }
+        if (!group.request && takes_writes(group.nodes[i].goal)) {
+          GroupSnapshot next = group;
+          next.request = Request{1, RequestKind::failover, group.nodes[i].id, false, false, Millis{0}};
           push(next);
         }
       }

@@ -10,6 +10,7 @@ std::vector<cli::Command> daemon_commands();       // create monitor|postgres, r
 std::vector<cli::Command> process_commands();      // stop, reload, status
 std::vector<cli::Command> show_commands();         // show state|events|settings|standby-names
 std::vector<cli::Command> uri_commands();          // show uri
+std::vector<cli::Command> systemd_commands();      // show systemd
 std::vector<cli::Command> fsm_commands();          // show fsm
 std::vector<cli::Command> perform_commands();      // perform failover|switchover|promotion
 std::vector<cli::Command> maintenance_commands();  // enable|disable maintenance

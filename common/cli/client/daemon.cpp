@@ -66,6 +66,7 @@ Command handed_over(const std::string& path, const std::string& summary, const s
   command.path = path;
   command.summary = summary;
   command.pass_through = true;
+  command.same_as = program + " " + word;
   command.run = [program, word, path, summary](const Args& args) -> int {
     try {
       exec_daemon(program, word, args.raw);
@@ -107,6 +108,7 @@ std::vector<Command> daemon_commands() {
   run_command.path = "run";
   run_command.summary = "run the daemon of a node in the foreground";
   run_command.pass_through = true;
+  run_command.same_as = std::string(keeper_program) + " run";
   run_command.run = run;
   return {handed_over("create monitor", "make a monitor and its database", monitor_program, "create"),
           handed_over("create postgres", "make a data node and register it with a monitor", keeper_program, "create"),

@@ -10,7 +10,7 @@ cli::Program program() {
   tree.summary = "keeps a PostgreSQL service writable";
   for (const auto& family :
        {client::daemon_commands(), client::process_commands(), client::show_commands(), client::uri_commands(),
-        client::fsm_commands(), client::perform_commands(), client::maintenance_commands(),
+        client::fsm_commands(), client::systemd_commands(), client::perform_commands(), client::maintenance_commands(),
         client::membership_commands(), client::settings_commands(), client::config_commands()}) {
     tree.commands.insert(tree.commands.end(), family.begin(), family.end());
   }

@@ -1,0 +1,28 @@
+"""What needs root to arrange: the keeper of a service in file systems of its own."""
+import subprocess
+import time
+
+from formation import Formation
+
+
+def scenario_adopted_from_another_mount_namespace():
+    """A keeper ends by itself, the service manager starts it again, in a new mount namespace. From there the paths of the PostgreSQL that
+    runs look different."""
+    with Formation(nodes=2, network=True) as f:
+        node = f.secondary()
+        f.run("stop", "--pgdata", node.pgdata, host=node.name)
+        f.directory(f.work + "/elsewhere")
+        words = f.command([f.pgvigil, "run", "--pgdata", node.pgdata], node.name)
+        inside = ["unshare", "--mount", "sh", "-c", 'mount --rbind / "$0" && exec chroot "$0" "$@"', f.work + "/elsewhere"]
+        with open(node.log, "ab") as log:
+            node.process = subprocess.Popen([*inside, *words], stdout=log, stderr=log, env=f.env, start_new_session=True)
+        f.wait_healthy()
+        f.run("perform", "promotion", "--name", node.name, "--monitor", f.monitor_uri, "--monitor-password-file", f.password_file)
+        f.wait_healthy()
+        pid, term = node.postmaster(), f.term()
+        node.kill()
+        node.start()
+        time.sleep(3)
+        f.wait_healthy()
+        if node.postmaster() != pid or f.term() != term or f.primary() is not node:
+            raise AssertionError("the PostgreSQL that runs was not recognized")
