@@ -13,6 +13,9 @@ void refuse_root();
 // daemon's connections must not depend on the shell that started it.
 void clear_postgres_environment();
 
+// As many open files as the system's administrator allows: the monitor has a probe's session to every node.
+void raise_file_limit();
+
 // READY=1, RELOADING=1, STOPPING=1, ... to $NOTIFY_SOCKET (sd_notify(3)); nothing without one.
 void notify_systemd(const std::string& state);
 
