@@ -35,7 +35,7 @@ asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot
   params.emplace_back(std::to_string(group.names_version + (decision.names_goal ? 1 : 0)));
   params.emplace_back(decision.remove.empty() ? "0" : "1");
   params.emplace_back(std::to_string(decision.promised_timeline.value_or(group.promised_timeline).value));
-  co_await database.query(
+  co_await database.query_prepared(
       "UPDATE pgvigil.grp SET term = $3, names_in_force = $4::jsonb, names_version = $5, peers_version = peers_version "
       "+ $6, timeline = $7 "
       "WHERE formation = $1 AND group_id = $2",
@@ -56,7 +56,7 @@ asio::awaitable<void> record(pg::Connection& database, const GroupSnapshot& grou
   params.emplace_back(std::to_string(decision.rule));
   params.emplace_back(std::string(decision.rule_name));
   params.emplace_back(decision.description);
-  co_await database.query(
+  co_await database.query_prepared(
       "SELECT pgvigil.record_event($1, $2, (SELECT n FROM pgvigil.node n WHERE n.id = $3), $4, $5, $6, $7)", params,
       patience);
 }
@@ -70,7 +70,7 @@ asio::awaitable<void> set_goal(pg::Connection& database, const fsm::GoalChange& 
   } else {
     params.emplace_back(std::nullopt);
   }
-  co_await database.query(
+  co_await database.query_prepared(
       "UPDATE pgvigil.node SET goal_state = $2, goal_seq = goal_seq + 1, goal_since = now(), source_id = $3 "
       "WHERE id = $1",
       params, patience);
@@ -79,7 +79,7 @@ asio::awaitable<void> set_goal(pg::Connection& database, const fsm::GoalChange& 
 asio::awaitable<void> remove_node(pg::Connection& database, NodeId node) {
   std::vector<pg::Param> params;
   params.emplace_back(std::to_string(node.value));
-  co_await database.query(
+  co_await database.query_prepared(
       "WITH gone AS (DELETE FROM pgvigil.node WHERE id = $1 RETURNING id, formation, name) "
       "INSERT INTO pgvigil.removed_node (node_id, formation, name) SELECT id, formation, name FROM gone",
       params, patience);
@@ -92,8 +92,8 @@ asio::awaitable<void> close_request(pg::Connection& database, const GroupSnapsho
   params.emplace_back(std::to_string(group.request->id));
   params.emplace_back(decision.request == fsm::RequestOutcome::accepted ? "accepted" : "refused");
   params.emplace_back(decision.request_message);
-  co_await database.query("UPDATE pgvigil.request SET status = $2, message = $3, decided_at = now() WHERE id = $1",
-                          params, patience);
+  co_await database.query_prepared(
+      "UPDATE pgvigil.request SET status = $2, message = $3, decided_at = now() WHERE id = $1", params, patience);
 }
 
 }  // namespace
@@ -113,7 +113,7 @@ asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group
   std::vector<pg::Param> params;
   params.emplace_back(group.formation);
   params.emplace_back(std::to_string(group.group));
-  co_await database.query("SELECT pgvigil.wake_keepers($1, $2)", params, patience);
+  co_await database.query_prepared("SELECT pgvigil.wake_keepers($1, $2)", params, patience);
 }
 
 asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSnapshot& group,
@@ -128,7 +128,7 @@ asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSn
   params.emplace_back(group.formation);
   params.emplace_back(std::to_string(group.group));
   params.emplace_back(json::serialize(rows));
-  co_await database.query("SELECT pgvigil.store_explanations($1, $2, $3::jsonb)", params, patience);
+  co_await database.query_prepared("SELECT pgvigil.store_explanations($1, $2, $3::jsonb)", params, patience);
 }
 
 asio::awaitable<void> commit(pg::Connection& database) {
