@@ -10,6 +10,8 @@ namespace json = boost::json;
 namespace {
 
 constexpr Millis patience{5000};
+constexpr std::int64_t listeners_at_rest = 50;
+constexpr std::chrono::seconds restless_for{10};  // longer than a failover takes from one report to the next
 
 std::string text(bool value) {
   return value ? "true" : "false";
@@ -101,7 +103,7 @@ asio::awaitable<Goal> report(pg::Connection& monitor, const Report& report, Mill
   params.emplace_back(report.system_identifier);
   params.emplace_back(to_string(report.history));
   params.emplace_back(text(report.disk_full));
-  const pg::Result row = co_await monitor.query(
+  const pg::Result row = co_await monitor.query_prepared(
       "SELECT pgvigil.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS goal", params,
       timeout);
   co_return parse_goal(row.text(0, "goal"));
@@ -124,12 +126,31 @@ asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId sel
   co_return peers;
 }
 
-asio::awaitable<void> open_session(pg::Connection& monitor, NodeId self) {
-  // Shared: a keeper that comes back must not wait for the end of its old backend.
+asio::awaitable<void> Attention::open(pg::Connection& monitor, NodeId self) {
   const std::string id = std::to_string(self.value);
-  co_await monitor.query("SELECT pg_advisory_lock_shared(" + std::to_string(session_lock_class) + ", " + id +
-                             "::integer); LISTEN pgvigil_node_" + id,
-                         {}, patience);
+  const std::string key = std::to_string(session_lock_class);
+  channel_ = "pgvigil_node_" + id;
+  // Shared: a keeper that comes back must not wait for the end of its old backend.
+  const std::string sql =
+      "SELECT pg_advisory_lock_shared(" + key + ", " + id +
+      "::integer); SELECT count(*) AS open FROM pg_locks WHERE locktype = 'advisory' AND classid = " + key;
+  const pg::Result row = co_await monitor.query(sql, {}, patience);
+  always_ = row.integer(0, "open") <= listeners_at_rest;
+  if (always_) co_await monitor.query("LISTEN " + channel_, {}, patience);
+}
+
+asio::awaitable<void> Attention::before(pg::Connection& monitor, const Report& report) {
+  if (always_) co_return;
+  const auto now = std::chrono::steady_clock::now();
+  const Said said{report.state,         report.term,     report.goal_seq,  report.pg_running, report.pg_responding,
+                  report.names_version, report.upstream, report.streaming, report.disk_full};
+  if (said_ && *said_ != said) restless_until_ = now + restless_for;
+  said_ = said;
+  const bool arrived = !goal_ || *goal_ == std::pair{report.state, report.goal_seq};
+  const bool wanted = !arrived || now < restless_until_;
+  if (wanted == listening_) co_return;
+  co_await monitor.query((wanted ? "LISTEN " : "UNLISTEN ") + channel_, {}, patience);
+  listening_ = wanted;
 }
 
 }  // namespace pgvigil::monitor_api

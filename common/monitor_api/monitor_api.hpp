@@ -4,6 +4,8 @@
 #include <boost/asio/awaitable.hpp>
 #include <optional>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "common/model/goal.hpp"
@@ -45,9 +47,29 @@ boost::asio::awaitable<Registered> register_node(pg::Connection& monitor, Regist
 // The whole heartbeat: stores the report, returns the goal. A node that was removed: goal.state == dropped.
 boost::asio::awaitable<Goal> report(pg::Connection& monitor, const Report& report, Millis timeout);
 boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self);
-// Takes the session lock that tells the monitor process that this keeper's session is open, and LISTENs on the node's
-// channel.
-boost::asio::awaitable<void> open_session(pg::Connection& monitor, NodeId self);
+
+// A keeper's session with the monitor's database: the lock that says it is open, and orders that come by NOTIFY.
+// LISTENing has its price: a NOTIFY wakes every session of its database that listens, to whatever (PostgreSQL 18 does
+// so still). With hundreds of keepers, one decision would take as long as all their wake-ups. So only the first ones
+// listen all the time; any other while its node has something to tell, is on its way, or was so a moment ago. At rest
+// it finds an order in the answer to its next heartbeat.
+class Attention {
+ public:
+  boost::asio::awaitable<void> open(pg::Connection& monitor, NodeId self);
+  // Before `report` is sent: whoever answers it with an order must find us listening.
+  boost::asio::awaitable<void> before(pg::Connection& monitor, const Report& report);
+  void answered(const Goal& goal) { goal_ = {goal.state, goal.seq}; }
+
+ private:
+  // What rules can see change, besides the progress of WAL.
+  using Said = std::tuple<NodeState, Term, std::int64_t, bool, bool, std::int64_t, UpstreamSight, bool, bool>;
+  std::string channel_;
+  bool always_{false};
+  bool listening_{false};
+  std::chrono::steady_clock::time_point restless_until_{};
+  std::optional<Said> said_;
+  std::optional<std::pair<NodeState, std::int64_t>> goal_;
+};
 
 // A goal as the monitor's JSON text, both ways (also kept in the keeper's state file).
 Goal parse_goal(const std::string& json);

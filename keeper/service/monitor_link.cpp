@@ -40,12 +40,15 @@ asio::awaitable<void> Keeper::monitor_link() {
 asio::awaitable<void> Keeper::monitor_session() {
   const std::string conninfo = monitor_conninfo(node_.config);
   pg::Connection monitor = co_await pg::Connection::connect(conninfo, pg::Millis{2000});
-  co_await monitor_api::open_session(monitor, node_.id);
+  monitor_api::Attention attention;
+  co_await attention.open(monitor, node_.id);
   const pg::Millis heartbeat{node_.config.heartbeat_ms};
   while (!finished_) {
     const auto sent = now();
     const Report report = core_.report(sent);
+    co_await attention.before(monitor, report);
     const Goal goal = co_await monitor_api::report(monitor, report, pg::Millis{2000});
+    attention.answered(goal);
     if (!core_.contact()) log::info("in contact with the monitor");
     const Term promised = core_.state().term;
     if (goal.term < promised && refused_term_ != goal.term) {

@@ -72,6 +72,7 @@ class Session {
   const Options& options_;
   os::Event wake_;
   std::vector<Node*> nodes_;
+  std::map<const Node*, monitor_api::Attention> attention_;  // empty when polling
   bool all_registered_{false};
 };
 
@@ -83,22 +84,27 @@ asio::awaitable<void> Session::register_one(pg::Connection& monitor, Node& node)
 }
 
 asio::awaitable<void> Session::enlist(pg::Connection& monitor) {
+  attention_.clear();
   for (Node* node : nodes_) {
     if (!all_registered_) co_await register_one(monitor, *node);
-    if (!options_.polling) co_await monitor_api::open_session(monitor, node->id());
+    if (!options_.polling)
+      co_await attention_.emplace(node, monitor_api::Attention{}).first->second.open(monitor, node->id());
   }
   all_registered_ = true;
 }
 
 asio::awaitable<void> Session::report(pg::Connection& monitor, Node& node) {
   const auto due = node.next_report;
+  node.next_report = Clock::now() + heartbeat;  // before any wait: report_now() may bring it forward
   const Report words = node.report();
+  const auto listens = attention_.find(&node);
+  if (listens != attention_.end()) co_await listens->second.before(monitor, words);
   const auto sent = Clock::now();
   if (due != Clock::time_point{}) late.push_back(milliseconds(sent - due));
-  node.next_report = sent + heartbeat;
   const Goal goal = co_await monitor_api::report(monitor, words, pg::Millis{2000});
+  if (listens != attention_.end()) listens->second.answered(goal);
   latencies.push_back(milliseconds(Clock::now() - sent));
-  if (node.follow(goal)) node.next_report = Clock::time_point{};
+  if (node.follow(goal)) node.next_report = node.reach_at();
   if (goal.peers_version != node.peers_version) {
     co_await monitor_api::get_peers(monitor, node.id());
     node.peers_version = goal.peers_version;
@@ -230,18 +236,23 @@ asio::awaitable<void> Fleet::measure() {
   std::cout << json::serialize(line) << std::endl;
 }
 
-// The primary's keeper says that its PostgreSQL has ended, and connections to it are refused from then on.
+// The primary's keeper says that its PostgreSQL has ended, the standby's that its walreceiver has: both see it at once.
+// Connections to it are refused from then on.
 asio::awaitable<void> Fleet::fail_over(Group& group) {
   Node& primary = *group.nodes[group.nodes[0]->is(NodeState::primary) ? 0 : 1];
   Node& standby = primary.other();
   const auto began = Clock::now();
   primary.postgres_dies();
   session_of_[&primary]->report_now(primary);
+  session_of_[&standby]->report_now(standby);
   while (standby.goal().state != NodeState::report_lsn && !takes_writes(standby.goal().state)) {
     co_await os::sleep_for(pg::Millis{1});
   }
   order_ms_.push_back(milliseconds(standby.ordered_at() - began));
-  while (!takes_writes(standby.goal().state)) co_await os::sleep_for(pg::Millis{1});
+  while (!takes_writes(standby.goal().state)) {
+    if (Clock::now() - began > std::chrono::seconds{10}) throw std::runtime_error("a failover takes longer than 10 s");
+    co_await os::sleep_for(pg::Millis{1});
+  }
   promotion_ms_.push_back(milliseconds(standby.ordered_at() - began));
   while (!settled(group)) co_await os::sleep_for(pg::Millis{10});
 }

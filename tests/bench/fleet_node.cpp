@@ -5,6 +5,7 @@ namespace pgvigil::bench {
 namespace {
 
 constexpr std::uint64_t written_between_reports = 4096;
+constexpr std::chrono::milliseconds crash_recovery{100};
 
 std::string address_of(int index) {
   return "127." + std::to_string(1 + index / 62500) + "." + std::to_string(index / 250 % 250) + "." +
@@ -43,6 +44,7 @@ bool Node::streams() const {
 }
 
 Report Node::report() {
+  if (reached_seq_ != goal_.seq && Clock::now() >= reach_at_) reach();
   if (running_ && takes_writes(state_)) {
     group_.lsn.value += written_between_reports;
     lsn_ = group_.lsn;
@@ -57,7 +59,7 @@ Report Node::report() {
   report.node = id_;
   report.state = state_;
   report.term = goal_.term;
-  report.goal_seq = goal_.seq;
+  report.goal_seq = reached_seq_;
   report.pg_running = report.pg_responding = running_;
   report.timeline = timeline_;
   report.lsn = lsn_;
@@ -75,24 +77,32 @@ bool Node::follow(const Goal& goal) {
   const bool moved = goal.state != goal_.state || goal.seq != goal_.seq || goal.term != goal_.term;
   const bool news = moved || goal.names_version != goal_.names_version;
   if (moved) ordered_at_ = Clock::now();
+  const bool starts = !running_ && runs_as_standby(goal.state) && timeline_.value > 0;
   goal_ = goal;
   if (!moved) return news;
-  if (takes_writes(goal.state)) {
+  // A server that has crashed takes longer to start than the others need to elect one of them.
+  reach_at_ = starts ? Clock::now() + crash_recovery : Clock::time_point{};
+  if (!starts) reach();
+  return true;
+}
+
+void Node::reach() {
+  if (takes_writes(goal_.state)) {
     if (runs_as_standby(state_)) {  // a promotion
       group_.history.push_back({group_.timeline, lsn_});
-      group_.timeline = goal.promised_timeline;
+      group_.timeline = goal_.promised_timeline;
     }
     running_ = true;
     postgres_.open();
-  } else if (runs_as_standby(goal.state) && goal.state != NodeState::wait_standby) {
+  } else if (runs_as_standby(goal_.state) && goal_.state != NodeState::wait_standby) {
     running_ = true;
     postgres_.open();
   } else {
     running_ = false;
     postgres_.close();
   }
-  state_ = goal.state;
-  return true;
+  state_ = goal_.state;
+  reached_seq_ = goal_.seq;
 }
 
 void Node::postgres_dies() {

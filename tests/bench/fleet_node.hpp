@@ -1,4 +1,5 @@
-// A simulated node: reaches every goal at once, without a PostgreSQL. Two of them are a group and share its history.
+// A simulated node: reaches every goal at once (but a start takes a moment), without a PostgreSQL. Two of them are a
+// group and share its history.
 #pragma once
 #include <array>
 #include <chrono>
@@ -40,6 +41,7 @@ class Node {
   NodeId id() const { return id_; }
   const Goal& goal() const { return goal_; }
   bool is(NodeState state) const { return goal_.state == state && state_ == state; }
+  Clock::time_point reach_at() const { return reach_at_; }
   // The goal's first sight, and of which state.
   Clock::time_point ordered_at() const { return ordered_at_; }
 
@@ -48,6 +50,7 @@ class Node {
 
  private:
   bool streams() const;
+  void reach();
 
   Group& group_;
   std::string address_;
@@ -62,6 +65,8 @@ class Node {
   Lsn lsn_;
   History history_;
   Clock::time_point ordered_at_{};
+  Clock::time_point reach_at_{};  // of the goal
+  std::int64_t reached_seq_{0};
 };
 
 }  // namespace pgvigil::bench
