@@ -176,6 +176,8 @@ BEGIN
   RETURNING r.answer INTO kept;
   IF FOUND THEN RETURN kept; END IF;
 
+  -- A report that a crash takes back is told again by the next heartbeat. What was decided on it is flushed, and everything before it.
+  SET LOCAL synchronous_commit = off;
   -- Together: a goal of one moment and a term of another would make an order that nobody has given.
   SELECT m AS node, x AS grp INTO pair FROM pgvigil.node m JOIN pgvigil.grp x ON x.formation = m.formation AND x.group_id = m.group_id
   WHERE m.id = reporter;
@@ -228,8 +230,6 @@ BEGIN
     IF identity IS NOT NULL AND gr.system_identifier IS NULL THEN
       UPDATE pgvigil.grp SET system_identifier = identity WHERE formation = n.formation AND group_id = n.group_id AND system_identifier IS NULL;
     END IF;
-  ELSE
-    SET LOCAL synchronous_commit = off;
   END IF;
   kept := pgvigil.goal_of(n, gr);
   at_rest := n.goal_state IN ('single', 'wait_primary', 'primary', 'secondary') AND n.goal_state = state;

@@ -10,8 +10,10 @@ namespace json = boost::json;
 namespace {
 
 constexpr Millis patience{5000};
-constexpr std::int64_t listeners_at_rest = 50;
-constexpr std::chrono::seconds restless_for{10};  // longer than a failover takes from one report to the next
+constexpr std::int64_t listeners_at_rest = 32;
+constexpr std::int64_t restless_listeners = 32;
+constexpr int listener_lock_class = session_lock_class + 1;  // the second key is one of their places
+constexpr std::chrono::seconds restless_for{10};             // longer than a failover takes from one report to the next
 
 std::string text(bool value) {
   return value ? "true" : "false";
@@ -130,6 +132,7 @@ asio::awaitable<void> Attention::open(pg::Connection& monitor, NodeId self) {
   const std::string id = std::to_string(self.value);
   const std::string key = std::to_string(session_lock_class);
   channel_ = "pgvigil_node_" + id;
+  place_ = self.value % restless_listeners;
   // Shared: a keeper that comes back must not wait for the end of its old backend.
   const std::string sql =
       "SELECT pg_advisory_lock_shared(" + key + ", " + id +
@@ -149,8 +152,28 @@ asio::awaitable<void> Attention::before(pg::Connection& monitor, const Report& r
   const bool arrived = !goal_ || *goal_ == std::pair{report.state, report.goal_seq};
   const bool wanted = !arrived || now < restless_until_;
   if (wanted == listening_) co_return;
-  co_await monitor.query((wanted ? "LISTEN " : "UNLISTEN ") + channel_, {}, patience);
-  listening_ = wanted;
+  if (wanted) {
+    co_await listen(monitor);
+  } else {
+    co_await unlisten(monitor);
+  }
+}
+
+asio::awaitable<void> Attention::listen(pg::Connection& monitor) {
+  place_ = (place_ + 1) % restless_listeners;
+  const std::string sql = "SELECT pg_try_advisory_lock(" + std::to_string(listener_lock_class) + ", " +
+                          std::to_string(place_) + ") AS free";
+  const pg::Result row = co_await monitor.query(sql, {}, patience);
+  if (!row.boolean(0, "free")) co_return;  // another place with the next report
+  co_await monitor.query("LISTEN " + channel_, {}, patience);
+  listening_ = true;
+}
+
+asio::awaitable<void> Attention::unlisten(pg::Connection& monitor) {
+  const std::string sql = "UNLISTEN " + channel_ + "; SELECT pg_advisory_unlock(" +
+                          std::to_string(listener_lock_class) + ", " + std::to_string(place_) + ")";
+  co_await monitor.query(sql, {}, patience);
+  listening_ = false;
 }
 
 }  // namespace pgvigil::monitor_api

@@ -50,9 +50,9 @@ boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, Nod
 
 // A keeper's session with the monitor's database: the lock that says it is open, and orders that come by NOTIFY.
 // LISTENing has its price: a NOTIFY wakes every session of its database that listens, to whatever (PostgreSQL 18 does
-// so still). With hundreds of keepers, one decision would take as long as all their wake-ups. So only the first ones
-// listen all the time; any other while its node has something to tell, is on its way, or was so a moment ago. At rest
-// it finds an order in the answer to its next heartbeat.
+// so still). If hundreds of keepers did, one decision would take as long as all their wake-ups. So only the first ones
+// listen all the time; another while its node has something to tell, is on its way, or was so a moment ago, and while
+// one of a few places is free. Who does not listen finds an order in the answer to its next heartbeat.
 class Attention {
  public:
   boost::asio::awaitable<void> open(pg::Connection& monitor, NodeId self);
@@ -63,7 +63,10 @@ class Attention {
  private:
   // What rules can see change, besides the progress of WAL.
   using Said = std::tuple<NodeState, Term, std::int64_t, bool, bool, std::int64_t, UpstreamSight, bool, bool>;
+  boost::asio::awaitable<void> listen(pg::Connection& monitor);
+  boost::asio::awaitable<void> unlisten(pg::Connection& monitor);
   std::string channel_;
+  std::int64_t place_{0};
   bool always_{false};
   bool listening_{false};
   std::chrono::steady_clock::time_point restless_until_{};

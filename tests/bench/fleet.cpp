@@ -258,12 +258,12 @@ asio::awaitable<void> Fleet::fail_over(Group& group) {
 }
 
 asio::awaitable<void> Fleet::run() {
-  // One every 4 ms: sessions are processes of the monitor's PostgreSQL, and all at once would only wait for one
+  // One every 15 ms: sessions are processes of the monitor's PostgreSQL, and all at once would only wait for one
   // another.
   pg::Millis delay{0};
   for (Session& session : sessions_) {
     asio::co_spawn(context_, session.run(delay), asio::detached);
-    delay += pg::Millis{4};
+    delay += pg::Millis{15};
   }
   co_await settle();
   co_await measure();
