@@ -170,9 +170,9 @@ DECLARE
                        is_streaming, sysid, tli_history, no_space, why);
 BEGIN
   UPDATE pgvigil.node_report r SET report_count = r.report_count + 1, reported_at = now(), lsn = wal_position
-  FROM pgvigil.node m, pgvigil.grp x
+  FROM pgvigil.grp x
   WHERE r.node_id = reporter AND r.said = words AND r.report_count % 8 <> 0
-    AND m.id = reporter AND x.formation = m.formation AND x.group_id = m.group_id AND x.version = r.answer_version
+    AND x.formation = r.formation AND x.group_id = r.group_id AND x.version = r.answer_version
   RETURNING r.answer INTO kept;
   IF FOUND THEN RETURN kept; END IF;
 
@@ -234,13 +234,13 @@ BEGIN
   kept := pgvigil.goal_of(n, gr);
   at_rest := n.goal_state IN ('single', 'wait_primary', 'primary', 'secondary') AND n.goal_state = state;
   INSERT INTO pgvigil.node_report AS r (node_id, report_count, pg_running, pg_responding, timeline, lsn, upstream, streaming, reason, history,
-                                        disk_full, said, answer, answer_version)
+                                        disk_full, said, answer, formation, group_id, answer_version)
   VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000), tli_history, coalesce(no_space, false),
-          words, kept, CASE WHEN at_rest THEN gr.version ELSE -1 END)
+          words, kept, n.formation, n.group_id, CASE WHEN at_rest THEN gr.version ELSE -1 END)
   ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = excluded.pg_running,
     pg_responding = excluded.pg_responding, timeline = excluded.timeline, lsn = excluded.lsn, upstream = excluded.upstream,
     streaming = excluded.streaming, reason = excluded.reason, history = excluded.history, disk_full = excluded.disk_full,
-    said = excluded.said, answer = excluded.answer, answer_version = excluded.answer_version;
+    said = excluded.said, answer = excluded.answer, formation = excluded.formation, group_id = excluded.group_id, answer_version = excluded.answer_version;
   -- The monitor decides by the picture that it has until it is woken: whatever a rule or an explanation can see is news.
   news := news OR (running, responding, tli, upstream_sight, is_streaming, coalesce(no_space, false), left(why, 1000), tli_history) IS DISTINCT FROM
                   (before.pg_running, before.pg_responding, before.timeline, before.upstream, before.streaming, before.disk_full, before.reason,

@@ -11,7 +11,7 @@ namespace {
 
 constexpr Millis patience{5000};
 constexpr std::int64_t listeners_at_rest = 32;
-constexpr std::int64_t restless_listeners = 32;
+constexpr std::int64_t restless_listeners = 64;
 constexpr int listener_lock_class = session_lock_class + 1;  // the second key is one of their places
 constexpr std::chrono::seconds restless_for{10};             // longer than a failover takes from one report to the next
 

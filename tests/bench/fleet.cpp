@@ -269,7 +269,7 @@ asio::awaitable<void> Fleet::run() {
   co_await measure();
   for (int i = 0; i < options_.failovers; ++i) {
     co_await fail_over(groups_[static_cast<std::size_t>(i) % groups_.size()]);
-    co_await os::sleep_for(pg::Millis{137});  // no multiple of the monitor's or the heartbeats' period
+    co_await os::sleep_for(pg::Millis{737});  // no multiple of the monitor's or the heartbeats' period
   }
   json::object line{{"phase", "failovers"}, {"order_ms", summary(order_ms_)}, {"promotion_ms", summary(promotion_ms_)}};
   std::cout << json::serialize(line) << std::endl;
