@@ -142,31 +142,30 @@ asio::awaitable<void> Attention::open(pg::Connection& monitor, NodeId self) {
   if (always_) co_await monitor.query("LISTEN " + channel_, {}, patience);
 }
 
-asio::awaitable<void> Attention::before(pg::Connection& monitor, const Report& report) {
-  if (always_) co_return;
+asio::awaitable<bool> Attention::after(pg::Connection& monitor, const Report& report, const Goal& goal) {
+  if (always_) co_return false;
   const auto now = std::chrono::steady_clock::now();
   const Said said{report.state,         report.term,     report.goal_seq,  report.pg_running, report.pg_responding,
                   report.names_version, report.upstream, report.streaming, report.disk_full};
   if (said_ && *said_ != said) restless_until_ = now + restless_for;
   said_ = said;
-  const bool arrived = !goal_ || *goal_ == std::pair{report.state, report.goal_seq};
+  const bool arrived = report.state == goal.state && report.goal_seq == goal.seq;
   const bool wanted = !arrived || now < restless_until_;
-  if (wanted == listening_) co_return;
-  if (wanted) {
-    co_await listen(monitor);
-  } else {
-    co_await unlisten(monitor);
-  }
+  if (wanted == listening_) co_return false;
+  if (wanted) co_return co_await listen(monitor);
+  co_await unlisten(monitor);
+  co_return false;
 }
 
-asio::awaitable<void> Attention::listen(pg::Connection& monitor) {
+asio::awaitable<bool> Attention::listen(pg::Connection& monitor) {
   place_ = (place_ + 1) % restless_listeners;
-  const std::string sql = "SELECT pg_try_advisory_lock(" + std::to_string(listener_lock_class) + ", " +
-                          std::to_string(place_) + ") AS free";
+  const std::string sql = "LISTEN " + channel_ + "; SELECT pg_try_advisory_lock(" +
+                          std::to_string(listener_lock_class) + ", " + std::to_string(place_) + ") AS free";
   const pg::Result row = co_await monitor.query(sql, {}, patience);
-  if (!row.boolean(0, "free")) co_return;  // another place with the next report
-  co_await monitor.query("LISTEN " + channel_, {}, patience);
-  listening_ = true;
+  listening_ = row.boolean(0, "free");
+  // Another place with the next report.
+  if (!listening_) co_await monitor.query("UNLISTEN " + channel_, {}, patience);
+  co_return listening_;
 }
 
 asio::awaitable<void> Attention::unlisten(pg::Connection& monitor) {

@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "common/model/goal.hpp"
@@ -56,14 +55,14 @@ boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, Nod
 class Attention {
  public:
   boost::asio::awaitable<void> open(pg::Connection& monitor, NodeId self);
-  // Before `report` is sent: whoever answers it with an order must find us listening.
-  boost::asio::awaitable<void> before(pg::Connection& monitor, const Report& report);
-  void answered(const Goal& goal) { goal_ = {goal.state, goal.seq}; }
+  // After each answered report. True: we listen now and did not before; report again at once, for an order may have
+  // come in between. (News are not kept waiting until we listen.)
+  boost::asio::awaitable<bool> after(pg::Connection& monitor, const Report& report, const Goal& goal);
 
  private:
   // What rules can see change, besides the progress of WAL.
   using Said = std::tuple<NodeState, Term, std::int64_t, bool, bool, std::int64_t, UpstreamSight, bool, bool>;
-  boost::asio::awaitable<void> listen(pg::Connection& monitor);
+  boost::asio::awaitable<bool> listen(pg::Connection& monitor);
   boost::asio::awaitable<void> unlisten(pg::Connection& monitor);
   std::string channel_;
   std::int64_t place_{0};
@@ -71,7 +70,6 @@ class Attention {
   bool listening_{false};
   std::chrono::steady_clock::time_point restless_until_{};
   std::optional<Said> said_;
-  std::optional<std::pair<NodeState, std::int64_t>> goal_;
 };
 
 // A goal as the monitor's JSON text, both ways (also kept in the keeper's state file).

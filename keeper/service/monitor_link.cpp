@@ -46,9 +46,7 @@ asio::awaitable<void> Keeper::monitor_session() {
   while (!finished_) {
     const auto sent = now();
     const Report report = core_.report(sent);
-    co_await attention.before(monitor, report);
     const Goal goal = co_await monitor_api::report(monitor, report, pg::Millis{2000});
-    attention.answered(goal);
     if (!core_.contact()) log::info("in contact with the monitor");
     const Term promised = core_.state().term;
     if (goal.term < promised && refused_term_ != goal.term) {
@@ -69,6 +67,7 @@ asio::awaitable<void> Keeper::monitor_session() {
     }
     watch_now_.set();
     reconcile_now_.set();
+    if (co_await attention.after(monitor, report, goal)) continue;
     const auto order = [&]() -> asio::awaitable<void> { co_await monitor.wait_notification(heartbeat); };
     const auto news = [&]() -> asio::awaitable<void> { co_await report_now_.wait(heartbeat); };
     co_await os::race(order(), news());

@@ -61,9 +61,17 @@ asio::awaitable<void> record(pg::Connection& database, const GroupSnapshot& grou
       patience);
 }
 
-asio::awaitable<void> set_goal(pg::Connection& database, const fsm::GoalChange& change) {
+// The order and its event.
+asio::awaitable<void> set_goal(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision,
+                               const fsm::GoalChange& change) {
   std::vector<pg::Param> params;
+  params.emplace_back(group.formation);
+  params.emplace_back(std::to_string(group.group));
   params.emplace_back(std::to_string(change.node.value));
+  params.emplace_back(std::to_string(decision.term.value_or(group.term).value));
+  params.emplace_back(std::to_string(decision.rule));
+  params.emplace_back(std::string(decision.rule_name));
+  params.emplace_back(decision.description);
   params.emplace_back(std::string(to_string(change.goal)));
   if (change.source) {
     params.emplace_back(std::to_string(change.source->value));
@@ -71,8 +79,9 @@ asio::awaitable<void> set_goal(pg::Connection& database, const fsm::GoalChange& 
     params.emplace_back(std::nullopt);
   }
   co_await database.query_prepared(
-      "UPDATE pgvigil.node SET goal_state = $2, goal_seq = goal_seq + 1, goal_since = now(), source_id = $3 "
-      "WHERE id = $1",
+      "WITH changed AS (UPDATE pgvigil.node AS n SET goal_state = $8, goal_seq = goal_seq + 1, goal_since = now(), "
+      "source_id = $9 WHERE id = $3 RETURNING n) "
+      "SELECT pgvigil.record_event($1, $2, (SELECT n FROM changed), $4, $5, $6, $7)",
       params, patience);
 }
 
@@ -101,8 +110,7 @@ asio::awaitable<void> close_request(pg::Connection& database, const GroupSnapsho
 asio::awaitable<void> apply(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision) {
   co_await update_group(database, group, decision);
   for (const fsm::GoalChange& change : decision.goals) {
-    co_await set_goal(database, change);
-    co_await record(database, group, decision, change.node);
+    co_await set_goal(database, group, decision, change);
   }
   for (const NodeId node : decision.remove) {
     co_await record(database, group, decision, node);

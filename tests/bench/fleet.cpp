@@ -97,18 +97,17 @@ asio::awaitable<void> Session::report(pg::Connection& monitor, Node& node) {
   const auto due = node.next_report;
   node.next_report = Clock::now() + heartbeat;  // before any wait: report_now() may bring it forward
   const Report words = node.report();
-  const auto listens = attention_.find(&node);
-  if (listens != attention_.end()) co_await listens->second.before(monitor, words);
   const auto sent = Clock::now();
   if (due != Clock::time_point{}) late.push_back(milliseconds(sent - due));
   const Goal goal = co_await monitor_api::report(monitor, words, pg::Millis{2000});
-  if (listens != attention_.end()) listens->second.answered(goal);
   latencies.push_back(milliseconds(Clock::now() - sent));
   if (node.follow(goal)) node.next_report = node.reach_at();
   if (goal.peers_version != node.peers_version) {
     co_await monitor_api::get_peers(monitor, node.id());
     node.peers_version = goal.peers_version;
   }
+  const auto listens = attention_.find(&node);
+  if (listens != attention_.end() && co_await listens->second.after(monitor, words, goal)) node.next_report = {};
 }
 
 Node& Session::most_urgent() const {
@@ -198,13 +197,15 @@ bool Fleet::settled(const Group& group) {
 
 asio::awaitable<void> Fleet::settle() {
   while (!std::all_of(groups_.begin(), groups_.end(), settled)) co_await os::sleep_for(pg::Millis{100});
+  std::cout << R"({"phase": "connected"})" << std::endl;  // a monitor that was paused until now goes on
   // Whatever they came in, their reports are spread over the second from here on.
   auto phase = Clock::now();
   for (Node& node : nodes_) {
     node.next_report = phase + heartbeat;
     phase += std::chrono::duration_cast<Clock::duration>(heartbeat) / options_.keepers;
   }
-  co_await os::sleep_for(3 * heartbeat);
+  co_await os::sleep_for(5 * heartbeat);
+  while (!std::all_of(groups_.begin(), groups_.end(), settled)) co_await os::sleep_for(pg::Millis{100});
 }
 
 json::object Fleet::collect() {
