@@ -154,6 +154,8 @@ WHEN check_violation THEN
 END $$;
 
 -- The heartbeat. One small update of an unlogged table while nothing changes; a durable one, and a wake-up of the monitor, when something does.
+-- A thousand keepers call it a thousand times a second: what says nothing new gets the answer that was kept. Every eighth time it is made anew, for it
+-- also says which WAL the peers still need.
 CREATE OR REPLACE FUNCTION pgvigil.report(
   reporter bigint, state text, promised_term bigint, seq bigint, running boolean, responding boolean, tli integer, wal_position pg_lsn,
   names_confirmed bigint, upstream_sight text, is_streaming boolean, why text, sysid text, tli_history text DEFAULT '',
@@ -163,10 +165,27 @@ DECLARE
   n pgvigil.node;
   gr pgvigil.grp;
   before pgvigil.node_report;
+  pair record;
+  kept jsonb;
+  identity numeric;
   news boolean := false;
-  identity numeric := nullif(sysid, '')::numeric;
+  at_rest boolean;
+  refusal text;
+  words text := format('%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s', state, promised_term, seq, running, responding, tli, names_confirmed, upstream_sight,
+                       is_streaming, sysid, tli_history, no_space, why);
 BEGIN
-  SELECT * INTO n FROM pgvigil.node WHERE id = reporter;
+  UPDATE pgvigil.node_report r SET report_count = r.report_count + 1, reported_at = now(), lsn = wal_position
+  FROM pgvigil.grp x
+  WHERE r.node_id = reporter AND r.said = words AND r.report_count % 8 <> 0
+    AND x.formation = r.formation AND x.group_id = r.group_id AND x.version = r.answer_version
+  RETURNING r.answer INTO kept;
+  IF FOUND THEN RETURN kept; END IF;
+
+  -- A report that a crash takes back is told again by the next heartbeat. What was decided on it is flushed, and everything before it.
+  SET LOCAL synchronous_commit = off;
+  -- Together: a goal of one moment and a term of another would make an order that nobody has given.
+  SELECT m AS node, x AS grp INTO pair FROM pgvigil.node m JOIN pgvigil.grp x ON x.formation = m.formation AND x.group_id = m.group_id
+  WHERE m.id = reporter;
   IF NOT FOUND THEN
     IF EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = reporter) THEN
       -- The order is forgotten with its number: this one is higher than any.
@@ -176,13 +195,16 @@ BEGIN
     IF reporter IS NULL OR reporter < 1 THEN PERFORM pgvigil.refuse(format('there is no node %s', reporter), '', 'PV404'); END IF;
     RETURN '{"tell": true}';
   END IF;
+  n := pair.node;
+  gr := pair.grp;
+  identity := nullif(sysid, '')::numeric;
+  SELECT * INTO before FROM pgvigil.node_report WHERE node_id = reporter;
   IF NOT pgvigil.known_state(state) THEN PERFORM pgvigil.refuse(format('"%s" is not a state', state)); END IF;
   IF upstream_sight NOT IN ('unknown', 'ok', 'refused', 'silent') THEN PERFORM pgvigil.refuse('not a sight of an upstream'); END IF;
   IF tli_history IS NULL OR length(tli_history) > 100000 OR tli_history !~ '^([0-9]+:[0-9A-F]+/[0-9A-F]+(,|$))*$' THEN
     PERFORM pgvigil.refuse('not a history of a timeline');
   END IF;
   IF tli < 0 OR promised_term < 0 OR seq < 0 THEN PERFORM pgvigil.refuse('a report holds a negative number'); END IF;
-  SELECT * INTO gr FROM pgvigil.grp WHERE formation = n.formation AND group_id = n.group_id;
   -- What this monitor does not know it has forgotten (011_learning.sql): it asks for all that the node knows.
   IF (gr.learning AND n.account IS NULL)
      OR (NOT gr.learning AND (promised_term > gr.term OR seq > n.goal_seq OR names_confirmed > gr.names_version)) THEN
@@ -192,10 +214,11 @@ BEGIN
   IF NOT gr.learning AND (promised_term, seq) < (n.reported_term, n.reported_seq) THEN RETURN pgvigil.goal_of(n, gr); END IF;
   IF identity IS NOT NULL AND gr.system_identifier IS NOT NULL AND identity <> gr.system_identifier AND state <> 'dropped' THEN
     -- Heard, but nothing of it is believed: `show state` says why.
-    INSERT INTO pgvigil.node_report AS r (node_id, report_count, reason)
-    VALUES (reporter, 1, format('its PGDATA is of system %s, but the group is of system %s; nothing is overwritten', identity, gr.system_identifier))
+    refusal := format('its PGDATA is of system %s, but the group is of system %s; nothing is overwritten', identity, gr.system_identifier);
+    INSERT INTO pgvigil.node_report AS r (node_id, report_count, reason) VALUES (reporter, 1, refusal)
     ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = false, pg_responding = false,
-      streaming = false, lsn = '0/0', reason = excluded.reason;
+      streaming = false, lsn = '0/0', reason = excluded.reason, answer_version = -1;
+    IF before.reason IS DISTINCT FROM refusal THEN PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id); END IF;
     RETURN CASE WHEN gr.learning THEN '{"wait": true}' ELSE pgvigil.goal_of(n, gr) END;
   END IF;
   -- While the monitor learns, what was reached counts for no order.
@@ -209,22 +232,24 @@ BEGIN
     IF identity IS NOT NULL AND gr.system_identifier IS NULL THEN
       UPDATE pgvigil.grp SET system_identifier = identity WHERE formation = n.formation AND group_id = n.group_id AND system_identifier IS NULL;
     END IF;
-  ELSE
-    SET LOCAL synchronous_commit = off;
   END IF;
-  SELECT * INTO before FROM pgvigil.node_report WHERE node_id = reporter;
+  kept := CASE WHEN gr.learning THEN '{"wait": true}' ELSE pgvigil.goal_of(n, gr) END;
+  at_rest := NOT gr.learning AND n.goal_state IN ('single', 'wait_primary', 'primary', 'secondary') AND n.goal_state = state;
   INSERT INTO pgvigil.node_report AS r (node_id, report_count, pg_running, pg_responding, timeline, lsn, upstream, streaming, reason, history,
-                                        disk_full)
-  VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000), tli_history, coalesce(no_space, false))
+                                        disk_full, said, answer, formation, group_id, answer_version)
+  VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000), tli_history, coalesce(no_space, false),
+          words, kept, n.formation, n.group_id, CASE WHEN at_rest THEN gr.version ELSE -1 END)
   ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = excluded.pg_running,
     pg_responding = excluded.pg_responding, timeline = excluded.timeline, lsn = excluded.lsn, upstream = excluded.upstream,
-    streaming = excluded.streaming, reason = excluded.reason, history = excluded.history,
-    disk_full = excluded.disk_full;
-  news := news OR (running, responding, tli, upstream_sight, is_streaming, coalesce(no_space, false)) IS DISTINCT FROM
-                  (before.pg_running, before.pg_responding, before.timeline, before.upstream, before.streaming, before.disk_full)
-       OR (wal_position IS DISTINCT FROM before.lsn AND (n.goal_state NOT IN ('single', 'wait_primary', 'primary', 'secondary') OR n.goal_state <> state));
+    streaming = excluded.streaming, reason = excluded.reason, history = excluded.history, disk_full = excluded.disk_full,
+    said = excluded.said, answer = excluded.answer, formation = excluded.formation, group_id = excluded.group_id, answer_version = excluded.answer_version;
+  -- The monitor decides by the picture that it has until it is woken: whatever a rule or an explanation can see is news.
+  news := news OR (running, responding, tli, upstream_sight, is_streaming, coalesce(no_space, false), left(why, 1000), tli_history) IS DISTINCT FROM
+                  (before.pg_running, before.pg_responding, before.timeline, before.upstream, before.streaming, before.disk_full, before.reason,
+                   before.history)
+       OR (wal_position IS DISTINCT FROM before.lsn AND NOT at_rest);
   IF news THEN PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id); END IF;
-  RETURN CASE WHEN gr.learning THEN '{"wait": true}' ELSE pgvigil.goal_of(n, gr) END;
+  RETURN kept;
 END $$;
 
 -- A primary that is to be stopped asks for another one in its place: the failover that an operator could ask for, and only from itself.

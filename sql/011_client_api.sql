@@ -147,6 +147,13 @@ BEGIN
   PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id);
 END $$;
 
+-- The answers kept for its nodes are no longer good, and the monitor has a new picture to take.
+CREATE OR REPLACE FUNCTION pgvigil.formation_changed(formation_name text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE pgvigil.grp SET version = version WHERE formation = formation_name;
+  PERFORM pg_notify('pgvigil_wake', formation || '/' || group_id) FROM pgvigil.grp WHERE formation = formation_name;
+END $$;
+
 CREATE OR REPLACE FUNCTION pgvigil.set_node_candidate_priority(formation_name text, node_name text, priority integer) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 DECLARE
@@ -187,6 +194,7 @@ BEGIN
     PERFORM pgvigil.refuse(format('there are too few standbys with replication quorum for number_sync_standbys = %s', nss), 'add a node first');
   END IF;
   UPDATE pgvigil.formation SET number_sync_standbys = nss WHERE name = formation_name;
+  PERFORM pgvigil.formation_changed(formation_name);
   FOR n IN SELECT DISTINCT ON (group_id) * FROM pgvigil.node WHERE formation = formation_name ORDER BY group_id, id LOOP
     PERFORM pgvigil.settings_changed(n, format('number_sync_standbys is now %s', nss));
   END LOOP;
@@ -205,6 +213,7 @@ BEGIN
     PERFORM pgvigil.refuse('a lease can be shortened only while the formation has no nodes');
   END IF;
   EXECUTE format('UPDATE pgvigil.formation SET %I = $1 WHERE name = $2', setting) USING ms, formation_name;
+  PERFORM pgvigil.formation_changed(formation_name);
 EXCEPTION WHEN check_violation OR not_null_violation THEN
   PERFORM pgvigil.refuse(format('%s ms is out of range for %s', ms, setting));
 END $$;

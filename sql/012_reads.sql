@@ -130,4 +130,6 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pgvigil_node', f);
   END LOOP;
   GRANT USAGE ON SCHEMA pgvigil TO pgvigil_node;
+  -- Every statement of the functions looks up single rows: there is nothing to plan anew.
+  ALTER ROLE pgvigil_node SET plan_cache_mode = 'force_generic_plan';
 END $$;

@@ -114,6 +114,7 @@ const std::vector<Key>& table() {
         text("monitor", "uri", &Config::monitor_uri),
         text("monitor", "password_file", &Config::monitor_password_file),
         text("monitor", "database_uri", &Config::database_uri),
+        integer("monitor", "max_nodes", &Config::max_nodes, 10, 20000),
         text("postgresql", "pgdata", &Config::pgdata, not_empty),
         text("postgresql", "bindir", &Config::bindir),
         text("postgresql", "config_file", &Config::config_file),

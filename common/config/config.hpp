@@ -32,6 +32,7 @@ struct Config {
   std::string monitor_uri;            // keeper: of the monitor's database, without a password
   std::string monitor_password_file;  // keeper
   std::string database_uri;           // monitor: an existing PostgreSQL to use instead of an embedded one
+  int max_nodes{400};                 // monitor: sessions that its embedded PostgreSQL has room for; at its next start
   // [postgresql]
   std::string pgdata;
   std::string bindir;

@@ -12,6 +12,10 @@ namespace json = boost::json;
 namespace {
 
 constexpr Millis patience{5000};
+constexpr std::int64_t listeners_at_rest = 32;
+constexpr std::int64_t restless_listeners = 64;
+constexpr int listener_lock_class = session_lock_class + 1;  // the second key is one of their places
+constexpr std::chrono::seconds restless_for{10};             // longer than a failover takes from one report to the next
 
 std::string text(bool value) {
   return value ? "true" : "false";
@@ -98,7 +102,7 @@ asio::awaitable<Answer> report(pg::Connection& monitor, const Report& report, Mi
   params.emplace_back(report.system_identifier);
   params.emplace_back(to_string(report.history));
   params.emplace_back(text(report.disk_full));
-  const pg::Result row = co_await monitor.query(
+  const pg::Result row = co_await monitor.query_prepared(
       "SELECT pgvigil.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS goal", params,
       timeout);
   const std::string document = row.text(0, "goal");
@@ -168,12 +172,51 @@ asio::awaitable<RequestStatus> request_status(pg::Connection& monitor, std::int6
   co_return status;
 }
 
-asio::awaitable<void> open_session(pg::Connection& monitor, NodeId self) {
-  // Shared: a keeper that comes back must not wait for the end of its old backend.
+asio::awaitable<void> Attention::open(pg::Connection& monitor, NodeId self) {
   const std::string id = std::to_string(self.value);
-  co_await monitor.query("SELECT pg_advisory_lock_shared(" + std::to_string(session_lock_class) + ", " + id +
-                             "::integer); LISTEN pgvigil_node_" + id,
-                         {}, patience);
+  const std::string key = std::to_string(session_lock_class);
+  channel_ = "pgvigil_node_" + id;
+  place_ = self.value % restless_listeners;
+  // Shared: a keeper that comes back must not wait for the end of its old backend.
+  const std::string sql =
+      "SELECT pg_advisory_lock_shared(" + key + ", " + id +
+      "::integer); SELECT count(*) AS open FROM pg_locks WHERE locktype = 'advisory' AND classid = " + key;
+  const pg::Result row = co_await monitor.query(sql, {}, patience);
+  always_ = row.integer(0, "open") <= listeners_at_rest;
+  if (always_) co_await monitor.query("LISTEN " + channel_, {}, patience);
+}
+
+asio::awaitable<bool> Attention::after(pg::Connection& monitor, const Report& report, const Goal& goal) {
+  if (always_) co_return false;
+  const auto now = std::chrono::steady_clock::now();
+  const Said said{report.state,         report.term,     report.goal_seq,  report.pg_running, report.pg_responding,
+                  report.names_version, report.upstream, report.streaming, report.disk_full};
+  if (said_ && *said_ != said) restless_until_ = now + restless_for;
+  said_ = said;
+  const bool arrived = report.state == goal.state && report.goal_seq == goal.seq;
+  const bool wanted = !arrived || now < restless_until_;
+  if (wanted == listening_) co_return false;
+  if (wanted) co_return co_await listen(monitor);
+  co_await unlisten(monitor);
+  co_return false;
+}
+
+asio::awaitable<bool> Attention::listen(pg::Connection& monitor) {
+  place_ = (place_ + 1) % restless_listeners;
+  const std::string sql = "LISTEN " + channel_ + "; SELECT pg_try_advisory_lock(" +
+                          std::to_string(listener_lock_class) + ", " + std::to_string(place_) + ") AS free";
+  const pg::Result row = co_await monitor.query(sql, {}, patience);
+  listening_ = row.boolean(0, "free");
+  // Another place with the next report.
+  if (!listening_) co_await monitor.query("UNLISTEN " + channel_, {}, patience);
+  co_return listening_;
+}
+
+asio::awaitable<void> Attention::unlisten(pg::Connection& monitor) {
+  const std::string sql = "UNLISTEN " + channel_ + "; SELECT pg_advisory_unlock(" +
+                          std::to_string(listener_lock_class) + ", " + std::to_string(place_) + ")";
+  co_await monitor.query(sql, {}, patience);
+  listening_ = false;
 }
 
 }  // namespace pgvigil::monitor_api

@@ -4,6 +4,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "common/model/account.hpp"
@@ -66,9 +67,31 @@ struct RequestStatus {
   std::string message;
 };
 boost::asio::awaitable<RequestStatus> request_status(pg::Connection& monitor, std::int64_t request);
-// Takes the session lock that tells the monitor process that this keeper's session is open, and LISTENs on the node's
-// channel.
-boost::asio::awaitable<void> open_session(pg::Connection& monitor, NodeId self);
+
+// A keeper's session with the monitor's database: the lock that says it is open, and orders that come by NOTIFY.
+// LISTENing has its price: a NOTIFY wakes every session of its database that listens, to whatever (PostgreSQL 18 does
+// so still). If hundreds of keepers did, one decision would take as long as all their wake-ups. So only the first ones
+// listen all the time; another while its node has something to tell, is on its way, or was so a moment ago, and while
+// one of a few places is free. Who does not listen finds an order in the answer to its next heartbeat.
+class Attention {
+ public:
+  boost::asio::awaitable<void> open(pg::Connection& monitor, NodeId self);
+  // After each answered report. True: we listen now and did not before; report again at once, for an order may have
+  // come in between. (News are not kept waiting until we listen.)
+  boost::asio::awaitable<bool> after(pg::Connection& monitor, const Report& report, const Goal& goal);
+
+ private:
+  // What rules can see change, besides the progress of WAL.
+  using Said = std::tuple<NodeState, Term, std::int64_t, bool, bool, std::int64_t, UpstreamSight, bool, bool>;
+  boost::asio::awaitable<bool> listen(pg::Connection& monitor);
+  boost::asio::awaitable<void> unlisten(pg::Connection& monitor);
+  std::string channel_;
+  std::int64_t place_{0};
+  bool always_{false};
+  bool listening_{false};
+  std::chrono::steady_clock::time_point restless_until_{};
+  std::optional<Said> said_;
+};
 
 // A goal as the monitor's JSON text, both ways (also kept in the keeper's state file).
 Goal parse_goal(const std::string& json);

@@ -1,6 +1,7 @@
 #include "common/os/daemon.hpp"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <array>
@@ -28,6 +29,13 @@ void clear_postgres_environment() {
         "PGSERVICEFILE", "PGSSLMODE", "PGTARGETSESSIONATTRS", "PGUSER"}) {
     ::unsetenv(name);
   }
+}
+
+void raise_file_limit() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &files);
 }
 
 std::filesystem::path this_program() {

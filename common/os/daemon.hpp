@@ -15,6 +15,9 @@ void refuse_root();
 // daemon's connections must not depend on the shell that started it.
 void clear_postgres_environment();
 
+// As many open files as the system's administrator allows: the monitor has a probe's session to every node.
+void raise_file_limit();
+
 // The file of the running program. Asked at the start: an upgrade puts another one in its place.
 std::filesystem::path this_program();
 // This process becomes `program`, with the same pid, environment and children. Signals that come from now on wait for

@@ -2,6 +2,7 @@
 
 #include <boost/asio.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
+#include <map>
 
 #include "common/pg/pq.hpp"
 
@@ -59,6 +60,7 @@ struct Connection::Impl {
   asio::posix::stream_descriptor socket;
   asio::steady_timer timer;
   bool reassign{false};
+  std::map<std::string, std::string> prepared;  // statement -> its name at the server
 };
 
 Connection::Connection(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -121,6 +123,38 @@ asio::awaitable<PGresult*> Connection::Impl::next_result(Clock::time_point deadl
 }
 
 asio::awaitable<Result> Connection::query(std::string sql, std::vector<Param> params, Millis timeout) {
+  const std::vector<const char*> values = detail::param_values(params);
+  const std::function<int(Impl&)> send = [&](Impl& impl) {
+    return params.empty() ? PQsendQuery(impl.connection, sql.c_str())
+                          : PQsendQueryParams(impl.connection, sql.c_str(), static_cast<int>(params.size()), nullptr,
+                                              values.data(), nullptr, nullptr, 0);
+  };
+  co_return co_await run(send, timeout);
+}
+
+asio::awaitable<Result> Connection::query_prepared(std::string sql, std::vector<Param> params, Millis timeout) {
+  std::string name;
+  if (is_open()) {
+    // Not when it is first seen, but when the server has it: a statement that failed to be prepared is tried again.
+    const auto known = impl_->prepared.find(sql);
+    name = known != impl_->prepared.end() ? known->second : "s" + std::to_string(impl_->prepared.size());
+    if (known == impl_->prepared.end()) {
+      const std::function<int(Impl&)> prepare = [&](Impl& impl) {
+        return PQsendPrepare(impl.connection, name.c_str(), sql.c_str(), 0, nullptr);
+      };
+      co_await run(prepare, timeout);
+      impl_->prepared.emplace(sql, name);
+    }
+  }
+  const std::vector<const char*> values = detail::param_values(params);
+  const std::function<int(Impl&)> send = [&](Impl& impl) {
+    return PQsendQueryPrepared(impl.connection, name.c_str(), static_cast<int>(params.size()), values.data(), nullptr,
+                               nullptr, 0);
+  };
+  co_return co_await run(send, timeout);
+}
+
+asio::awaitable<Result> Connection::run(std::function<int(Impl&)> send, Millis timeout) {
   if (!is_open()) throw ConnectionError(ConnectionError::Kind::lost, "the connection is closed");
   Impl& impl = *impl_;
   // Whatever ends this early leaves an answer under way: the connection can't be used again.
@@ -132,11 +166,7 @@ asio::awaitable<Result> Connection::query(std::string sql, std::vector<Param> pa
     }
   } guard{&impl};
   const auto deadline = Clock::now() + timeout;
-  const std::vector<const char*> values = detail::param_values(params);
-  const int sent = params.empty() ? PQsendQuery(impl.connection, sql.c_str())
-                                  : PQsendQueryParams(impl.connection, sql.c_str(), static_cast<int>(params.size()),
-                                                      nullptr, values.data(), nullptr, nullptr, 0);
-  if (sent == 0) impl.lose("the query could not be sent");
+  if (send(impl) == 0) impl.lose("the query could not be sent");
   co_await impl.flush(deadline);
   std::optional<Result> last;
   std::optional<SqlError> failure;

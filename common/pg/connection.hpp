@@ -6,6 +6,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -77,6 +78,10 @@ class Connection {
   // One statement with parameters $1..; or, without parameters, several statements (the last result is returned).
   boost::asio::awaitable<Result> query(std::string sql, std::vector<Param> params = {}, Millis timeout = Millis{5000});
 
+  // The same with one statement that is planned once a session: for what is asked all the time.
+  boost::asio::awaitable<Result> query_prepared(std::string sql, std::vector<Param> params = {},
+                                                Millis timeout = Millis{5000});
+
   // The next notification, or nullopt after `timeout`. Throws ConnectionError(lost) as soon as the server closes the
   // session. Cancelling it leaves the connection usable.
   boost::asio::awaitable<std::optional<Notification>> wait_notification(Millis timeout);
@@ -90,6 +95,7 @@ class Connection {
  private:
   struct Impl;
   explicit Connection(std::unique_ptr<Impl> impl);
+  boost::asio::awaitable<Result> run(std::function<int(Impl&)> send, Millis timeout);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -42,7 +42,8 @@ asio::awaitable<void> Keeper::monitor_link() {
 asio::awaitable<void> Keeper::monitor_session() {
   const std::string conninfo = monitor_conninfo(node_.config);
   pg::Connection monitor = co_await pg::Connection::connect(conninfo, pg::Millis{2000});
-  co_await monitor_api::open_session(monitor, node_.id);
+  monitor_api::Attention attention;
+  co_await attention.open(monitor, node_.id);
   const pg::Millis heartbeat{node_.config.heartbeat_ms};
   const std::string uri = node_.config.monitor_uri;
   while (!finished_ && uri == node_.config.monitor_uri) {  // another one after a reload
@@ -51,6 +52,7 @@ asio::awaitable<void> Keeper::monitor_session() {
     const monitor_api::Answer answer = co_await monitor_api::report(monitor, report, pg::Millis{2000});
     if (answer.kind == monitor_api::Answer::Kind::goal) {
       co_await answered(monitor, answer.goal, sent);
+      if (co_await attention.after(monitor, report, answer.goal)) continue;
     } else if (answer.kind == monitor_api::Answer::Kind::tell) {
       co_await tell(monitor);
     }

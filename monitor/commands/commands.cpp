@@ -30,6 +30,7 @@ namespace {
 
 constexpr const char* database_name = "pgvigil";
 constexpr const char* node_role = "pgvigil_node";
+constexpr int other_sessions = 100;  // command lines, dashboards, the monitor itself
 
 std::string absolute(const std::string& path) {
   return fs::absolute(path).lexically_normal().string();
@@ -81,7 +82,8 @@ void write_files(const config::Config& config) {
                                   {"port", std::to_string(config.port)},
                                   {"unix_socket_directories", settings.socket_directory.string()},
                                   {"password_encryption", "scram-sha-256"},
-                                  {"max_connections", "500"},
+                                  // One session for each keeper.
+                                  {"max_connections", std::to_string(config.max_nodes + other_sessions)},
                                   // A keeper whose host has gone must not keep its session's lock for hours.
                                   {"tcp_keepalives_idle", "3"},
                                   {"tcp_keepalives_interval", "1"},
@@ -107,7 +109,8 @@ asio::awaitable<void> prepare_database(config::Config config) {
   pg::Connection database = co_await pg::Connection::connect(owner_conninfo(config), pg::Millis{5000});
   co_await migrate(database);
   // Nodes may register before the monitor runs: a database that begins here is no other one later.
-  if (const Witness born = co_await look(database); born.generation == 0) save_witness(witness_file(config), born);
+  if (const Witness born = co_await take_witness(database); born.generation == 0)
+    save_witness(witness_file(config), born);
   if (!fs::exists(password_file(config)))
     os::write_file_atomic(password_file(config), os::random_secret() + "\n", 0600);
   const std::string password = os::read_secret_file(password_file(config));
@@ -229,6 +232,7 @@ int serve(const config::Config& config) {
   if (!lock)
     throw UserError(ExitCode::bad_state, "the monitor of " + config.pgdata + " runs already",
                     "pgvigil status --pgdata " + config.pgdata);
+  os::raise_file_limit();
   asio::io_context context(1);
   postgres::Instance instance(instance_settings(config));
   Monitor monitor(context, owner_conninfo(config), witness_file(config));
@@ -283,6 +287,7 @@ config::Config config_from(const Args& args) {
   take("hostname", "node.hostname");
   take("listen", "postgresql.listen_addresses");
   take("auth", "postgresql.auth");
+  take("max-nodes", "monitor.max_nodes");
   if (const auto uri = args.maybe("database-uri")) config.database_uri = pg::without_password(*uri);
   if (args.has("skip-pg-hba")) config.manage_hba = false;
   if (const auto cluster = postgres::debian_cluster_of(config.pgdata)) {
@@ -349,6 +354,7 @@ cli::Program program() {
         {"pgctl", "FILE", "pg_ctl of the PostgreSQL to use"},
         {"state-directory", "DIR", "where the password file and the server's log lie"},
         {"database-uri", "URI", "use this database instead of an embedded PostgreSQL; its user owns the schema"},
+        {"max-nodes", "N", "how many nodes its PostgreSQL is to have sessions for (400)"},
         {"skip-pg-hba", "", "leave pg_hba.conf to me"},
         {"run", "", "stay in the foreground and run the monitor"}},
        {},

@@ -4,17 +4,16 @@ namespace pgvigil::fsm {
 
 Liveness::News Liveness::look(const std::vector<Heard>& nodes, Millis now) {
   News news;
-  std::map<NodeId, Seen> seen;
+  ++looks_;
   for (const Heard& node : nodes) {
-    const auto known = seen_.find(node.node);
-    Seen entry;
-    if (known == seen_.end()) {
+    const auto [known, is_new] = seen_.try_emplace(node.node);
+    Seen& entry = known->second;
+    entry.look = looks_;
+    if (is_new) {
       entry.report_count = node.report_count;
       entry.reported_at = entry.session_since = entry.streaming_at = entry.goal_at = now;
       entry.session_open = node.session_open;
       news.appeared.push_back(node.node);
-    } else {
-      entry = known->second;
     }
     if (entry.report_count != node.report_count) {
       entry.report_count = node.report_count;
@@ -27,9 +26,10 @@ Liveness::News Liveness::look(const std::vector<Heard>& nodes, Millis now) {
       news.session_changed.push_back(node.node);
       if (!node.session_open) news.session_closed.push_back(node.node);
     }
-    seen.emplace(node.node, entry);
   }
-  seen_ = std::move(seen);
+  if (seen_.size() != nodes.size()) {
+    std::erase_if(seen_, [this](const auto& entry) { return entry.second.look != looks_; });
+  }
   return news;
 }
 

@@ -45,8 +45,10 @@ class Liveness {
     Millis streaming_at{0};
     std::int64_t goal_seq{-1};
     Millis goal_at{0};
+    std::int64_t look{0};  // the last one that it was in
   };
   std::map<NodeId, Seen> seen_;
+  std::int64_t looks_{0};
   std::map<std::int64_t, Millis> requests_;  // first seen
 };
 

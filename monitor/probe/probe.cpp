@@ -4,6 +4,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <optional>
+#include <set>
 
 #include "common/log/log.hpp"
 #include "common/pg/connection.hpp"
@@ -15,6 +16,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr pg::Millis period{1000};
 constexpr pg::Millis patience{1000};  // for one answer
+// Between the first questions to two nodes: a thousand connections made at once would all be answered too late.
+constexpr pg::Millis stagger{2};
 
 ProbeResult classify(const pg::ConnectionError& error) {
   switch (error.kind) {
@@ -37,6 +40,7 @@ struct Probes::Target {
   os::Event now;
   std::optional<pg::Connection> session;
   bool gone{false};
+  Clock::time_point begin_at;
 };
 
 Probes::Probes(asio::io_context& context, std::function<void(NodeId)> changed)
@@ -51,12 +55,15 @@ void Probes::watch(NodeId node, const std::string& conninfo) {
     target->now.set();
   }
   target = std::make_shared<Target>(context_, node, conninfo);
+  begin_at_ = std::max(begin_at_ + stagger, Clock::now());
+  target->begin_at = begin_at_;
   asio::co_spawn(context_, run(target), asio::detached);
 }
 
 void Probes::forget_others(const std::vector<NodeId>& nodes) {
+  const std::set<NodeId> kept(nodes.begin(), nodes.end());
   std::erase_if(targets_, [&](auto& entry) {
-    if (std::find(nodes.begin(), nodes.end(), entry.first) != nodes.end()) return false;
+    if (kept.contains(entry.first)) return false;
     entry.second->gone = true;
     entry.second->now.set();
     return true;
@@ -77,6 +84,9 @@ void Probes::stop() {
 }
 
 asio::awaitable<void> Probes::run(std::shared_ptr<Target> target) {
+  const auto turn = std::chrono::ceil<pg::Millis>(target->begin_at - Clock::now());
+  if (turn.count() > 0) co_await target->now.wait(turn);
+  target->state.last_good = Clock::now();
   while (!target->gone) {
     ProbeResult result = ProbeResult::good;
     const bool had_session = target->session.has_value();

@@ -42,6 +42,7 @@ class Probes {
   asio::io_context& context_;
   std::function<void(NodeId)> changed_;
   std::map<NodeId, std::shared_ptr<Target>> targets_;
+  std::chrono::steady_clock::time_point begin_at_{};  // of the target that was added last
 };
 
 }  // namespace pgvigil::monitor

@@ -14,6 +14,10 @@ namespace {
 
 // How long a change that nobody notifies of (a closed session, a passed time limit) may go unseen.
 constexpr pg::Millis tick{100};
+// News often comes together with a closed session; a look costs about a millisecond for each thousand nodes.
+constexpr pg::Millis shortest_tick{10};
+// No group is forgotten, whatever may be wrong with the notifications. Spread over the ticks.
+constexpr std::chrono::seconds longest_rest{30};
 constexpr pg::Millis patience{5000};
 
 Millis since_origin(std::chrono::steady_clock::time_point when) {
@@ -66,38 +70,45 @@ asio::awaitable<void> Monitor::session() {
   }
   co_await check_memory(database);
   co_await database.query("LISTEN pgvigil_wake", {}, patience);
-  told_.clear();
   log::info("the monitor decides");
   deciding_ = true;
+  co_await lead(database);
+}
+
+asio::awaitable<void> Monitor::lead(pg::Connection& database) {
+  pictures_.clear();
+  groups_ = co_await load_groups(database);
+  for (const auto& [node, group] : groups_) due_.insert(group);
+  look_at_ = Clock::time_point{};
   auto probe_targets_at = Clock::time_point{};
-  auto ticked_at = Clock::time_point{};
   while (!stopping_) {
-    if (Clock::now() - probe_targets_at >= std::chrono::seconds{1}) {
+    const auto since_targets = Clock::now() - probe_targets_at;
+    if (since_targets >= std::chrono::seconds{notified_ ? 1 : 10}) {
+      notified_ = false;
       co_await refresh_probe_targets(database);
       probe_targets_at = Clock::now();
     }
-    co_await refresh_liveness(database);
-    // Time limits pass without anybody's word: every group is looked at on each tick.
-    if (Clock::now() - ticked_at >= tick) {
-      for (const auto& [node, group] : groups_) due_.insert(group);
-      ticked_at = Clock::now();
-    }
-    while (!due_.empty()) {
-      const GroupKey key = *due_.begin();
-      due_.erase(due_.begin());
-      co_await evaluate(database, key);
-    }
-    auto notification = co_await database.wait_notification(tick);
-    while (notification) {
-      if (const auto key = parse_payload(notification->payload)) due_.insert(*key);
-      notification = co_await database.wait_notification(pg::Millis{0});
-    }
+    if (Clock::now() >= look_at_) co_await look(database);
+    // Many groups at once must not keep it from looking: ages would be counted from the last look.
+    co_await evaluate_due(database, look_at_);
+    co_await take_notifications(database, due_.empty() ? look_at_ : Clock::time_point{});
+  }
+}
+
+asio::awaitable<void> Monitor::take_notifications(pg::Connection& database, Clock::time_point until) {
+  const auto pause = std::chrono::ceil<pg::Millis>(until - Clock::now());
+  auto notification = co_await database.wait_notification(std::max(pause, pg::Millis{0}));
+  while (notification) {
+    if (const auto key = parse_payload(notification->payload)) due_.insert(*key);
+    notified_ = true;
+    look_at_ = std::min(look_at_, looked_at_ + shortest_tick);
+    notification = co_await database.wait_notification(pg::Millis{0});
   }
 }
 
 // A database that was restored from a backup knows less than its nodes have been told, and must not give orders.
 asio::awaitable<void> Monitor::check_memory(pg::Connection& database) {
-  Witness now = co_await look(database);
+  Witness now = co_await take_witness(database);
   const auto before = load_witness(witness_);
   if (const auto lost = not_a_continuation(before, now)) {
     liveness_ = fsm::Liveness{};
@@ -128,21 +139,39 @@ std::optional<GroupKey> Monitor::parse_payload(const std::string& payload) {
   return key;
 }
 
-asio::awaitable<void> Monitor::refresh_liveness(pg::Connection& database) {
-  const std::vector<Liveness> nodes = co_await load_liveness(database);
-  std::vector<fsm::Heard> heard;
-  groups_.clear();
-  for (const Liveness& node : nodes) {
-    heard.push_back({node.node, node.report_count, node.session_open});
-    groups_[node.node] = node.group;
-  }
+asio::awaitable<void> Monitor::look(pg::Connection& database) {
+  const std::vector<fsm::Heard> heard = co_await hear(database);
+  looked_at_ = Clock::now();
+  look_at_ = looked_at_ + tick;
   const fsm::Liveness::News news = liveness_.look(heard, now());
+  if (!news.appeared.empty() || groups_.size() != heard.size()) groups_ = co_await load_groups(database);
   for (const NodeId node : news.appeared) due_.insert(groups_[node]);
   for (const NodeId node : news.session_changed) due_.insert(groups_[node]);
   for (const NodeId node : news.session_closed) {
     log::info("node {}: its keeper's session is closed", node.value);
     probes_.probe_now(node);
   }
+  if (looked_at_ - found_due_at_ >= tick) find_due();
+}
+
+void Monitor::find_due() {
+  found_due_at_ = Clock::now();
+  std::size_t rested = pictures_.size() / 100 + 1;
+  const auto long_ago = found_due_at_ - longest_rest;
+  for (auto& [key, picture] : pictures_) {
+    age(picture.group);
+    const bool moves = fsm::decide(picture.group) || fsm::explain(picture.group) != picture.told;
+    const bool forgotten = picture.loaded_at < long_ago && rested > 0;
+    if (forgotten) --rested;
+    if (moves || forgotten) due_.insert(key);
+  }
+}
+
+void Monitor::age(GroupSnapshot& group) {
+  liveness_.fill_in(group, now(), [this](NodeId node) {
+    const ProbeState probe = probes_.state(node);
+    return fsm::ProbeView{probe.result, since_origin(probe.at), since_origin(probe.last_good)};
+  });
 }
 
 asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
@@ -163,24 +192,35 @@ asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
   probes_.forget_others(nodes);
 }
 
+asio::awaitable<void> Monitor::evaluate_due(pg::Connection& database, Clock::time_point until) {
+  while (!due_.empty() && Clock::now() < until) {
+    const GroupKey key = *due_.begin();
+    due_.erase(due_.begin());
+    co_await evaluate(database, key);
+  }
+}
+
 asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) {
   auto group = co_await lock_and_load(database, key);
-  if (!group) co_return;
-  liveness_.fill_in(*group, now(), [this](NodeId node) {
-    const ProbeState probe = probes_.state(node);
-    return fsm::ProbeView{probe.result, since_origin(probe.at), since_origin(probe.last_good)};
-  });
+  if (!group) {
+    pictures_.erase(key);
+    co_return;
+  }
+  age(*group);
+  Picture& picture = pictures_[key];
+  picture.group = *group;
+  picture.loaded_at = Clock::now();
   const auto decision = fsm::decide(*group);
   if (!decision) {
     // Nothing moves on by itself: say what everybody waits for.
     const std::vector<fsm::Explanation> why = fsm::explain(*group);
-    if (told_[key] == why) {
+    if (picture.told == why) {
       co_await rollback(database);
       co_return;
     }
     co_await store_explanations(database, *group, why);
     co_await commit(database);
-    told_[key] = why;
+    pictures_[key].told = why;
     co_return;
   }
   log::info("{}/{}: rule {} {}: {}", key.formation, key.group, decision->rule, decision->rule_name,

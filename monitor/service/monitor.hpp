@@ -33,11 +33,24 @@ class Monitor {
 
  private:
   using Clock = std::chrono::steady_clock;
+  // What the group looked like when it was last loaded. Whatever else changes is notified of; ages grow by themselves.
+  struct Picture {
+    GroupSnapshot group;
+    // What stands in the explanation table; nullopt: whatever a predecessor left there.
+    std::optional<std::vector<fsm::Explanation>> told;
+    Clock::time_point loaded_at{};
+  };
   asio::awaitable<void> session();
   asio::awaitable<void> check_memory(pg::Connection& database);
-  asio::awaitable<void> refresh_liveness(pg::Connection& database);
+  asio::awaitable<void> lead(pg::Connection& database);
+  asio::awaitable<void> look(pg::Connection& database);
   asio::awaitable<void> refresh_probe_targets(pg::Connection& database);
+  asio::awaitable<void> evaluate_due(pg::Connection& database, Clock::time_point until);
   asio::awaitable<void> evaluate(pg::Connection& database, GroupKey key);
+  asio::awaitable<void> take_notifications(pg::Connection& database, Clock::time_point until);
+  // Time limits pass without anybody's word: asks the state machine about every picture, aged, without the database.
+  void find_due();
+  void age(GroupSnapshot& group);
   static std::optional<GroupKey> parse_payload(const std::string& payload);
 
   asio::io_context& context_;
@@ -47,8 +60,13 @@ class Monitor {
   Probes probes_;
   fsm::Liveness liveness_;
   std::map<NodeId, GroupKey> groups_;
-  std::map<GroupKey, std::vector<fsm::Explanation>> told_;  // what stands in the explanation table
+  std::map<GroupKey, Picture> pictures_;
   std::set<GroupKey> due_;
+  // Of the next look at the nodes' sessions and report counts. News brings it forward.
+  Clock::time_point look_at_{};
+  Clock::time_point looked_at_{};
+  Clock::time_point found_due_at_{};
+  bool notified_{false};  // since the probe targets were last read
   bool stopping_{false};
   bool deciding_{false};
 };

@@ -17,7 +17,7 @@ std::optional<std::string> not_a_continuation(const std::optional<Witness>& befo
   return std::nullopt;
 }
 
-asio::awaitable<Witness> look(pg::Connection& database) {
+asio::awaitable<Witness> take_witness(pg::Connection& database) {
   const pg::Result row = co_await database.query(
       "SELECT system_identifier, generation FROM pg_control_system(), pgvigil.memory", {}, pg::Millis{5000});
   Witness witness;

@@ -22,7 +22,7 @@ struct Witness {
 // Why `now` is not what `before` has become; nullopt when it is.
 std::optional<std::string> not_a_continuation(const std::optional<Witness>& before, const Witness& now);
 
-boost::asio::awaitable<Witness> look(pg::Connection& database);
+boost::asio::awaitable<Witness> take_witness(pg::Connection& database);
 
 // nullopt when there is none, or it cannot be read: both mean that nothing is known of the past.
 std::optional<Witness> load_witness(const std::filesystem::path& file);

@@ -36,7 +36,7 @@ asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot
   params.emplace_back(std::to_string(names_version + (decision.names_goal ? 1 : 0)));
   params.emplace_back(decision.remove.empty() ? "0" : "1");
   params.emplace_back(std::to_string(decision.promised_timeline.value_or(group.promised_timeline).value));
-  co_await database.query(
+  co_await database.query_prepared(
       "UPDATE pgvigil.grp SET term = $3, names_in_force = $4::jsonb, names_version = $5, peers_version = peers_version "
       "+ $6, timeline = $7 "
       "WHERE formation = $1 AND group_id = $2",
@@ -71,30 +71,39 @@ asio::awaitable<void> record(pg::Connection& database, const GroupSnapshot& grou
   params.emplace_back(std::to_string(decision.rule));
   params.emplace_back(std::string(decision.rule_name));
   params.emplace_back(decision.description);
-  co_await database.query(
+  co_await database.query_prepared(
       "SELECT pgvigil.record_event($1, $2, (SELECT n FROM pgvigil.node n WHERE n.id = $3), $4, $5, $6, $7)", params,
       patience);
 }
 
-asio::awaitable<void> set_goal(pg::Connection& database, const fsm::GoalChange& change) {
+// The order and its event.
+asio::awaitable<void> set_goal(pg::Connection& database, const GroupSnapshot& group, const fsm::Decision& decision,
+                               const fsm::GoalChange& change) {
   std::vector<pg::Param> params;
+  params.emplace_back(group.formation);
+  params.emplace_back(std::to_string(group.group));
   params.emplace_back(std::to_string(change.node.value));
+  params.emplace_back(std::to_string(decision.term.value_or(group.term).value));
+  params.emplace_back(std::to_string(decision.rule));
+  params.emplace_back(std::string(decision.rule_name));
+  params.emplace_back(decision.description);
   params.emplace_back(std::string(to_string(change.goal)));
   if (change.source) {
     params.emplace_back(std::to_string(change.source->value));
   } else {
     params.emplace_back(std::nullopt);
   }
-  co_await database.query(
-      "UPDATE pgvigil.node SET goal_state = $2, goal_seq = goal_seq + 1, goal_since = now(), source_id = $3 "
-      "WHERE id = $1",
+  co_await database.query_prepared(
+      "WITH changed AS (UPDATE pgvigil.node AS n SET goal_state = $8, goal_seq = goal_seq + 1, goal_since = now(), "
+      "source_id = $9 WHERE id = $3 RETURNING n) "
+      "SELECT pgvigil.record_event($1, $2, (SELECT n FROM changed), $4, $5, $6, $7)",
       params, patience);
 }
 
 asio::awaitable<void> remove_node(pg::Connection& database, NodeId node) {
   std::vector<pg::Param> params;
   params.emplace_back(std::to_string(node.value));
-  co_await database.query(
+  co_await database.query_prepared(
       "WITH gone AS (DELETE FROM pgvigil.node WHERE id = $1 RETURNING id, formation, name) "
       "INSERT INTO pgvigil.removed_node (node_id, formation, name) SELECT id, formation, name FROM gone",
       params, patience);
@@ -107,8 +116,8 @@ asio::awaitable<void> close_request(pg::Connection& database, const GroupSnapsho
   params.emplace_back(std::to_string(group.request->id));
   params.emplace_back(decision.request == fsm::RequestOutcome::accepted ? "accepted" : "refused");
   params.emplace_back(decision.request_message);
-  co_await database.query("UPDATE pgvigil.request SET status = $2, message = $3, decided_at = now() WHERE id = $1",
-                          params, patience);
+  co_await database.query_prepared(
+      "UPDATE pgvigil.request SET status = $2, message = $3, decided_at = now() WHERE id = $1", params, patience);
 }
 
 }  // namespace
@@ -118,8 +127,7 @@ asio::awaitable<std::int64_t> apply(pg::Connection& database, const GroupSnapsho
   if (decision.learned) co_await store_learned(database, group, *decision.learned);
   co_await update_group(database, group, decision);
   for (const fsm::GoalChange& change : decision.goals) {
-    co_await set_goal(database, change);
-    co_await record(database, group, decision, change.node);
+    co_await set_goal(database, group, decision, change);
   }
   for (const NodeId node : decision.remove) {
     co_await record(database, group, decision, node);
@@ -130,9 +138,10 @@ asio::awaitable<std::int64_t> apply(pg::Connection& database, const GroupSnapsho
   std::vector<pg::Param> params;
   params.emplace_back(group.formation);
   params.emplace_back(std::to_string(group.group));
-  co_await database.query("SELECT pgvigil.wake_keepers($1, $2)", params, patience);
-  const pg::Result memory = co_await database.query(
-      "UPDATE pgvigil.memory SET generation = generation + 1 RETURNING generation", {}, patience);
+  const pg::Result memory = co_await database.query_prepared(
+      "WITH m AS (UPDATE pgvigil.memory SET generation = generation + 1 RETURNING generation) "
+      "SELECT generation, pgvigil.wake_keepers($1, $2) FROM m",
+      params, patience);
   co_return memory.integer(0, "generation");
 }
 
@@ -148,7 +157,7 @@ asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSn
   params.emplace_back(group.formation);
   params.emplace_back(std::to_string(group.group));
   params.emplace_back(json::serialize(rows));
-  co_await database.query("SELECT pgvigil.store_explanations($1, $2, $3::jsonb)", params, patience);
+  co_await database.query_prepared("SELECT pgvigil.store_explanations($1, $2, $3::jsonb)", params, patience);
 }
 
 asio::awaitable<void> commit(pg::Connection& database) {

@@ -1,4 +1,6 @@
 #include <boost/json.hpp>
+#include <charconv>
+#include <unordered_set>
 
 #include "common/monitor_api/json.hpp"
 #include "common/monitor_api/monitor_api.hpp"
@@ -74,6 +76,21 @@ std::optional<Request> request_of(const pg::Result& rows) {
   return request;
 }
 
+std::vector<std::int64_t> numbers(const std::string& text) {
+  std::vector<std::int64_t> values;
+  const char* at = text.data();
+  const char* end = at + text.size();
+  while (at != end) {
+    std::int64_t value = 0;
+    const auto parsed = std::from_chars(at, end, value);
+    if (parsed.ec != std::errc{}) throw Error("the monitor's database: not a list of numbers");
+    values.push_back(value);
+    at = parsed.ptr;
+    while (at != end && *at == ' ') ++at;
+  }
+  return values;
+}
+
 constexpr const char* nodes_sql = R"(
   SELECT n.*, coalesce(r.pg_running, false) AS pg_running, coalesce(r.pg_responding, false) AS pg_responding,
          coalesce(r.streaming, false) AS streaming, coalesce(r.timeline, 0) AS timeline, coalesce(r.lsn, '0/0') AS lsn,
@@ -84,28 +101,36 @@ constexpr const char* nodes_sql = R"(
 
 }  // namespace
 
-asio::awaitable<std::vector<Liveness>> load_liveness(pg::Connection& database) {
-  const std::string sql =
-      "SELECT n.id, n.formation, n.group_id, n.host, n.port, coalesce(r.report_count, 0) AS report_count, "
-      "EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.classid = " +
+asio::awaitable<std::vector<fsm::Heard>> hear(pg::Connection& database) {
+  // Two lists of numbers in one row: rows and columns of thousands of nodes, ten times a second, would cost more.
+  static const std::string sql =
+      "SELECT (SELECT string_agg(n.id || ' ' || coalesce(r.report_count, 0), ' ') FROM pgvigil.node n "
+      "LEFT JOIN pgvigil.node_report r ON r.node_id = n.id) AS counts, "
+      "(SELECT string_agg(objid::text, ' ') FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 "
+      "AND classid = " +
       std::to_string(monitor_api::session_lock_class) +
-      " AND l.objid = n.id::oid AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS "
-      "session_open "
-      "FROM pgvigil.node n LEFT JOIN pgvigil.node_report r ON r.node_id = n.id";
-  const pg::Result rows = co_await database.query(sql, {}, patience);
-  std::vector<Liveness> nodes;
-  for (int row = 0; row < rows.rows(); ++row) {
-    Liveness node;
-    node.node.value = rows.integer(row, "id");
-    node.group.formation = rows.text(row, "formation");
-    node.group.group = static_cast<int>(rows.integer(row, "group_id"));
-    node.report_count = rows.integer(row, "report_count");
-    node.session_open = rows.boolean(row, "session_open");
-    node.host = rows.text(row, "host");
-    node.port = static_cast<int>(rows.integer(row, "port"));
-    nodes.push_back(std::move(node));
+      " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS sessions";
+  const pg::Result row = co_await database.query_prepared(sql, {}, patience);
+  const std::vector<std::int64_t> sessions = numbers(row.text(0, "sessions"));
+  const std::unordered_set<std::int64_t> open(sessions.begin(), sessions.end());
+  const std::vector<std::int64_t> counts = numbers(row.text(0, "counts"));
+  std::vector<fsm::Heard> heard;
+  heard.reserve(counts.size() / 2);
+  for (std::size_t i = 0; i + 1 < counts.size(); i += 2) {
+    const bool session_open = open.contains(counts[i]);
+    heard.push_back({NodeId{counts[i]}, counts[i + 1], session_open});
   }
-  co_return nodes;
+  co_return heard;
+}
+
+asio::awaitable<std::map<NodeId, GroupKey>> load_groups(pg::Connection& database) {
+  const pg::Result rows = co_await database.query("SELECT id, formation, group_id FROM pgvigil.node", {}, patience);
+  std::map<NodeId, GroupKey> groups;
+  for (int row = 0; row < rows.rows(); ++row) {
+    const NodeId node{rows.integer(row, "id")};
+    groups[node] = GroupKey{rows.text(row, "formation"), static_cast<int>(rows.integer(row, "group_id"))};
+  }
+  co_return groups;
 }
 
 asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& database, GroupKey key) {
@@ -113,7 +138,7 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   std::vector<pg::Param> params;
   params.emplace_back(key.formation);
   params.emplace_back(std::to_string(key.group));
-  const pg::Result group = co_await database.query(
+  const pg::Result group = co_await database.query_prepared(
       "SELECT g.*, f.number_sync_standbys, f.unhealthy_ms, f.standby_lost_ms, f.lease_ms, f.drain_ms FROM pgvigil.grp "
       "g "
       "JOIN pgvigil.formation f ON f.name = g.formation WHERE g.formation = $1 AND g.group_id = $2 FOR UPDATE OF g",
@@ -136,9 +161,9 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   snapshot.timing.standby_lost_after = Millis{group.integer(0, "standby_lost_ms")};
   snapshot.timing.lease = Millis{group.integer(0, "lease_ms")};
   snapshot.timing.drain_timeout = Millis{group.integer(0, "drain_ms")};
-  const pg::Result nodes = co_await database.query(nodes_sql, params, patience);
+  const pg::Result nodes = co_await database.query_prepared(nodes_sql, params, patience);
   for (int row = 0; row < nodes.rows(); ++row) snapshot.nodes.push_back(node_of(nodes, row));
-  const pg::Result request = co_await database.query(
+  const pg::Result request = co_await database.query_prepared(
       "SELECT * FROM pgvigil.request WHERE formation = $1 AND group_id = $2 AND status = 'pending' ORDER BY id LIMIT 1",
       params, patience);
   snapshot.request = request_of(request);

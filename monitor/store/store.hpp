@@ -10,6 +10,7 @@
 #include "common/pg/connection.hpp"
 #include "monitor/fsm/decide.hpp"
 #include "monitor/fsm/explain.hpp"
+#include "monitor/fsm/liveness.hpp"
 
 namespace pgvigil::monitor {
 
@@ -19,21 +20,13 @@ struct GroupKey {
   friend auto operator<=>(const GroupKey&, const GroupKey&) = default;
 };
 
-// What changes all the time; read for every node on every tick in one query.
-struct Liveness {
-  NodeId node;
-  GroupKey group;
-  std::int64_t report_count{0};  // grows with every report; never by a clock
-  bool session_open{false};      // the session lock of open_session() is held
-  std::string host;
-  int port{5432};
-};
-
 // Creates or migrates the schema in one transaction (advisory-locked). Throws UserError(monitor) when the schema is
 // newer than this program.
 boost::asio::awaitable<void> migrate(pg::Connection& database);
 
-boost::asio::awaitable<std::vector<Liveness>> load_liveness(pg::Connection& database);
+// What changes all the time, of every node: one cheap query, run on every tick.
+boost::asio::awaitable<std::vector<fsm::Heard>> hear(pg::Connection& database);
+boost::asio::awaitable<std::map<NodeId, GroupKey>> load_groups(pg::Connection& database);
 
 // Opens a transaction and locks the group's row, loads everything that is durable. The ages, probe results and
 // `session_open` of the nodes are left at their defaults: the service fills them in. nullopt when the group has gone

@@ -189,6 +189,7 @@ class Formation:
         self.writers = []
         self.nodes = []
         self.monitor = Daemon(self, "monitor")
+        self.monitor_options = []
         self.count = nodes
         self.settings = settings
 
@@ -242,7 +243,7 @@ class Formation:
     def create_monitor(self):
         monitor = self.monitor
         self.run("create", "monitor", "--pgdata", monitor.pgdata, "--pgport", monitor.port, "--hostname", monitor.host, "--state-directory", monitor.state,
-                 host=monitor.name)
+                 *self.monitor_options, host=monitor.name)
         self.monitor_uri = f"postgres://pgvigil_node@{monitor.host}:{monitor.port}/pgvigil"
         self.password_file = os.path.join(monitor.state, "node-password")
         monitor.start()

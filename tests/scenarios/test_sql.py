@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 
 from formation import Formation, Writer
@@ -131,3 +132,33 @@ def scenario_nonsense():
         f.wait_healthy()
         expect(f.primary() is primary, f"seed {seed}: a failover by nonsense")
         f.check_acknowledged()
+
+
+REGISTER = "SELECT pgvigil.register_node('default', 0, 'one', '127.0.0.1', 7001, 'postgres', '7000000000000000001', 50, true, NULL);"
+HEARTBEAT = """SELECT pgvigil.report(1, 'single', 1, 1, true, true, 1, '0/{lsn}', 0, 'unknown', false, '{why}', '{system}', '', false)
+ -> 'lease_seconds';"""
+STORED = "SELECT report_count, pg_running, lsn, reason, answer_version >= 0 FROM pgvigil.node_report;"
+
+
+def heartbeat(lsn=3000000, why="", system="7000000000000000001"):
+    return HEARTBEAT.format(lsn=lsn, why=why, system=system)
+
+
+def scenario_kept_answers():
+    """The short way of a heartbeat with nothing new: it counts, it carries the LSN, and no change of settings, no refusal hides behind it."""
+    with Formation(nodes=0) as f:
+        owner = f.owner()
+        # The monitor process takes no part: its own updates would end what is kept.
+        f.monitor.process.send_signal(signal.SIGSTOP)
+        lines = run_script(f, REGISTER + heartbeat() + heartbeat() + heartbeat(lsn=3000100) + STORED, owner)
+        expect(lines[-4:] == ["10", "10", "10", "3|t|0/3000100||t"], f"three heartbeats: {lines}")
+        lines = run_script(f, "SELECT pgvigil.set_formation_timing('default', 'lease_ms', 20000);" + heartbeat(), owner)
+        expect(lines[-1] == "20", f"a longer lease is not told: {lines}")
+        lines = run_script(f, heartbeat() + heartbeat(system="7000000000000000002") + STORED + heartbeat() + STORED, owner)
+        expect("|f|0/0|its PGDATA is of system" in lines[-3] and "|t|0/3000000||t" in lines[-1], f"a wrong system, and the right one again: {lines}")
+        lines = run_script(f, "UPDATE pgvigil.grp SET term = 2;" + heartbeat().replace("-> 'lease_seconds'", "-> 'term'"), owner)
+        expect(lines[-1] == "2", f"a new term is not told: {lines}")
+        woken = run_script(f, "LISTEN pgvigil_wake;" + heartbeat(lsn=3000200) + "SELECT 'rest';" + heartbeat(why="a reason") + "SELECT 'end';", owner)
+        told = ["Asynchronous notification" in line for line in woken]
+        expect(True not in told[:woken.index("rest")] and True in told, f"only what is new wakes the monitor: {woken}")
+        f.monitor.process.send_signal(signal.SIGCONT)

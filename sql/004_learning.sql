@@ -1,4 +1,4 @@
--- Version 3: a monitor that has lost its memory learns from its nodes (monitor/fsm/README.md, "A monitor without memory").
+-- Version 4: a monitor that has lost its memory learns from its nodes (monitor/fsm/README.md, "A monitor without memory").
 ALTER TABLE pgvigil.grp ADD learning boolean NOT NULL DEFAULT false;
 ALTER TABLE pgvigil.node ADD account jsonb;  -- what the node has told since then
 
