@@ -88,7 +88,8 @@ def scenario_old_backup():
         # The backup's own settings are what there is; the dropped node is not asked for.
         expect(gone.name not in f.state(), f"{gone.name} was dropped after the backup, and is back")
         another = next(node for node in f.nodes[:2] if node is not primary)  # the writers do not know node4
-        f.run("perform", "promotion", "--name", another.name, "--pgdata", f.monitor.pgdata)
+        f.wait_until(lambda: f.run("perform", "promotion", "--name", another.name, "--pgdata", f.monitor.pgdata, check=False).returncode == 0,
+                     what=f"{another.name} takes over")
         f.wait_healthy()
         f.goes_on(another)
         f.check_acknowledged()
@@ -197,7 +198,11 @@ def scenario_learning_by_force():
         successor.crash()
         former.start()
         backups.put_back(old)
-        f.wait_until(lambda: "memory_lost" in rules(f), what="the monitor learns")
+
+        def heard():
+            why = f.run("show", "why", "--pgdata", f.monitor.pgdata).stdout
+            return successor.name in why and former.name not in why
+        f.wait_until(heard, what="the monitor waits for the successor alone")
         f.run("perform", "failover", "--allow-data-loss", "--pgdata", f.monitor.pgdata, "--wait", "60")
         f.wait_until(lambda: f.primary() is former, what="the chosen node takes writes")
         f.goes_on(former)
