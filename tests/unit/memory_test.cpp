@@ -1,0 +1,162 @@
+// A monitor without memory: what it concludes from its nodes' accounts (monitor/fsm/README.md), and how these travel.
+#include <doctest/doctest.h>
+
+#include "common/monitor_api/json.hpp"
+#include "monitor/fsm/decide.hpp"
+#include "monitor/fsm/predicates.hpp"
+
+using namespace pgvigil;
+using fsm::decide;
+
+namespace {
+
+Account told(NodeState state, std::int64_t term, std::uint32_t timeline = 1) {
+  Account account;
+  account.reported = account.goal = state;
+  account.term = Term{term};
+  account.seq = 40;
+  account.timeline = account.promised_timeline = Timeline{timeline};
+  for (const std::int64_t id : {1, 2, 3}) account.peers.push_back(Peer{NodeId{id}, "n", "host", 5432, false});
+  account.peers_version = 3;
+  return account;
+}
+
+Account primary_of(SyncNames names, std::int64_t term, std::uint32_t timeline = 1) {
+  Account account = told(NodeState::primary, term, timeline);
+  account.names = std::move(names);
+  account.names_version = 9;
+  account.names_confirmed = true;
+  return account;
+}
+
+// Three nodes on record of an old backup: n1 is the primary, of term 2.
+GroupSnapshot without_memory() {
+  GroupSnapshot group;
+  group.formation = "default";
+  group.learning = true;
+  group.term = Term{2};
+  group.promised_timeline = Timeline{1};
+  group.peers_version = 3;
+  for (const std::int64_t id : {1, 2, 3}) {
+    NodeView view;
+    view.id = NodeId{id};
+    view.name = "n" + std::to_string(id);
+    view.goal = id == 1 ? NodeState::primary : NodeState::secondary;
+    view.goal_seq = 5;
+    group.nodes.push_back(view);
+  }
+  return group;
+}
+
+NodeState goal_in(const fsm::Decision& decision, std::int64_t id) {
+  for (const auto& change : decision.goals) {
+    if (change.node.value == id) return change.goal;
+  }
+  return NodeState::init;
+}
+
+const SyncNames any_1_of_2_3{1, {NodeId{2}, NodeId{3}}};
+
+}  // namespace
+
+TEST_CASE("learning: by whom nothing is known yet, nothing is decided") {
+  GroupSnapshot group = without_memory();
+  CHECK(!decide(group));
+  group.nodes[1].account = told(NodeState::secondary, 2);
+  group.nodes[2].account = told(NodeState::secondary, 2);
+  CHECK(!decide(group));  // n1 could have been replaced by an order that these two have not heard of
+}
+
+TEST_CASE("learning: a primary and enough of its standbys") {
+  GroupSnapshot group = without_memory();
+  group.nodes[0].account = primary_of(any_1_of_2_3, 7);
+  CHECK(!decide(group));
+  group.nodes[2].account = told(NodeState::secondary, 7);
+  const auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->rule == 603);
+  CHECK(goal_in(*decision, 1) == NodeState::primary);
+  CHECK(goal_in(*decision, 2) == NodeState::catchingup);
+  CHECK(goal_in(*decision, 3) == NodeState::secondary);
+  CHECK(decision->term->value > 7);
+  CHECK(decision->learned->seq > 40);
+  CHECK(decision->learned->names_version > 9);
+  CHECK(decision->learned->names == std::vector{NamesInForce{any_1_of_2_3, NodeId{1}}});
+}
+
+TEST_CASE("learning: a newer promise of a standby takes the word from a primary") {
+  GroupSnapshot group = without_memory();
+  group.nodes[0].account = primary_of(any_1_of_2_3, 7);
+  group.nodes[2].account = told(NodeState::report_lsn, 8);
+  CHECK(!decide(group));  // n2 may have been promoted for term 8
+  SUBCASE("it was not") {
+    group.nodes[1].account = told(NodeState::secondary, 7);
+    CHECK(goal_in(*decide(group), 1) == NodeState::primary);
+  }
+  SUBCASE("it was") {
+    group.nodes[1].account = told(NodeState::wait_primary, 8, 2);
+    const auto decision = decide(group);
+    CHECK(goal_in(*decision, 2) == NodeState::wait_primary);
+    CHECK(goal_in(*decision, 1) == NodeState::demote_timeout);
+    // Not confirmed: the list stands beside that of all who may hold a commit, which n1 and n3 do not any more.
+    REQUIRE(decision->learned->names.size() == 2);
+    CHECK(decision->learned->names[0] == NamesInForce{SyncNames{1, {NodeId{2}}}, NodeId{0}});
+  }
+  SUBCASE("it was ordered, and nobody knows how far it came") {
+    group.nodes[1].account = told(NodeState::report_lsn, 8);
+    group.nodes[1].account->promised_timeline = Timeline{2};
+    const auto decision = decide(group);
+    CHECK(goal_in(*decision, 1) == NodeState::demote_timeout);
+    CHECK(goal_in(*decision, 2) == NodeState::report_lsn);
+    CHECK(decision->learned->names[0].names.members == std::vector{NodeId{1}, NodeId{2}, NodeId{3}});
+  }
+}
+
+TEST_CASE("learning: who was removed by force meanwhile may have known more") {
+  GroupSnapshot group = without_memory();
+  group.nodes[0].account = primary_of(SyncNames{}, 7);
+  group.nodes[2].account = told(NodeState::secondary, 7);
+  group.nodes.erase(group.nodes.begin() + 1);
+  group.names = {NamesInForce{SyncNames{1, {NodeId{2}}}, NodeId{0}}};
+  const auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(goal_in(*decision, 1) == NodeState::demote_timeout);
+  group.names = decision->learned->names;
+  CHECK(fsm::in_any_list(group, NodeId{2}));
+}
+
+TEST_CASE("learning: commands are refused, but for the choice to go on with those that were heard") {
+  GroupSnapshot group = without_memory();
+  Request request;
+  request.id = 1;
+  request.kind = RequestKind::failover;
+  group.request = request;
+  CHECK(decide(group)->request == fsm::RequestOutcome::refused);
+  group.request->allow_data_loss = true;
+  CHECK(decide(group)->request == fsm::RequestOutcome::refused);  // nobody has been heard
+  group.nodes[0].account = primary_of(SyncNames{}, 2);
+  const auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->request == fsm::RequestOutcome::pending);
+  CHECK(goal_in(*decision, 1) == NodeState::demote_timeout);  // an unheard primary's lease may still be valid
+  CHECK(decision->promised_timeline->value > 2);
+}
+
+TEST_CASE("learning: a group that has not begun is founded by its first node") {
+  GroupSnapshot group = without_memory();
+  for (NodeView& view : group.nodes) view.account = Account{};
+  const auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(goal_in(*decision, 1) == NodeState::single);
+  CHECK(goal_in(*decision, 2) == NodeState::wait_standby);
+}
+
+TEST_CASE("an account as JSON, there and back") {
+  Account account = primary_of(any_1_of_2_3, 7, 4);
+  account.copy_unfinished = true;
+  account.number_sync_standbys = 2;
+  account.peers = {Peer{NodeId{2}, "n2", "b.example", 5433, true}};
+  CHECK(monitor_api::parse_account(monitor_api::to_json(account)) == account);
+  CHECK(monitor_api::parse_account(monitor_api::to_json(Account{})) == Account{});
+  CHECK_THROWS(monitor_api::parse_account("{}"));
+}
