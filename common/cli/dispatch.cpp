@@ -231,6 +231,10 @@ int dispatch(const Program& program, const std::vector<std::string>& args) {
                       "`" + program.name + " help` lists the commands");
     if (!version) return show_help(program, {});
     words = {"version"};
+    if (find_command(program, words) == nullptr) {  // the daemons': not worth a command
+      std::cout << program.name << " " << PGVIGIL_VERSION << std::endl;
+      return 0;
+    }
     for (const std::string& arg : leading) {
       if (arg != "--version" && arg != "-V") words.push_back(arg);
     }

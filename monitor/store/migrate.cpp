@@ -29,16 +29,30 @@ int newest_version() {
   return newest;
 }
 
+// Of all the texts (FNV-1a): functions are loaded anew when one has changed. To load them is cheap once, but it makes
+// every session plan its statements again, and the monitor comes here with each new session of its own.
+std::string fingerprint() {
+  std::uint64_t hash = 14695981039346656037u;
+  for (const auto& file : sql::embedded_files()) {
+    for (const char c : file.text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
+  }
+  return std::to_string(hash);
+}
+
 }  // namespace
 
 asio::awaitable<void> migrate(pg::Connection& database) {
   const std::string begin =
       "BEGIN; SELECT pg_advisory_xact_lock(7367031); SET LOCAL client_min_messages = warning; CREATE SCHEMA IF NOT "
       "EXISTS pgvigil; "
-      "CREATE TABLE IF NOT EXISTS pgvigil.meta (schema_version integer NOT NULL)";
+      "CREATE TABLE IF NOT EXISTS pgvigil.meta (schema_version integer NOT NULL); "
+      "ALTER TABLE pgvigil.meta ADD COLUMN IF NOT EXISTS functions text";
   co_await database.query(begin, {}, patience);
-  const pg::Result row =
-      co_await database.query("SELECT coalesce(max(schema_version), 0) AS version FROM pgvigil.meta", {}, patience);
+  const pg::Result row = co_await database.query(
+      "SELECT coalesce(max(schema_version), 0) AS version, coalesce(max(functions), '') AS functions, "
+      // a dump put back elsewhere does not have it
+      "EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgvigil_node') AS role FROM pgvigil.meta",
+      {}, patience);
   const auto present = static_cast<int>(row.integer(0, "version"));
   const int newest = newest_version();
   if (present > newest) {
@@ -48,14 +62,19 @@ asio::awaitable<void> migrate(pg::Connection& database) {
                         std::to_string(newest),
                     "run the newer pgvigil");
   }
+  const std::string functions = fingerprint();
+  if (present == newest && row.text(0, "functions") == functions && row.boolean(0, "role")) {
+    co_await rollback(database);
+    co_return;
+  }
   for (const auto& file : sql::embedded_files()) {
     const int number = number_of(file.name);
     if (number <= present && number < first_function_file) continue;
     const std::string text(file.text);
     co_await database.query(text, {}, patience);
   }
-  const std::string finish =
-      "DELETE FROM pgvigil.meta; INSERT INTO pgvigil.meta VALUES (" + std::to_string(newest) + "); COMMIT";
+  const std::string finish = "DELETE FROM pgvigil.meta; INSERT INTO pgvigil.meta VALUES (" + std::to_string(newest) +
+                             ", '" + functions + "'); COMMIT";
   co_await database.query(finish, {}, patience);
   if (present != newest) log::info("the monitor's schema is now of version {} (was {})", newest, present);
 }
