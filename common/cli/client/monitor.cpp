@@ -78,6 +78,9 @@ UserError translated(const pg::ConnectionError& error, const std::string& where)
     case Kind::lost:
     case Kind::other: break;
   }
+  // Over the socket of the monitor's own PGDATA.
+  const bool stranger = error.kind == Kind::rejected || error.kind == Kind::other;
+  if (where.starts_with('/') && stranger) hint = "run this as the user who owns the monitor's data directory";
   return UserError(ExitCode::monitor, "cannot talk to the monitor (" + where + "): " + error.what(), hint);
 }
 
