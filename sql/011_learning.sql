@@ -4,7 +4,14 @@
 -- From now on nothing on record is believed.
 CREATE OR REPLACE FUNCTION pgvigil.lose_memory(f text, g integer, why text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  UPDATE pgvigil.grp SET learning = true, names_in_force = '[]' WHERE formation = f AND group_id = g;
+  -- Of the lists only this stays: who was removed by force, and is waited for.
+  UPDATE pgvigil.grp SET learning = true, names_in_force = coalesce((
+    SELECT jsonb_agg(DISTINCT jsonb_build_object('required', 1, 'members', jsonb_build_array(gone.id), 'by', 0))
+    FROM jsonb_array_elements(names_in_force) AS e (entry),
+         LATERAL (SELECT (e.entry ->> 'by')::bigint AS id
+                  UNION SELECT m::bigint FROM jsonb_array_elements_text(e.entry -> 'members') AS m WHERE e.entry ->> 'by' = '0') AS gone
+    WHERE gone.id <> 0 AND NOT EXISTS (SELECT FROM pgvigil.node n WHERE n.id = gone.id AND n.formation = f AND n.group_id = g)), '[]')
+  WHERE formation = f AND group_id = g;
   UPDATE pgvigil.node SET account = NULL WHERE formation = f AND group_id = g;
   DELETE FROM pgvigil.node_report r USING pgvigil.node n WHERE n.id = r.node_id AND n.formation = f AND n.group_id = g;
   UPDATE pgvigil.request SET status = 'refused', message = 'the monitor has lost its memory', decided_at = now()

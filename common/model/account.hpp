@@ -14,7 +14,7 @@ struct Account {
   std::int64_t seq{0};              // of that order
   // A primary's: the list that it was told to put in force, and whether that is surely done.
   SyncNames names;
-  std::int64_t names_version{0};
+  std::int64_t names_version{0};  // the highest that it knows
   bool names_confirmed{false};
   bool copy_unfinished{false};  // PGDATA was overwritten, and has not come up since: what it had is lost
   Timeline timeline;            // the highest that WAL was received or written on

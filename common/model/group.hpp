@@ -101,12 +101,14 @@ struct Timing {
 struct NamesInForce {
   SyncNames names;
   NodeId by;
+  NodeId heir{};  // the last node that was chosen to take over since: it held all that was acknowledged by the list
   friend bool operator==(const NamesInForce&, const NamesInForce&) = default;
 };
 
 // Appends, and forgets an equal one that stands before it: the lists that may be in force are a set, and failing
 // promotions must not let it grow for ever.
 void add_names(std::vector<NamesInForce>& lists, NamesInForce entry);
+void set_heir(std::vector<NamesInForce>& lists, NodeId heir);
 
 struct GroupSnapshot {
   std::string formation;

@@ -54,8 +54,12 @@ std::optional<RequestKind> parse_request_kind(std::string_view text) {
 }
 
 void add_names(std::vector<NamesInForce>& lists, NamesInForce entry) {
-  std::erase(lists, entry);
+  std::erase_if(lists, [&](const NamesInForce& other) { return other.names == entry.names && other.by == entry.by; });
   lists.push_back(std::move(entry));
+}
+
+void set_heir(std::vector<NamesInForce>& lists, NodeId heir) {
+  for (NamesInForce& entry : lists) entry.heir = heir;
 }
 
 const NodeView* GroupSnapshot::find(NodeId id) const {

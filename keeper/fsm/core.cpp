@@ -73,7 +73,7 @@ Account Core::account(bool copy_unfinished) const {
   account.term = state_.term;
   account.seq = std::max(state_.goal.seq, state_.reported_seq);
   account.names = state_.goal.names;
-  account.names_version = state_.goal.names_version;
+  account.names_version = std::max(state_.goal.names_version, names_version_);  // what it reports, too
   account.names_confirmed = names_version_ > 0 && names_version_ == state_.goal.names_version;
   account.timeline = state_.timeline;
   account.promised_timeline = std::max(state_.goal.promised_timeline, state_.own_timeline);

@@ -34,6 +34,7 @@ struct Decision {
   std::vector<GoalChange> goals;              // one event for each of them (or one for the group when there is none)
   std::optional<Term> term;                   // the group's new term
   std::optional<NamesInForce> names_goal;     // appended to the group's list, under a new version
+  std::optional<NodeId> heir;                 // is promoted: of every list so far (NamesInForce)
   bool confirm_names{false};                  // the last list is confirmed: the older ones are forgotten
   std::optional<Timeline> promised_timeline;  // see GroupSnapshot
   std::vector<NodeId> remove;                 // rows to delete

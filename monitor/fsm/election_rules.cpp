@@ -25,6 +25,7 @@ Decision promote(const GroupSnapshot& group, const NodeView& candidate, const No
   for (const NodeView* node : survivors) {
     if (has_voted(group, *node)) to(decision, *node, NodeState::join_secondary);
   }
+  decision.heir = candidate.id;
   decision.names_goal = NamesInForce{names_for_promotion(group, candidate, survivors), candidate.id};
   decision.promised_timeline = Timeline{std::max(group.promised_timeline.value, candidate.timeline.value) + 1};
   return decision;

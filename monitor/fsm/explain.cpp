@@ -90,7 +90,8 @@ Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
   const auto lists = obligations(group);
   for (const NamesInForce& entry : lists) {
     const bool possible =
-        std::any_of(helpers.begin(), helpers.end(), [&](const NodeView* node) { return node->id == entry.by; }) ||
+        std::any_of(helpers.begin(), helpers.end(),
+                    [&](const NodeView* node) { return node->id == entry.by || node->id == entry.heir; }) ||
         fence_holds(group, entry, helpers);
     if (possible) continue;
     why.waiting_for = "no node may take over without loss: " + lacking(group, entry, helpers);
@@ -128,7 +129,8 @@ Explanation lost_primary(const GroupSnapshot& group, const NodeView& primary, co
   std::string missing;
   for (const NamesInForce& entry : obligations(group)) {
     const bool possible =
-        std::any_of(able.begin(), able.end(), [&](const NodeView* node) { return node->id == entry.by; }) ||
+        std::any_of(able.begin(), able.end(),
+                    [&](const NodeView* node) { return node->id == entry.by || node->id == entry.heir; }) ||
         fenced(entry.names, [&] {
           std::vector<NodeId> ids;
           for (const NodeView* node : able) ids.push_back(node->id);
@@ -242,9 +244,8 @@ Explanation learning(const GroupSnapshot& group) {
   for (const NodeView& node : group.nodes) {
     if (!node.account) silent += (silent.empty() ? "" : ", ") + node.name;
   }
-  why.waiting_for =
-      "this monitor's memory is old or new, and it learns the state of the group from its nodes; not heard yet: " +
-      silent;
+  why.waiting_for = "this monitor's memory is old or new, and it learns the state of the group from its nodes; " +
+                    (silent.empty() ? "nobody that was heard holds any data" : "not heard yet: " + silent);
   why.command =
       "start their keepers; a node that is gone for good: `pgvigil drop node --force`; to go on with those that were "
       "heard, and lose what they do not hold: `pgvigil perform failover --allow-data-loss`";

@@ -67,12 +67,13 @@ Memory remembered(const GroupSnapshot& group) {
   return memory;
 }
 
-// Nobody has begun: the group's first node was to make it.
+// The one that is on record as the first node of a group that has not begun.
 const NodeView* founder(const GroupSnapshot& group, const Memory& memory) {
-  const bool untouched = memory.all_heard() &&
-                         std::all_of(memory.heard.begin(), memory.heard.end(),
-                                     [](const NodeView* node) { return node->account->reported == NodeState::init; });
-  return untouched ? &group.nodes.front() : nullptr;
+  const auto found = std::find_if(memory.heard.begin(), memory.heard.end(), [](const NodeView* node) {
+    return node->goal == NodeState::single && node->goal_seq > 0 && node->account->reported == NodeState::init;
+  });
+  return memory.all_heard() && found != memory.heard.end() && group.nodes.size() == memory.heard.size() ? *found
+                                                                                                        : nullptr;
 }
 
 // It writes by a list of names, and so many of that list have been heard that no election can have been held without
@@ -202,9 +203,11 @@ std::optional<Decision> not_now(const GroupSnapshot& group) {
 
 std::optional<Decision> learned(const GroupSnapshot& group) {
   Memory memory = remembered(group);
-  if (memory.heard.empty()) return std::nullopt;
-  if (const NodeView* first = founder(group, memory); first != nullptr && memory.last_primary == nullptr) {
-    memory.last_primary = first;
+  const bool data =
+      std::any_of(memory.heard.begin(), memory.heard.end(), [](const NodeView* n) { return may_hold_commits(*n); });
+  if (memory.last_primary == nullptr && !data) {
+    memory.last_primary = founder(group, memory);
+    if (memory.last_primary == nullptr) return std::nullopt;
   }
   if (!memory.unheard.empty() && !quorum_heard(memory) && !forced(group)) return std::nullopt;
   return still_primary(memory) ? with_primary(group, memory) : with_election(group, memory);

@@ -174,7 +174,8 @@ bool ahead(const NodeView& left, const NodeView& right) {
 
 bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const Nodes& votes) {
   if (votes.empty()) return false;
-  if (contains(votes, entry.by)) return true;  // the owner itself has voted: it holds all of its own commits
+  // The owner itself has voted: it holds all of its own commits. Or who was chosen after it, with all of them.
+  if (contains(votes, entry.by) || contains(votes, entry.heir)) return true;
   if (fenced(entry.names, ids_of(votes))) return true;
   // The owner has stopped and told where its WAL ends, and somebody has got all of it.
   const NodeView* owner = group.find(entry.by);
@@ -193,7 +194,7 @@ bool all_fences_hold(const GroupSnapshot& group, const Nodes& votes) {
 bool fence_possible(const GroupSnapshot& group, const Nodes& able) {
   const auto lists = obligations(group);
   return std::all_of(lists.begin(), lists.end(), [&](const NamesInForce& entry) {
-    return contains(able, entry.by) || fenced(entry.names, ids_of(able));
+    return contains(able, entry.by) || contains(able, entry.heir) || fenced(entry.names, ids_of(able));
   });
 }
 

@@ -17,6 +17,7 @@ std::string names_json(const std::vector<NamesInForce>& lists) {
   for (const NamesInForce& entry : lists) {
     json::object object = monitor_api::names_object(entry.names);
     object["by"] = entry.by.value;
+    object["heir"] = entry.heir.value;
     array.push_back(object);
   }
   return json::serialize(array);
@@ -27,6 +28,7 @@ asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot
   std::vector<NamesInForce> names = decision.learned ? decision.learned->names : group.names;
   const std::int64_t names_version = decision.learned ? decision.learned->names_version : group.names_version;
   if (decision.confirm_names && !names.empty()) names = {names.back()};
+  if (decision.heir) set_heir(names, *decision.heir);
   if (decision.names_goal) add_names(names, *decision.names_goal);
   std::vector<pg::Param> params;
   params.emplace_back(group.formation);

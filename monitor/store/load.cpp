@@ -23,6 +23,7 @@ std::vector<NamesInForce> parse_names(const std::string& document) {
     NamesInForce entry;
     entry.names = monitor_api::names_from(item);
     entry.by.value = object.at("by").to_number<std::int64_t>();
+    if (const json::value* heir = object.if_contains("heir")) entry.heir.value = heir->to_number<std::int64_t>();
     lists.push_back(std::move(entry));
   }
   return lists;

@@ -53,7 +53,7 @@ struct State {
                                       : "") +
                        "a" + std::to_string(acknowledged);
     for (const NamesInForce& entry : group.names)
-      text += "|" + to_guc(entry.names) + "/" + std::to_string(entry.by.value);
+      text += "|" + to_guc(entry.names) + "/" + std::to_string(entry.by.value) + "h" + std::to_string(entry.heir.value);
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       const NodeView& view = group.nodes[i];
       text += ";" + std::to_string(static_cast<int>(view.reported)) + ">" +
@@ -97,6 +97,7 @@ void apply(State& state, const fsm::Decision& decision) {
   if (decision.term) group.term = *decision.term;
   if (decision.promised_timeline) group.promised_timeline = *decision.promised_timeline;
   if (decision.confirm_names) group.names = {group.names.back()};
+  if (decision.heir) set_heir(group.names, *decision.heir);
   if (decision.names_goal) {
     add_names(group.names, *decision.names_goal);
     ++group.names_version;

@@ -117,7 +117,18 @@ Store::Reported Store::tell(NodeId id, int priority, bool quorum, const Account&
 void Store::lose_memory() {
   group.learning = true;
   group.peers_version = peers_version;
-  group.names.clear();
+  // Who was removed by force, and waited for: still.
+  std::vector<NamesInForce> removed_before;
+  const auto wait_for = [&](NodeId id) {
+    if (id.value != 0 && find(id) == nullptr) add_names(removed_before, {SyncNames{1, {id}}, NodeId{0}});
+  };
+  for (const NamesInForce& entry : group.names) {
+    wait_for(entry.by);
+    for (const NodeId member : entry.names.members) {
+      if (entry.by.value == 0) wait_for(member);
+    }
+  }
+  group.names = removed_before;
   group.request.reset();
   for (NodeView& node : group.nodes) node.account.reset();
   forget_reports();
@@ -240,6 +251,7 @@ void Store::apply(const fsm::Decision& decision) {
     }
   }
   if (decision.confirm_names && !group.names.empty()) group.names = {group.names.back()};
+  if (decision.heir) set_heir(group.names, *decision.heir);
   if (decision.names_goal) {
     add_names(group.names, *decision.names_goal);
     ++group.names_version;

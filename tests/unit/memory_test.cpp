@@ -145,6 +145,8 @@ TEST_CASE("learning: commands are refused, but for the choice to go on with thos
 TEST_CASE("learning: a group that has not begun is founded by its first node") {
   GroupSnapshot group = without_memory();
   for (NodeView& view : group.nodes) view.account = Account{};
+  CHECK(!decide(group));  // who was to begin is not on record: nobody makes a cluster beside one that may be elsewhere
+  group.nodes[0].goal = NodeState::single;
   const auto decision = decide(group);
   REQUIRE(decision);
   CHECK(goal_in(*decision, 1) == NodeState::single);
