@@ -257,6 +257,7 @@ int serve(const config::Config& config) {
 // What a refusal leaves is what was there before.
 void register_and_save(config::Config config, const Args& args) {
   const bool made = !fs::exists(config.state_directory);
+  const bool made_pgdata = !fs::exists(config.pgdata);
   const bool first_time = !fs::exists(config.file);
   os::make_directories(config.state_directory, 0700);
   asio::io_context context(1);
@@ -269,6 +270,7 @@ void register_and_save(config::Config config, const Args& args) {
   } catch (...) {
     std::error_code error;
     if (made) fs::remove(config.state_directory, error);  // unless something is in it
+    if (made_pgdata) fs::remove(config.pgdata, error);
     throw;
   }
 }

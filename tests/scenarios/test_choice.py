@@ -67,7 +67,7 @@ def scenario_loss_only_by_choice():
         lost.start()
         primary.start()
         f.wait_healthy()
-        expect(why(f) == [], f"all is well, and yet: {why(f)}")
+        f.wait_until(lambda: why(f) == [], what="nothing is left to be explained")
 
 
 def scenario_waits_for_the_one_with_the_data():
