@@ -65,6 +65,15 @@ std::optional<Decision> failover(const GroupSnapshot& group) {
   return hand_over(*primary, *candidate);
 }
 
+// With the nodes that are heard now.
+bool may_come_to_an_end(const GroupSnapshot& group) {
+  Nodes heard = able_voters(group);
+  for (const NodeView& node : group.nodes) {
+    if (has_voted(group, node) || (surely_stopped(node) && fresh(group, node))) heard.push_back(&node);
+  }
+  return fence_possible(group, heard) || all_fences_hold(group, heard);
+}
+
 std::optional<Decision> promotion(const GroupSnapshot& group) {
   const Request* request = asked(group, RequestKind::promotion);
   if (request == nullptr) return std::nullopt;
@@ -76,8 +85,10 @@ std::optional<Decision> promotion(const GroupSnapshot& group) {
     return accept(decision);
   }
   const bool voting = target->goal == NodeState::report_lsn || target->goal == NodeState::fast_forward;
-  if (primary == nullptr && leaving_primary(group) == nullptr && voting)
-    return std::nullopt;  // the election chooses it
+  if (primary == nullptr && leaving_primary(group) == nullptr && voting) {
+    if (may_come_to_an_end(group)) return std::nullopt;  // the election chooses it
+    return refuse("the election waits for a node that may hold what nobody else does; `pgvigil show why` names it");
+  }
   if (auto reason = no_handover(group, primary); !reason.empty()) return refuse(reason);
   if (in_transit(*primary)) return std::nullopt;
   // The candidate search over this one node: the same conditions, but for a priority of 0, which the operator overrules
