@@ -17,7 +17,8 @@ def scenario_adopted_from_another_mount_namespace():
         with open(node.log, "ab") as log:
             node.process = subprocess.Popen([*inside, *words], stdout=log, stderr=log, env=f.env, start_new_session=True)
         f.wait_healthy()
-        f.run("perform", "promotion", "--name", node.name, "--monitor", f.monitor_uri, "--monitor-password-file", f.password_file)
+        words = ["perform", "promotion", "--name", node.name, "--monitor", f.monitor_uri, "--monitor-password-file", f.password_file]
+        f.wait_until(lambda: f.run(*words, check=False).returncode == 0, what="the node streams again, and takes over")
         f.wait_healthy()
         pid, term = node.postmaster(), f.term()
         node.kill()
