@@ -22,9 +22,9 @@ std::string seconds(Millis age) {
 }
 
 // A connection was refused after the keeper's session had closed: two answers, from two processes of that host, that
-// agree.
+// agree. (The attempt is made as soon as the closing is seen: often in the same millisecond.)
 bool session_and_server_gone(const NodeView& node) {
-  return !node.session_open && node.probe == ProbeResult::refused && node.probe_age < node.session_closed_for;
+  return !node.session_open && node.probe == ProbeResult::refused && node.probe_age <= node.session_closed_for;
 }
 
 // Another healthy standby that still gets answers from `node` by its own connection.
