@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "common/monitor_api/json.hpp"
+#include "keeper/fsm/core.hpp"
 #include "monitor/fsm/decide.hpp"
 #include "monitor/fsm/predicates.hpp"
 
@@ -161,4 +162,21 @@ TEST_CASE("an account as JSON, there and back") {
   CHECK(monitor_api::parse_account(monitor_api::to_json(account)) == account);
   CHECK(monitor_api::parse_account(monitor_api::to_json(Account{})) == Account{});
   CHECK_THROWS(monitor_api::parse_account("{}"));
+}
+
+TEST_CASE("an old order promotes no node that has followed a later primary") {
+  keeper::KeeperState state;
+  state.reported = NodeState::prepare_promotion;
+  state.goal.state = NodeState::wait_primary;
+  state.goal.names = any_1_of_2_3;
+  state.goal.promised_timeline = Timeline{3};
+  const keeper::Core core(state, true, Millis{0});
+  keeper::LocalFacts seen;
+  seen.in_recovery = true;
+  seen.timeline = Timeline{2};
+  CHECK(!core.no_promotion(seen, Millis{0}));
+  seen.timeline = Timeline{3};  // somebody else's, by an order that came after this one
+  CHECK(core.no_promotion(seen, Millis{0}));
+  seen.in_recovery = false;  // promoted already, by this order
+  CHECK(!core.no_promotion(seen, Millis{0}));
 }
