@@ -89,11 +89,7 @@ Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
   }
   const auto lists = obligations(group);
   for (const NamesInForce& entry : lists) {
-    const bool possible =
-        std::any_of(helpers.begin(), helpers.end(),
-                    [&](const NodeView* node) { return node->id == entry.by || node->id == entry.heir; }) ||
-        fence_holds(group, entry, helpers);
-    if (possible) continue;
+    if (fence_holds(group, entry, helpers)) continue;
     why.waiting_for = "no node may take over without loss: " + lacking(group, entry, helpers);
     why.command = best_left(group, helpers);
     return why;
@@ -128,15 +124,7 @@ Explanation lost_primary(const GroupSnapshot& group, const NodeView& primary, co
       std::any_of(able.begin(), able.end(), [](const NodeView* node) { return node->candidate_priority > 0; });
   std::string missing;
   for (const NamesInForce& entry : obligations(group)) {
-    const bool possible =
-        std::any_of(able.begin(), able.end(),
-                    [&](const NodeView* node) { return node->id == entry.by || node->id == entry.heir; }) ||
-        fenced(entry.names, [&] {
-          std::vector<NodeId> ids;
-          for (const NodeView* node : able) ids.push_back(node->id);
-          return ids;
-        }());
-    if (!possible) missing = lacking(group, entry, able);
+    if (!fenced_by(entry, able)) missing = lacking(group, entry, able);
   }
   why.waiting_for = primary.name + " is lost (" + why_dead.substr(0, why_dead.find(" for ")) + "), and ";
   if (able.empty()) {

@@ -172,11 +172,15 @@ bool ahead(const NodeView& left, const NodeView& right) {
   return std::tie(ours.timeline, ours.lsn) > std::tie(theirs.timeline, theirs.lsn);
 }
 
+bool fenced_by(const NamesInForce& entry, const Nodes& nodes) {
+  // The owner itself has voted: it holds all of its own commits. Or who was chosen after it, with all of them.
+  if (contains(nodes, entry.by) || contains(nodes, entry.heir)) return true;
+  return fenced(entry.names, ids_of(nodes));
+}
+
 bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const Nodes& votes) {
   if (votes.empty()) return false;
-  // The owner itself has voted: it holds all of its own commits. Or who was chosen after it, with all of them.
-  if (contains(votes, entry.by) || contains(votes, entry.heir)) return true;
-  if (fenced(entry.names, ids_of(votes))) return true;
+  if (fenced_by(entry, votes)) return true;
   // The owner has stopped and told where its WAL ends, and somebody has got all of it.
   const NodeView* owner = group.find(entry.by);
   if (owner == nullptr || !surely_stopped(*owner)) return false;
@@ -193,9 +197,7 @@ bool all_fences_hold(const GroupSnapshot& group, const Nodes& votes) {
 
 bool fence_possible(const GroupSnapshot& group, const Nodes& able) {
   const auto lists = obligations(group);
-  return std::all_of(lists.begin(), lists.end(), [&](const NamesInForce& entry) {
-    return contains(able, entry.by) || contains(able, entry.heir) || fenced(entry.names, ids_of(able));
-  });
+  return std::all_of(lists.begin(), lists.end(), [&](const NamesInForce& entry) { return fenced_by(entry, able); });
 }
 
 const NodeView* switchover_candidate(const GroupSnapshot& group, const NodeView& primary) {

@@ -43,6 +43,8 @@ const NodeView* leaving_primary(const GroupSnapshot& group);
 bool without_wal(NodeState reported);
 // The lists that an election must satisfy; never empty (no list on record counts as asynchronous).
 std::vector<NamesInForce> obligations(const GroupSnapshot& group);
+// The votes of `nodes` satisfy the list, whatever else is known of its owner.
+bool fenced_by(const NamesInForce& entry, const Nodes& nodes);
 // Rules S1 and S2: with `votes` cut off, the owner of the list can acknowledge nothing any more, and the most advanced
 // vote holds everything that it ever acknowledged. See monitor/fsm/README.md.
 bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const Nodes& votes);
