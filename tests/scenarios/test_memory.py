@@ -57,6 +57,19 @@ def kept(node):
     return json.loads(text_of(os.path.join(node.state, "keeper.json")))
 
 
+def lost_after_a_failover(f):
+    """A backup is taken, the primary is replaced, and then the monitor is lost."""
+    backups = Backups(f)
+    old = backups.take()
+    f.wait_healthy()
+    former = f.primary()
+    former.crash()
+    successor = f.wait_takeover(former)
+    f.goes_on(successor)
+    f.monitor.crash()
+    return backups, old, former, successor
+
+
 def scenario_old_backup():
     """Two failovers, a new node and a dropped one are unknown to it: it keeps the primary, learns the new node, and hands over as ever."""
     with Formation(nodes=3) as f:
@@ -134,14 +147,7 @@ def scenario_old_backup_after_a_failover():
     """The monitor is lost when a successor has just been promoted. By the old backup the former primary is the primary; by the nodes' word not."""
     with Formation(nodes=2) as f:
         f.start_writers()
-        backups = Backups(f)
-        old = backups.take()
-        f.wait_healthy()
-        former = f.primary()
-        former.crash()
-        successor = f.wait_takeover(former)
-        f.goes_on(successor)
-        f.monitor.crash()
+        backups, old, former, successor = lost_after_a_failover(f)
         former.start()  # it has heard of nothing: its own order is to be the primary
         backups.put_back(old)
         wait_learned(f)
@@ -156,14 +162,7 @@ def scenario_learning_waits():
     an operator may decide."""
     with Formation(nodes=2) as f:
         f.start_writers()
-        backups = Backups(f)
-        old = backups.take()
-        f.wait_healthy()
-        former = f.primary()
-        former.crash()
-        successor = f.wait_takeover(former)
-        f.goes_on(successor)
-        f.monitor.crash()
+        backups, old, former, successor = lost_after_a_failover(f)
         successor.crash()
         former.start()
         backups.put_back(old)
@@ -188,13 +187,7 @@ def scenario_learning_by_force():
     with Formation(nodes=2) as f:
         Writer(f, rate=100)
         f.goes_on()
-        backups = Backups(f)
-        old = backups.take()
-        f.wait_healthy()
-        former = f.primary()
-        former.crash()
-        successor = f.wait_takeover(former)
-        f.monitor.crash()
+        backups, old, former, successor = lost_after_a_failover(f)
         successor.crash()
         former.start()
         backups.put_back(old)
