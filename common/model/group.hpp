@@ -95,6 +95,7 @@ struct Timing {
   Millis standby_lost_after{3000};  // the same for a standby before its primary is released from waiting for it
   Millis lease{10000};              // a primary's lease, see keeper/fsm/fence.hpp; the monitor waits 1.2 times as long
   Millis drain_timeout{60000};      // a switchover, a fetch of missing WAL or a command not done by then is given up
+  Millis preferred_vote{1000};      // an election waits this long for the vote of a node with a higher priority
 };
 
 // A list of names, and the primary that it was given to.

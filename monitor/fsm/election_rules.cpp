@@ -46,13 +46,23 @@ bool election(const GroupSnapshot& group) {
   return writer(group) == nullptr && leaving_primary(group) == nullptr;
 }
 
+// The votes that are here would do, but an operator prefers a node whose vote is still on its way.
+bool preferred_is_late(const GroupSnapshot& group, const NodeView& candidate) {
+  if (named_by_operator(group) == candidate.id) return false;
+  return std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
+    return node.goal == NodeState::report_lsn && !has_voted(group, node) && can_vote(group, node) &&
+           node.candidate_priority > candidate.candidate_priority && !node.disk_full &&
+           node.goal_age < group.timing.preferred_vote;
+  });
+}
+
 std::optional<Decision> elect(const GroupSnapshot& group) {
   const NodeView* fetching = with_goal(group, NodeState::fast_forward);
   if (!election(group) || (fetching != nullptr && !has_voted(group, *fetching))) return std::nullopt;
   const Nodes votes = voters(group);
   if (votes.empty() || !all_fences_hold(group, votes)) return std::nullopt;
   const auto choice = elected(group, votes, named_by_operator(group));
-  if (!choice) return std::nullopt;
+  if (!choice || preferred_is_late(group, *choice->candidate)) return std::nullopt;
   if (choice->source != nullptr) {
     Decision decision = change(choice->candidate->name + " is to take over, and fetches the WAL from " +
                                to_string(choice->candidate->lsn) + " to " + to_string(choice->source->lsn) + " from " +
@@ -200,7 +210,9 @@ std::optional<Decision> stale_vote(const GroupSnapshot& group) {
 }
 
 constexpr Rule table[] = {
-    {{311, "elect", "no primary; the votes satisfy every list of names that may be in force",
+    {{311, "elect",
+      "no primary; the votes satisfy every list of names that may be in force; none of a higher candidate priority is "
+      "on its way (1 s at most)",
       "the best vote: wait_primary, the other votes: join_secondary; or fast_forward when another vote holds more WAL"},
      elect},
     {{313, "fetch_failed", "fast_forward, but the source or the node is lost, or it takes too long",

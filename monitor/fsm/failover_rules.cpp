@@ -55,6 +55,10 @@ std::optional<Decision> handover_failed(const GroupSnapshot& group) {
   // While its keeper is there, a stopped PostgreSQL is what was asked for.
   const bool former_gone = !former->converged() && !former->session_open && dead(group, *former).has_value();
   const bool too_long = former->goal_age >= group.timing.drain_timeout;
+  // A server that has stopped sends nothing any more: the candidate was not streaming when the last records were sent.
+  const bool incomplete = surely_stopped(*former) && former->lsn.value > 0 && candidate != nullptr &&
+                          candidate->converged() && !candidate->streaming &&
+                          !contains(candidate->position(), former->position());
   if (former_gone) {
     Nodes able = able_voters(group);
     std::erase(able, former);
@@ -65,11 +69,13 @@ std::optional<Decision> handover_failed(const GroupSnapshot& group) {
                             former->name + " was lost while it handed over; asking " + list_names(able));
     }
   }
-  if (!candidate_gone && !too_long) return std::nullopt;
+  if (!candidate_gone && !incomplete && !too_long) return std::nullopt;
   // It is still ours to give back: nobody has been promoted, and the names that it had in force are still the last
   // ones. When it is lost itself, that is rule 301's affair from here on.
   Decision decision = change("the hand-over is given up (" +
-                             std::string(candidate_gone ? "the candidate is lost" : "it took too long") +
+                             std::string(candidate_gone ? "the candidate is lost"
+                                         : incomplete   ? "the candidate has not got all of its WAL"
+                                                        : "it took too long") +
                              "): " + former->name + " goes on as the primary");
   to(decision, *former, NodeState::wait_primary);
   if (candidate != nullptr) to(decision, *candidate, NodeState::catchingup);
@@ -101,7 +107,9 @@ constexpr Rule table[] = {
       "the draining (or prepare_maintenance) primary has stopped, and the candidate has all of its WAL",
       "term + 1; candidate: wait_primary; former primary: demoted (or maintenance)"},
      clean_handover},
-    {{305, "handover_failed", "during a hand-over the candidate or the former primary is lost, or it takes too long",
+    {{305, "handover_failed",
+      "during a hand-over the candidate or the former primary is lost, the former primary has stopped before the "
+      "candidate had all of its WAL, or it takes too long",
       "the former primary goes on (wait_primary), or an election (report_lsn) without it"},
      handover_failed},
     {{307, "promotion_failed", "the chosen node has not become the primary in time, and another one can vote",

@@ -1,5 +1,9 @@
 #include "monitor/fsm/liveness.hpp"
 
+#include <algorithm>
+
+#include "monitor/fsm/predicates.hpp"
+
 namespace pgvigil::fsm {
 
 Liveness::News Liveness::look(const std::vector<Heard>& nodes, Millis now) {
@@ -53,7 +57,8 @@ void Liveness::fill_in(GroupSnapshot& group, Millis now, const std::function<Pro
     node.probe = view.result;
     if (view.result != ProbeResult::unknown) {
       node.probe_age = now - view.at;
-      node.probe_not_good_for = now - view.last_good;
+      if (surely_stopped(node)) seen.stopped_at = now;
+      node.probe_not_good_for = now - std::max(view.last_good, seen.stopped_at);
     }
   }
   if (group.request) {

@@ -45,6 +45,7 @@ class Liveness {
     Millis streaming_at{0};
     std::int64_t goal_seq{-1};
     Millis goal_at{0};
+    Millis stopped_at{0};  // it was last known to be stopped as ordered: no silence to hold against it
     std::int64_t look{0};  // the last one that it was in
   };
   std::map<NodeId, Seen> seen_;

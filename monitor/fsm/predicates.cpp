@@ -204,7 +204,8 @@ const NodeView* switchover_candidate(const GroupSnapshot& group, const NodeView&
   const NodeView* best = nullptr;
   for (const NodeView& node : group.nodes) {
     const bool able = node.id != primary.id && node.candidate_priority > 0 && node.converged(NodeState::secondary) &&
-                      healthy(group, node) && node.streaming && !node.disk_full && known_history(group, node);
+                      healthy(group, node) && node.session_open && node.streaming && !node.disk_full &&
+                      known_history(group, node);
     if (!able) continue;
     if (best == nullptr || node.candidate_priority > best->candidate_priority ||
         (node.candidate_priority == best->candidate_priority && ahead(node, *best))) {

@@ -198,6 +198,26 @@ def scenario_switchover_under_load():
         _, verdict = f.check_acknowledged()
 
 
+def scenario_switchover_to_a_node_that_is_not_there():
+    """What the monitor knows of the candidate is a second old: its server has stopped meanwhile, and never gets what the old primary writes at
+    its own stop. The old primary goes on at once, and is not taken for lost because it was silent as ordered."""
+    with Formation() as f:
+        Writer(f)
+        primary, secondary = f.primary(), f.secondary()
+        f.goes_on(primary)
+        term = f.term()
+        secondary.kill(signal.SIGSTOP)  # its keeper
+        secondary.kill_postmaster(signal.SIGINT)
+        f.wait_until(lambda: secondary.postmaster() is None, what="the candidate's PostgreSQL stops")
+        asked = subprocess.Popen([f.pgvigil, "perform", "promotion", "--name", secondary.name, "--pgdata", f.monitor.pgdata], env=f.env)
+        f.wait_state(primary, "draining")
+        secondary.kill(signal.SIGCONT)
+        f.goes_on(primary, seconds=30)  # the hand-over would be given up after 60 s anyway
+        settle(f)
+        expect(f.term() == term and f.primary() is primary, "there was an election")
+        asked.wait(90)
+
+
 def scenario_secondary_lost_asynchronous():
     with Formation() as f:
         Writer(f)

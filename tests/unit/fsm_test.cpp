@@ -9,101 +9,12 @@
 #include "keeper/fsm/plan.hpp"
 #include "monitor/fsm/decide.hpp"
 #include "monitor/fsm/predicates.hpp"
+#include "tests/unit/groups.hpp"
 
 using namespace pgvigil;
 using fsm::decide;
 
-namespace {
-
-NodeView node(std::int64_t id, NodeState state) {
-  NodeView view;
-  view.id = NodeId{id};
-  view.name = "n" + std::to_string(id);
-  view.goal = view.reported = state;
-  view.goal_seq = view.reported_seq = 1;
-  view.reported_term = Term{1};
-  view.pg_running = view.pg_responding = true;
-  view.streaming = true;
-  view.timeline = Timeline{1};
-  view.lsn = Lsn{1000};
-  view.ever_reported = true;
-  view.session_open = true;
-  view.probe = ProbeResult::good;
-  return view;
-}
-
-void crash(NodeView& view) {
-  view.session_open = false;
-  view.session_closed_for = Millis{50};
-  view.probe = ProbeResult::refused;
-  view.probe_age = Millis{10};
-}
-
-void vanish(NodeView& view) {
-  view.session_open = false;
-  view.report_age = view.session_closed_for = view.not_streaming_for = Millis{5000};
-  view.probe = ProbeResult::silent;
-  view.probe_not_good_for = Millis{5000};
-}
-
-GroupSnapshot pair_of(int required = 1) {
-  GroupSnapshot group;
-  group.formation = "default";
-  group.term = Term{1};
-  group.promised_timeline = Timeline{1};
-  group.nodes = {node(1, NodeState::primary), node(2, NodeState::secondary)};
-  SyncNames names{required, {}};
-  if (required > 0) names.members = {NodeId{2}};
-  group.names = {NamesInForce{names, NodeId{1}}};
-  group.names_version = 1;
-  for (NodeView& view : group.nodes) view.names_version = 1;
-  return group;
-}
-
-GroupSnapshot three() {
-  GroupSnapshot group = pair_of();
-  group.nodes.push_back(node(3, NodeState::secondary));
-  group.names.back().names.members = {NodeId{2}, NodeId{3}};
-  return group;
-}
-
-NodeState goal_in(const fsm::Decision& decision, std::int64_t id) {
-  for (const auto& change : decision.goals) {
-    if (change.node.value == id) return change.goal;
-  }
-  return NodeState::init;
-}
-
-void converge(GroupSnapshot& group, std::size_t index) {
-  NodeView& view = group.nodes[index];
-  view.reported = view.goal;
-  view.reported_seq = view.goal_seq;
-  view.reported_term = group.term;
-}
-
-void apply(GroupSnapshot& group, const fsm::Decision& decision) {
-  if (decision.term) group.term = *decision.term;
-  if (decision.promised_timeline) group.promised_timeline = *decision.promised_timeline;
-  if (decision.confirm_names) group.names = {group.names.back()};
-  if (decision.names_goal) {
-    add_names(group.names, *decision.names_goal);
-    ++group.names_version;
-  }
-  for (const auto& change : decision.goals) {
-    for (NodeView& view : group.nodes) {
-      if (view.id == change.node) {
-        view.goal = change.goal;
-        view.source = change.source;
-        ++view.goal_seq;
-      }
-    }
-  }
-  for (const NodeId id : decision.remove)
-    std::erase_if(group.nodes, [&](const NodeView& view) { return view.id == id; });
-  if (decision.request != fsm::RequestOutcome::pending) group.request.reset();
-}
-
-}  // namespace
+using namespace pgvigil::testing;
 
 TEST_CASE("a healthy pair is left alone") {
   CHECK_FALSE(decide(pair_of()).has_value());
@@ -266,56 +177,6 @@ TEST_CASE("a vote of an older term does not count") {
   const auto decision = decide(group);
   REQUIRE(decision);
   CHECK(decision->rule == 321);
-}
-
-TEST_CASE("a primary that is to be stopped asks for a successor, and only for its own") {
-  GroupSnapshot group = pair_of();
-  group.request = Request{1, RequestKind::failover, group.nodes[1].id, false, false, Millis{0}};
-  auto decision = decide(group);
-  REQUIRE(decision);
-  CHECK(decision->request == fsm::RequestOutcome::refused);
-  group.request->node = group.nodes[0].id;
-  decision = decide(group);
-  REQUIRE(decision);
-  CHECK(decision->rule == 101);
-  CHECK(decision->request == fsm::RequestOutcome::accepted);
-}
-
-TEST_CASE("switchover: by request, with everything, or given back") {
-  GroupSnapshot group = pair_of();
-  group.request = Request{1, RequestKind::failover, {}, false, false, Millis{0}};
-  auto decision = decide(group);
-  REQUIRE(decision);
-  CHECK(decision->rule == 101);
-  apply(group, *decision);
-  converge(group, 0);
-  converge(group, 1);
-  group.nodes[0].pg_running = false;
-  group.nodes[0].lsn = Lsn{1001};
-  SUBCASE("the candidate has not got it all yet") {
-    CHECK_FALSE(decide(group));
-  }
-  SUBCASE("it has") {
-    group.nodes[1].lsn = Lsn{1100};
-    decision = decide(group);
-    REQUIRE(decision);
-    CHECK(decision->rule == 303);
-    CHECK(decision->term == Term{2});
-    CHECK(goal_in(*decision, 1) == NodeState::demoted);
-  }
-  SUBCASE("the candidate dies") {
-    crash(group.nodes[1]);
-    decision = decide(group);
-    REQUIRE(decision);
-    CHECK(decision->rule == 305);
-    CHECK(goal_in(*decision, 1) == NodeState::wait_primary);
-    CHECK_FALSE(decision->term);
-  }
-  SUBCASE("the former primary stopped uncleanly: no end of WAL, so no clean hand-over") {
-    group.nodes[0].lsn = Lsn{0};
-    group.nodes[1].lsn = Lsn{5000};
-    CHECK_FALSE(decide(group));
-  }
 }
 
 TEST_CASE("refused requests say why") {

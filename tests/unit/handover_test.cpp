@@ -1,0 +1,127 @@
+// Planned hand-overs, and whom an election prefers.
+#include <doctest/doctest.h>
+
+#include "monitor/fsm/liveness.hpp"
+#include "monitor/fsm/predicates.hpp"
+#include "tests/unit/groups.hpp"
+
+using namespace pgvigil;
+using namespace pgvigil::testing;
+using fsm::decide;
+
+TEST_CASE("a primary that is to be stopped asks for a successor, and only for its own") {
+  GroupSnapshot group = pair_of();
+  group.request = Request{1, RequestKind::failover, group.nodes[1].id, false, false, Millis{0}};
+  auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->request == fsm::RequestOutcome::refused);
+  group.request->node = group.nodes[0].id;
+  decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->rule == 101);
+  CHECK(decision->request == fsm::RequestOutcome::accepted);
+}
+
+TEST_CASE("switchover: by request, with everything, or given back") {
+  GroupSnapshot group = pair_of();
+  group.request = Request{1, RequestKind::failover, {}, false, false, Millis{0}};
+  auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->rule == 101);
+  apply(group, *decision);
+  converge(group, 0);
+  converge(group, 1);
+  group.nodes[0].pg_running = false;
+  group.nodes[0].lsn = Lsn{1001};
+  SUBCASE("the candidate has not got it all yet") {
+    CHECK_FALSE(decide(group));
+  }
+  SUBCASE("it has") {
+    group.nodes[1].lsn = Lsn{1100};
+    decision = decide(group);
+    REQUIRE(decision);
+    CHECK(decision->rule == 303);
+    CHECK(decision->term == Term{2});
+    CHECK(goal_in(*decision, 1) == NodeState::demoted);
+  }
+  SUBCASE("the candidate dies") {
+    crash(group.nodes[1]);
+    decision = decide(group);
+    REQUIRE(decision);
+    CHECK(decision->rule == 305);
+    CHECK(goal_in(*decision, 1) == NodeState::wait_primary);
+    CHECK_FALSE(decision->term);
+  }
+  SUBCASE("the candidate will never get it: it was not streaming when the former primary stopped") {
+    group.nodes[1].streaming = false;
+    decision = decide(group);
+    REQUIRE(decision);
+    CHECK(decision->rule == 305);
+    CHECK(goal_in(*decision, 1) == NodeState::wait_primary);
+    CHECK(goal_in(*decision, 2) == NodeState::catchingup);
+  }
+  SUBCASE("the former primary stopped uncleanly: no end of WAL, so no clean hand-over") {
+    group.nodes[0].lsn = Lsn{0};
+    group.nodes[1].lsn = Lsn{5000};
+    CHECK_FALSE(decide(group));
+  }
+}
+
+TEST_CASE("who has lost its keeper's session takes nothing over") {
+  GroupSnapshot group = pair_of();
+  group.request = Request{1, RequestKind::failover, {}, false, false, Millis{0}};
+  group.nodes[1].session_open = false;  // its last report is older than that
+  const auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->request == fsm::RequestOutcome::refused);
+}
+
+TEST_CASE("a primary that gets its role back is not lost because it was silent while it had to be") {
+  fsm::Liveness liveness;
+  GroupSnapshot group = pair_of();
+  NodeView& former = group.nodes[0];
+  const auto look = [&](Millis now) {
+    liveness.look({{NodeId{1}, now.count(), true}, {NodeId{2}, now.count(), true}}, now);
+    liveness.fill_in(group, now, [&](NodeId id) {
+      return id == former.id ? fsm::ProbeView{ProbeResult::refused, now, Millis{100}}
+                             : fsm::ProbeView{ProbeResult::good, now, now};
+    });
+  };
+  look(Millis{0});
+  former.goal = NodeState::draining;
+  ++former.goal_seq;
+  look(Millis{200});
+  converge(group, 0);
+  former.pg_running = false;
+  look(Millis{50000});
+  former.goal = NodeState::wait_primary;
+  ++former.goal_seq;
+  former.pg_running = true;
+  former.pg_responding = false;
+  look(Millis{50100});
+  CHECK_FALSE(fsm::dead(group, former));
+  look(Millis{53100});
+  CHECK(fsm::dead(group, former));
+}
+
+TEST_CASE("an election waits a moment for the vote of the node with the highest priority") {
+  GroupSnapshot group = three();
+  group.names.back().names.members = {NodeId{2}};
+  group.nodes[2].candidate_priority = group.nodes[1].candidate_priority + 1;
+  crash(group.nodes[0]);
+  apply(group, *decide(group));
+  converge(group, 1);
+  CHECK_FALSE(decide(group));
+  SUBCASE("it comes") {
+    converge(group, 2);
+    CHECK(goal_in(*decide(group), 3) == NodeState::wait_primary);
+  }
+  SUBCASE("it does not come") {
+    group.nodes[2].goal_age = group.timing.preferred_vote;
+    CHECK(goal_in(*decide(group), 2) == NodeState::wait_primary);
+  }
+  SUBCASE("it cannot come") {
+    group.nodes[2].pg_responding = false;
+    CHECK(goal_in(*decide(group), 2) == NodeState::wait_primary);
+  }
+}
