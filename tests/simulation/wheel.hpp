@@ -11,23 +11,30 @@
 
 namespace pgvigil::simulation {
 
-// Event: has `at` (milliseconds, from 0 on) and `order` (grows), and operator< that puts the earliest on top of a heap.
+// Event: has `at`, in milliseconds, from 0 on.
 template <class Event>
 class Wheel {
  public:
-  // What should have happened already happens now.
-  void push(const Event& event) {
-    if (event.at >= base_ + slots) {
-      far_.push(event);
+  using Time = decltype(Event::at);
+  // To be filled in by the caller, but for `at`, before anything else is asked. (An event that is handed over as a
+  // whole costs a stall of the processor, which copies what it has just written in parts.) What should have happened
+  // already happens now.
+  Event& push(Time when) {
+    const int place = take();
+    if (when >= base_ + slots) {
+      far_.push({when, ++pushed_, place});
     } else {
-      append(std::max(event.at, base_), event);
+      append(std::max(when, base_), place);
     }
+    Event& event = items_[static_cast<std::size_t>(place)].event;
+    event.at = when;
+    return event;
   }
   bool empty() const { return near_ == 0 && far_.empty(); }
   // Not when empty.
   Event pop() {
     if (near_ == 0) {
-      base_ = far_.top().at;
+      base_ = far_.top().when;
       bring_near();
     } else if (const auto next = next_time(); next != base_) {
       base_ = next;
@@ -46,11 +53,17 @@ class Wheel {
   }
 
  private:
-  using Time = decltype(Event::at);
   static constexpr Time slots = 4096;  // milliseconds; what is farther away waits in a heap
   struct Item {
     Event event;
     int next{-1};
+  };
+  struct Far {
+    Time when{0};
+    std::uint64_t order{0};
+    int place{-1};
+    // The earliest on top of the heap.
+    bool operator<(const Far& right) const { return when != right.when ? when > right.when : order > right.order; }
   };
   struct Slot {
     int first{-1};
@@ -60,15 +73,17 @@ class Wheel {
   static std::size_t index(Time when) { return static_cast<std::size_t>(when % slots); }
   static std::uint64_t bit(Time when) { return std::uint64_t{1} << (index(when) % 64); }
 
-  void append(Time when, const Event& event) {
-    int place = free_;
-    if (place >= 0) {
-      free_ = items_[static_cast<std::size_t>(place)].next;
-      items_[static_cast<std::size_t>(place)] = {event, -1};
-    } else {
-      place = static_cast<int>(items_.size());
-      items_.push_back({event, -1});
+  int take() {
+    if (free_ < 0) {
+      items_.emplace_back();
+      return static_cast<int>(items_.size()) - 1;
     }
+    const int place = free_;
+    free_ = items_[static_cast<std::size_t>(place)].next;
+    return place;
+  }
+  void append(Time when, int place) {
+    items_[static_cast<std::size_t>(place)].next = -1;
     Slot& slot = slots_[index(when)];
     if (slot.first < 0) {
       slot.first = place;
@@ -80,8 +95,8 @@ class Wheel {
     ++near_;
   }
   void bring_near() {
-    while (!far_.empty() && far_.top().at < base_ + slots) {
-      append(far_.top().at, far_.top());
+    while (!far_.empty() && far_.top().when < base_ + slots) {
+      append(far_.top().when, far_.top().place);
       far_.pop();
     }
   }
@@ -104,7 +119,8 @@ class Wheel {
   int free_{-1};
   int near_{0};
   Time base_{0};
-  std::priority_queue<Event> far_;
+  std::priority_queue<Far> far_;
+  std::uint64_t pushed_{0};
 };
 
 }  // namespace pgvigil::simulation

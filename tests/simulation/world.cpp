@@ -11,7 +11,11 @@ World::World(std::uint64_t seed, bool trace, std::set<int> disabled)
 }
 
 void World::at(Time when, Kind kind, int node, int other, std::int64_t life) {
-  events_.push({when, ++order_, kind, node, other, life});
+  Event& event = events_.push(when);
+  event.kind = kind;
+  event.node = node;
+  event.other = other;
+  event.life = life;
 }
 
 void World::note(const std::string& text) {

@@ -63,12 +63,10 @@ class World {
   };
   struct Event {
     Time at{0};
-    std::uint64_t order{0};
     Kind kind{Kind::check};
     int node{0};
     int other{0};
     std::int64_t life{0};
-    bool operator<(const Event& right) const { return at != right.at ? at > right.at : order > right.order; }
   };
 
   struct Keeper {
@@ -216,7 +214,6 @@ class World {
   std::set<int> disabled_;
   Outcome outcome_;
   Wheel<Event> events_;
-  std::uint64_t order_{0};
   Time now_{0};
   bool finished_{false};
   std::array<std::array<Time, max_nodes>, max_nodes> cut_{};
