@@ -264,10 +264,20 @@ BEGIN
   RETURN pgvigil.ask(n.formation, n.group_id, 'failover', n.id, false);
 END $$;
 
-CREATE OR REPLACE FUNCTION pgvigil.get_peers(self bigint)
+-- at_least: the version that the keeper was told of. A database that was restored between two questions must not take members from a node's memory.
+DROP FUNCTION IF EXISTS pgvigil.get_peers(bigint);
+CREATE OR REPLACE FUNCTION pgvigil.get_peers(self bigint, at_least bigint)
 RETURNS TABLE (id bigint, name text, host text, port integer, is_primary boolean)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
-  SELECT p.id, p.name, p.host, p.port, pgvigil.takes_writes(p.goal_state)
-  FROM pgvigil.node n JOIN pgvigil.node p ON p.formation = n.formation AND p.group_id = n.group_id AND p.id <> n.id
-  WHERE n.id = self AND p.goal_state <> 'dropped' ORDER BY p.id
-$$;
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  version bigint;
+BEGIN
+  SELECT g.peers_version INTO version FROM pgvigil.node n JOIN pgvigil.grp g ON g.formation = n.formation AND g.group_id = n.group_id WHERE n.id = self;
+  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', self), '', 'PV404'); END IF;
+  IF at_least IS NULL OR at_least > version THEN
+    PERFORM pgvigil.refuse(format('version %s of the members is not known here', at_least), 'ask again', 'PV001');
+  END IF;
+  RETURN QUERY SELECT p.id, p.name, p.host, p.port, pgvigil.takes_writes(p.goal_state)
+    FROM pgvigil.node n JOIN pgvigil.node p ON p.formation = n.formation AND p.group_id = n.group_id AND p.id <> n.id
+    WHERE n.id = self AND p.goal_state <> 'dropped' ORDER BY p.id;
+END $$;

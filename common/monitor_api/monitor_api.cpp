@@ -138,10 +138,11 @@ asio::awaitable<void> tell(pg::Connection& monitor, Identity identity, Account a
                          patience);
 }
 
-asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self) {
+asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self, std::int64_t at_least) {
   std::vector<pg::Param> params;
   params.emplace_back(std::to_string(self.value));
-  const pg::Result rows = co_await monitor.query("SELECT * FROM pgvigil.get_peers($1)", params, patience);
+  params.emplace_back(std::to_string(at_least));
+  const pg::Result rows = co_await monitor.query("SELECT * FROM pgvigil.get_peers($1, $2)", params, patience);
   std::vector<Peer> peers;
   for (int row = 0; row < rows.rows(); ++row) {
     Peer peer;

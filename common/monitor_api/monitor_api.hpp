@@ -59,7 +59,8 @@ struct Identity {
   std::string probe_password;
 };
 boost::asio::awaitable<void> tell(pg::Connection& monitor, Identity identity, Account account);
-boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self);
+// The other members, as of this version of the list (Goal::peers_version) or a later one.
+boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self, std::int64_t at_least);
 // Asks that another node take over from this primary: a request, whose fate request_status() tells.
 boost::asio::awaitable<std::int64_t> step_down(pg::Connection& monitor, NodeId self);
 struct RequestStatus {

@@ -294,6 +294,9 @@ void Core::started(bool as_standby, bool names_set, Millis now) {
 Core::Save Core::copied() {
   state_.foreign_promotion = false;
   state_.timeline = Timeline{};
+  // What it was before, a former primary that has stopped, a vote, is overwritten: no election has to hear it.
+  const bool had_data = state_.reported != NodeState::init && state_.reported != NodeState::wait_standby;
+  if (had_data) state_.reported = NodeState::catchingup;
   return Save::yes;
 }
 

@@ -69,8 +69,8 @@ asio::awaitable<void> Keeper::answered(pg::Connection& monitor, Goal goal, pg::M
     log::info("goal {} -> {} (term {})", to_string(logged_goal_), to_string(core_.goal().state), goal.term.value);
     logged_goal_ = core_.goal().state;
   }
-  if (goal.peers_version != core_.state().peers_version) {
-    const std::vector<Peer> peers = co_await monitor_api::get_peers(monitor, node_.id);
+  if (goal.state != NodeState::dropped && goal.peers_version != core_.state().peers_version) {
+    const std::vector<Peer> peers = co_await monitor_api::get_peers(monitor, node_.id, goal.peers_version);
     keep(core_.learned_peers(peers, goal.peers_version));
   }
   watch_now_.set();

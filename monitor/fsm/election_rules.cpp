@@ -150,7 +150,7 @@ std::optional<Decision> forced_promotion(const GroupSnapshot& group) {
     // It has promised this term, and has stopped writing: only a new order could make it write again. What it last
     // reported need not be all: a promotion may have been carried out and not been told.
     const bool obeys = owner != nullptr && owner->reported_term == group.term && !takes_writes(owner->goal) &&
-                       (owner->converged() || being_demoted(owner->reported));
+                       (owner->converged() || being_demoted(owner->reported) || without_wal(owner->reported));
     // Nobody has heard of a removed node since before the choice.
     const Millis silent = owner != nullptr ? owner->report_age : candidate->goal_age;
     if (!obeys && silent < over) return std::nullopt;

@@ -11,6 +11,8 @@ namespace {
 
 // Orders of the lost memory that nobody heard has been told of: their numbers are not given again.
 constexpr std::int64_t room = 100;
+// By force, with nodes unheard: they may have learned, too, and have gone on from there.
+constexpr std::int64_t room_by_force = 10000;
 
 bool forced(const GroupSnapshot& group) {
   return group.request && group.request->kind == RequestKind::failover && group.request->allow_data_loss;
@@ -149,13 +151,14 @@ void fill_in(const GroupSnapshot& group, const Memory& memory, Decision& decisio
     learned.names_version = std::max(learned.names_version, node.account->names_version);
     learned.peers_version = std::max(learned.peers_version, node.account->peers_version);
   }
-  learned.seq += room;
-  learned.names_version += room;
-  learned.peers_version += room;
+  const std::int64_t beyond = forced(group) && !memory.all_heard() ? room_by_force : room;
+  learned.seq += beyond;
+  learned.names_version += beyond;
+  learned.peers_version += beyond;
   decision.learned = learned;
   decision.promised_timeline = memory.promised;
-  if (!memory.all_heard()) decision.promised_timeline->value += room;
-  decision.term = Term{std::max(group.term, memory.top).value + room};
+  if (!memory.all_heard()) decision.promised_timeline->value += static_cast<std::uint32_t>(beyond);
+  decision.term = Term{std::max(group.term, memory.top).value + beyond};
   for (const NodeView* node : memory.left) decision.remove.push_back(node->id);
 }
 
@@ -207,7 +210,7 @@ std::optional<Decision> learned(const GroupSnapshot& group) {
       std::any_of(memory.heard.begin(), memory.heard.end(), [](const NodeView* n) { return may_hold_commits(*n); });
   if (memory.last_primary == nullptr && !data) {
     memory.last_primary = founder(group, memory);
-    if (memory.last_primary == nullptr) return std::nullopt;
+    if (memory.last_primary == nullptr && !forced(group)) return std::nullopt;
   }
   if (!memory.unheard.empty() && !quorum_heard(memory) && !forced(group)) return std::nullopt;
   return still_primary(memory) ? with_primary(group, memory) : with_election(group, memory);

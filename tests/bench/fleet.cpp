@@ -105,7 +105,7 @@ asio::awaitable<void> Session::report(pg::Connection& monitor, Node& node) {
   const Goal& goal = answer.goal;
   if (node.follow(goal)) node.next_report = node.reach_at();
   if (goal.peers_version != node.peers_version) {
-    co_await monitor_api::get_peers(monitor, node.id());
+    co_await monitor_api::get_peers(monitor, node.id(), goal.peers_version);
     node.peers_version = goal.peers_version;
   }
   const auto listens = attention_.find(&node);

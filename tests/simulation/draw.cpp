@@ -42,11 +42,16 @@ Plan draw_plan(std::uint64_t seed) {
     plan.priorities = plan.async_nodes = 0;
     plan.slow = 50;
     const auto count = random.between(1, 6);
+    Time when = begin;
     for (std::int64_t i = 0; i < count; ++i) {
       static constexpr std::array kinds{FaultKind::pause_keeper, FaultKind::pause_postgres, FaultKind::noise};
-      plan.faults.push_back({random.between(begin, plan.storm_ends), kinds[static_cast<std::size_t>(random.index(3))],
-                             1 + random.index(plan.nodes), 1, random.between(50, 900), 1});
+      when += random.between(1500, 7000);  // apart: one after the other they are a hang
+      const Time lasts = random.between(50, 900);
+      plan.faults.push_back(
+          {when, kinds[static_cast<std::size_t>(random.index(3))], 1 + random.index(plan.nodes), 1, lasts, 1});
+      when += lasts;
     }
+    plan.storm_ends = std::max(plan.storm_ends, when);
   } else {
     std::vector<FaultKind> classes;  // swarm: some histories have many kinds of faults, some one kind again and again
     const int percent = static_cast<int>(random.between(8, 60));

@@ -182,9 +182,9 @@ void World::report_arrives(int node, std::int64_t index) {
   Message& message = messages_[static_cast<std::size_t>(index)];
   if (message.database != databases_) return;  // its backend is gone with the server
   const Keeper& k = keeper_of(node);
-  const Store::Reported reported = message.account
-                                       ? store_.tell(message.report.node, k.priority, k.quorum, *message.account)
-                                       : store_.report(message.report);
+  const Store::Reported reported = message.account ? store_.tell(message.report.node, k.priority, k.quorum,
+                                                                 k.core->state().system_identifier, *message.account)
+                                                   : store_.report(message.report);
   message.answer = reported.answer;
   message.goal = reported.goal;
   if (reported.news) wake_monitor();
@@ -207,7 +207,8 @@ void World::answer_arrives(int node, std::int64_t index) {
   }
   if (asked_for_account(node, message.answer)) return;
   save(node, k.core->answered(message.goal, keeper::Millis{message.sent_local}, local(node)));
-  if (message.goal.peers_version != k.core->state().peers_version && k.core->goal().state != NodeState::dropped) {
+  const bool other_members = message.goal.peers_version != k.core->state().peers_version;
+  if (other_members && k.core->goal().state != NodeState::dropped && message.database == databases_) {
     save(node, k.core->learned_peers(store_.peers_of(k.core->state().node), message.goal.peers_version));
   }
   if (k.wants_report) wake_link(node);

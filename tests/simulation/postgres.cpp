@@ -5,12 +5,14 @@
 namespace pgvigil::simulation {
 
 int Branches::root() {
+  const int branch = count();
   all_.push_back({});
-  return static_cast<int>(all_.size()) - 1;
+  all_.back().system = branch;
+  return branch;
 }
 
 int Branches::child(int parent, std::uint64_t fork, std::uint32_t number, std::int64_t term) {
-  all_.push_back({number, parent, fork, term, fork});
+  all_.push_back({number, parent, fork, term, fork, at(parent).system});
   return static_cast<int>(all_.size()) - 1;
 }
 
@@ -64,7 +66,7 @@ keeper::LocalFacts facts_of(const Postgres& pg, const Branches& branches, Time n
   facts.timeline = position.timeline;
   facts.lsn = position.lsn;
   facts.history = std::move(position.history);
-  facts.system_identifier = "7";
+  facts.system_identifier = branches.system_identifier(pg.branch);
   return facts;
 }
 

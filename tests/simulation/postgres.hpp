@@ -22,12 +22,14 @@ struct Branch {
   std::uint64_t fork{0};  // where it leaves the parent
   std::int64_t term{0};   // of the promotion that began it
   std::uint64_t tip{0};   // the last record written on it
+  int system{0};          // of one initdb
 };
 
 class Branches {
  public:
   int root();
   int count() const { return static_cast<int>(all_.size()); }
+  std::string system_identifier(int branch) const { return std::to_string(7 + at(branch).system); }
   int child(int parent, std::uint64_t fork, std::uint32_t number, std::int64_t term);
   const Branch& at(int branch) const { return all_[static_cast<std::size_t>(branch)]; }
   Branch& at(int branch) { return all_[static_cast<std::size_t>(branch)]; }

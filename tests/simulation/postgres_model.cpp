@@ -282,6 +282,7 @@ void World::acknowledged(int node, const Commit& commit) {
     fail("S2: node " + std::to_string(node) + " acknowledges a commit for term " + std::to_string(branch.term) +
          " after a promotion for term " + std::to_string(highest_promotion_));
   }
+  if (removals_forgotten_ && store_.group.find(NodeId{node}) == nullptr) return;
   // I5: the monitor knows the list under which this was acknowledged.
   const SyncNames names = p.waits ? p.names : SyncNames{};
   const bool known = store_.group.names.empty() || store_.group.learning ||

@@ -234,7 +234,8 @@ void World::step_promote(int node) {
   Keeper& k = keeper_of(node);
   Postgres& p = pg(node);
   if (k.stage == 0) {
-    if (const auto refusal = k.core->no_promotion(facts_of(p, branches_, now_), local(node))) return step_failed(node, *refusal);
+    if (const auto refusal = k.core->no_promotion(facts_of(p, branches_, now_), local(node)))
+      return step_failed(node, *refusal);
     if (!p.in_recovery) return step_done(node);
     k.target = k.core->goal().promised_timeline.value;
     k.stage = 1;
@@ -272,7 +273,8 @@ void World::settle(int node) {
   } else if (p.exists && !p.copy_unfinished) {
     // The control file of a crashed server names the last checkpoint.
     core.refresh_stopped(
-        "7", p.clean ? branches_.position(p.branch, p.flushed) : branches_.position(p.checkpoint_branch, p.checkpoint));
+        branches_.system_identifier(p.branch),
+        p.clean ? branches_.position(p.branch, p.flushed) : branches_.position(p.checkpoint_branch, p.checkpoint));
     if (p.clean) end = Lsn{p.flushed};
   }
   k.busy = false;
@@ -316,7 +318,7 @@ void World::step_prepare(int node) {
     directory.empty = !p.exists;
     directory.copy_unfinished = p.copy_unfinished;
     directory.foreign_promotion = core.state().foreign_promotion;
-    directory.system_identifier = "7";
+    directory.system_identifier = branches_.system_identifier(p.branch);
     if (p.exists && !p.copy_unfinished) {
       if (p.answers(now_) && now_ < p.settles_at) return step_failed(node, "reads its WAL");
       const bool exact = p.answers(now_) || (p.clean && p.consistent <= p.flushed);
@@ -332,7 +334,7 @@ void World::step_prepare(int node) {
       }
     }
     keeper::UpstreamIdentity identity;
-    identity.system_identifier = "7";
+    identity.system_identifier = branches_.system_identifier(up.branch);
     identity.position = branches_.position(up.branch, up.flushed);
     k.prepared = choose_preparation(directory, identity, "upstream");
     if (k.prepared.what == keeper::Preparation::none) return step_done(node);

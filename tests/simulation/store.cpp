@@ -23,11 +23,19 @@ Store::Reported Store::report(const Report& report) {
     result.goal.seq = std::int64_t{1} << 62;
     return result;
   }
+  // Heard, but nothing of it is believed.
+  const auto believed = [&] {
+    if (!foreign(report.system_identifier) || report.state == NodeState::dropped) return true;
+    node->pg_running = node->pg_responding = node->streaming = false;
+    node->lsn = Lsn{};
+    count_report(report.node);
+    return false;
+  };
   const bool newer =
       report.term > group.term || report.goal_seq > node->goal_seq || report.names_version > group.names_version;
   if (group.learning) {
     result.answer = node->account ? Answer::wait : Answer::tell;
-    if (node->account) store_facts(*node, report);
+    if (node->account && believed()) store_facts(*node, report);
     return result;
   }
   if (newer) {
@@ -39,6 +47,11 @@ Store::Reported Store::report(const Report& report) {
     result.goal = goal_of(*node);
     return result;
   }
+  if (!believed()) {
+    result.goal = goal_of(*node);
+    return result;
+  }
+  if (system.empty()) system = report.system_identifier;
   const bool durable = report.state != node->reported || report.term != node->reported_term ||
                        report.goal_seq != node->reported_seq || report.names_version != node->names_version;
   const bool quiet = (node->goal == NodeState::single || node->goal == NodeState::wait_primary ||
@@ -65,25 +78,39 @@ void Store::store_facts(NodeView& node, const Report& report) {
   node.upstream = report.upstream;
   node.streaming = report.streaming;
   if (node.reason != report.reason) node.reason = report.reason;
-  const auto count = std::find_if(report_counts_.begin(), report_counts_.end(),
-                                  [&](const auto& entry) { return entry.first == report.node; });
+  count_report(report.node);
+}
+
+bool Store::foreign(const std::string& its_system) const {
+  return !system.empty() && !its_system.empty() && system != its_system;
+}
+
+void Store::count_report(NodeId id) {
+  const auto count =
+      std::find_if(report_counts_.begin(), report_counts_.end(), [id](const auto& entry) { return entry.first == id; });
   if (count == report_counts_.end()) {
-    report_counts_.emplace_back(report.node, 1);
+    report_counts_.emplace_back(id, 1);
   } else {
     ++count->second;
   }
 }
 
-Store::Reported Store::tell(NodeId id, int priority, bool quorum, const Account& account) {
+Store::Reported Store::tell(NodeId id, int priority, bool quorum, const std::string& its_system,
+                            const Account& account) {
   Reported result;
   result.answer = Answer::wait;
   result.news = true;
   if (removed.contains(id.value)) return result;
+  if (foreign(its_system)) {
+    result.answer = Answer::refused;
+    return result;
+  }
   const NodeView* known = find(id);
   const bool newer = known == nullptr || account.term > group.term || account.seq > known->goal_seq ||
                      account.names_version > group.names_version;
   if (!group.learning && !newer) return result;
   if (!group.learning) lose_memory();
+  if (system.empty()) system = its_system;
   const auto add = [this](NodeId node, int its_priority, bool its_quorum) {
     NodeView view;
     view.id = node;
@@ -210,6 +237,7 @@ bool Store::add_node(NodeId id, int priority, bool quorum) {
     group.term.value += 1;
     group.promised_timeline = Timeline{};
     group.names.clear();
+    system.clear();
   }
   return true;
 }

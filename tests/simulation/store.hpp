@@ -17,6 +17,7 @@ class Store {
   std::int64_t peers_version{0};
   std::set<std::int64_t> removed;
   std::int64_t requests{0};
+  std::string system;                  // of its PGDATA; empty: not known yet
   std::optional<std::string> refusal;  // of the last request
 
   // tell: it has lost its memory, and asks what the node knows. wait: it was told, and does not know enough yet.
@@ -28,7 +29,7 @@ class Store {
   };
   Reported report(const Report& report);
   // What sql/ does with a keeper's account.
-  Reported tell(NodeId id, int priority, bool quorum, const Account& account);
+  Reported tell(NodeId id, int priority, bool quorum, const std::string& its_system, const Account& account);
   // It was restored from a backup: this store is what it was then.
   void lose_memory();
   Goal goal_of(const NodeView& node) const;
@@ -45,6 +46,8 @@ class Store {
 
  private:
   NodeView* find(NodeId id);
+  bool foreign(const std::string& its_system) const;
+  void count_report(NodeId id);
   void remove(NodeId id);
   void store_facts(NodeView& node, const Report& report);
   std::vector<std::pair<NodeId, std::int64_t>> report_counts_;

@@ -246,6 +246,7 @@ class World {
   std::set<int> named_;            // promotions that an operator asked for by name
   std::set<int> chosen_by_force_;  // whose old acknowledgements an operator gave up
   bool removed_by_force_{false};
+  bool removals_forgotten_{false};  // with the monitor's memory: nobody knows what such a node still acknowledges
   Time last_ack_{0};
   bool healed_{false};
   Time heal_deadline_{0};
