@@ -35,14 +35,14 @@ done
 [ -n "${MONITOR_URI:-}" ] || { echo "MONITOR_URI is not set" >&2; exit 3; }
 
 state() { "$PGVIGIL" show state --monitor "$MONITOR_URI" --formation "$FORMATION" --json 2>/dev/null || echo '[]'; }
-# field NAME STATE...: the value of NAME of the first node that is converged in one of the states
+# field NAME STATE...: the value of NAME of each node that is converged in one of the states
 field() {
   python3 -c '
 import json, sys
 name, states = sys.argv[1], sys.argv[2:]
 for node in json.load(sys.stdin):
     if node["current_group_state"] in states and node["assigned_group_state"] == node["current_group_state"]:
-        print(node[name]); break' "$@"
+        print(node[name])' "$@"
 }
 now() { date +%s.%N; }
 elapsed() { python3 -c "print(f'{$2 - $1:.3f}')"; }
@@ -56,7 +56,7 @@ if [ -z "$name" ] || [ -z "$standby" ]; then
   exit 1
 fi
 host=$(field nodehost primary <<<"$baseline"); port=$(field nodeport primary <<<"$baseline")
-echo "baseline: $name is the primary, $standby a secondary"
+echo "baseline: $name is the primary, secondary: ${standby//$'\n'/, }"
 begin=$(now)
 bash -c "$(fill "$STOP_COMMAND")" || { echo "FAIL: the stop command ended with exit code $?" >&2; exit 3; }
 stopped=$(now)
@@ -74,7 +74,7 @@ if [ -n "$START_COMMAND" ]; then
   back=$(now); healthy=
   while python3 -c "import sys; sys.exit(0 if $(now) - $back < $HEALTHY_TIMEOUT else 1)"; do
     after=$(state)
-    [ "$(field nodename primary <<<"$after")" = "$promoted" ] && [ "$(field nodename secondary <<<"$after")" != "" ] && { healthy=yes; break; }
+    [ "$(field nodename primary <<<"$after")" = "$promoted" ] && field nodename secondary <<<"$after" | grep -qxF "$name" && { healthy=yes; break; }
     sleep 0.2
   done
   [ -n "$healthy" ] || { echo "FAIL: $name is not a secondary again within $HEALTHY_TIMEOUT s"; exit 2; }
