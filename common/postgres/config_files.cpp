@@ -91,10 +91,11 @@ std::string setting_of(const std::string& line) {
 
 std::string hba_word(const std::string& word) {
   no_line_breaks(word);
-  // Keywords stay bare: quoting "all" or "replication" would make them names.
-  const bool bare = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
-  });
+  // Keywords stay bare: quoting "all" or "replication" would make them names, and "+role" no more the role's members.
+  const auto name = word.starts_with('+') ? word.begin() + 1 : word.begin();
+  const bool bare = name != word.end() && std::all_of(name, word.end(), [](char c) {
+                      return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+                    });
   if (bare) return word;
   if (word.find('"') != std::string::npos) throw Error("an HBA entry must not contain quotes: " + word);
   return "\"" + word + "\"";

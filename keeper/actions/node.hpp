@@ -20,8 +20,9 @@ struct Node {
 
   std::filesystem::path pgdata() const { return config.pgdata; }
   std::filesystem::path file(const char* name) const { return std::filesystem::path(config.state_directory) / name; }
-  // libpq password files (0600): for the roles above, and for the monitor.
+  // 0600. libpq's password file for the roles above; this node's password for the monitor.
   std::filesystem::path passfile() const { return file("pgpass"); }
+  std::filesystem::path own_credential() const { return file("own-credential"); }
 };
 
 postgres::InstanceSettings instance_settings(const config::Config& config);

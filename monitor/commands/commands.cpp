@@ -30,7 +30,8 @@ namespace {
 
 constexpr const char* database_name = "pgvigil";
 constexpr const char* node_role = "pgvigil_node";
-constexpr int other_sessions = 100;  // command lines, dashboards, the monitor itself
+constexpr const char* keeper_roles = "+pgvigil_keeper";  // its members
+constexpr int other_sessions = 100;                      // command lines, dashboards, the monitor itself
 
 std::string absolute(const std::string& path) {
   return fs::absolute(path).lexically_normal().string();
@@ -92,8 +93,11 @@ void write_files(const config::Config& config) {
   bool changed = postgres::write_settings(config.pgdata, instance.config_file(), wanted);
   if (config.manage_hba) {
     std::vector<postgres::HbaEntry> entries;
-    for (const char* everywhere : {"0.0.0.0/0", "::/0"})
-      entries.push_back({"host", database_name, node_role, everywhere, config.auth});
+    for (const char* role : {node_role, keeper_roles}) {
+      for (const char* everywhere : {"0.0.0.0/0", "::/0"})
+        entries.push_back({"host", database_name, role, everywhere, config.auth});
+      entries.push_back({"host", "all", role, "all", "reject"});  // whatever initdb allows on this machine
+    }
     changed = postgres::write_hba(instance.hba_file(), entries) || changed;
   }
   if (changed) instance.reload();
@@ -107,7 +111,7 @@ asio::awaitable<void> prepare_database(config::Config config) {
     if (found.rows() == 0) co_await server.query("CREATE DATABASE pgvigil", {}, pg::Millis{60000});
   }
   pg::Connection database = co_await pg::Connection::connect(owner_conninfo(config), pg::Millis{5000});
-  co_await migrate(database);
+  co_await migrate(database, embedded(config));
   // Nodes may register before the monitor runs: a database that begins here is no other one later.
   if (const Witness born = co_await take_witness(database); born.generation == 0)
     save_witness(witness_file(config), born);
@@ -235,7 +239,7 @@ int serve(const config::Config& config) {
   os::raise_file_limit();
   asio::io_context context(1);
   postgres::Instance instance(instance_settings(config));
-  Monitor monitor(context, owner_conninfo(config), witness_file(config));
+  Monitor monitor(context, owner_conninfo(config), embedded(config), witness_file(config));
   const fs::path program = os::this_program();
   os::ServiceManager manager;
   Ending ending;
