@@ -196,6 +196,17 @@ std::string hba_line(const HbaEntry& entry) {
   return line + " " + entry.method;
 }
 
+bool hba_names(const fs::path& hba_file, const std::string& user) {
+  bool ours = false;
+  for (const std::string& line : lines_of(os::read_file(hba_file).value_or(std::string()))) {
+    if (line.starts_with(hba_begin)) ours = true;
+    const std::string rule = line.substr(0, line.find('#'));
+    if (!ours && rule.find(user) != std::string::npos) return true;
+    if (line.starts_with(hba_end)) ours = false;
+  }
+  return false;
+}
+
 bool write_hba(const fs::path& hba_file, const std::vector<HbaEntry>& entries) {
   const auto present = os::read_file(hba_file);
   if (!present) throw Error("there is no " + hba_file.string());

@@ -46,6 +46,8 @@ struct HbaEntry {
 // an older block. An empty list removes the block. Returns true when the file has changed. Throws pgvigil::Error when a
 // marker is damaged (only one of the two there).
 bool write_hba(const fs::path& hba_file, const std::vector<HbaEntry>& entries);
+// Whether a line outside of our block names `user`: somebody has decided themselves where it may come in from.
+bool hba_names(const fs::path& hba_file, const std::string& user);
 // Takes all that is ours out of these files: PostgreSQL is as if pgvigil had never been there. `hba`: also our block.
 void remove_own_lines(const fs::path& pgdata, const fs::path& postgresql_conf, const fs::path& hba_file, bool hba);
 // The text of one line, for tests and for messages.
