@@ -5,6 +5,18 @@ BEGIN
   RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, HINT = hint;
 END $$;
 
+-- Who calls: an operator (pgvigil_node, or who is a member of it; the owner), or a keeper with its node's own credential (013_doors.sql).
+CREATE OR REPLACE FUNCTION pgvigil.is_operator() RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT session_user = current_user OR pg_has_role(session_user, 'pgvigil_node', 'MEMBER')
+$$;
+
+CREATE OR REPLACE FUNCTION pgvigil.check_caller(self bigint) RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  IF session_user IS DISTINCT FROM 'pgvigil_keeper_' || self AND NOT pgvigil.is_operator() THEN
+    PERFORM pgvigil.refuse(format('%s may not speak for node %s', session_user, self), 'each keeper has a credential of its own', 'PV403');
+  END IF;
+END $$;
+
 CREATE OR REPLACE FUNCTION pgvigil.known_state(state text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
   SELECT state IN ('init', 'single', 'wait_primary', 'primary', 'draining', 'demote_timeout', 'demoted', 'wait_standby', 'catchingup',
                    'secondary', 'prepare_promotion', 'stop_replication', 'report_lsn', 'fast_forward', 'join_secondary', 'apply_settings',
@@ -174,6 +186,7 @@ DECLARE
   words text := format('%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s', state, promised_term, seq, running, responding, tli, names_confirmed, upstream_sight,
                        is_streaming, sysid, tli_history, no_space, why);
 BEGIN
+  IF session_user IS DISTINCT FROM 'pgvigil_keeper_' || reporter THEN PERFORM pgvigil.check_caller(reporter); END IF;
   UPDATE pgvigil.node_report r SET report_count = r.report_count + 1, reported_at = now(), lsn = wal_position
   FROM pgvigil.grp x
   WHERE r.node_id = reporter AND r.said = words AND r.report_count % 8 <> 0
@@ -189,7 +202,8 @@ BEGIN
   IF NOT FOUND THEN
     IF EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = reporter) THEN
       -- The order is forgotten with its number: this one is higher than any.
-      RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', 4611686018427387904, 'names', '{"required": 0, "members": []}'::jsonb,
+      -- Later than every order that it may have been given; and not the last number that there is, should it tell it to a monitor without memory.
+      RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', seq + 1000000000000, 'names', '{"required": 0, "members": []}'::jsonb,
                                 'names_version', 0, 'peers_version', 0, 'upstream', NULL, 'lease_seconds', 10);
     END IF;
     IF reporter IS NULL OR reporter < 1 THEN PERFORM pgvigil.refuse(format('there is no node %s', reporter), '', 'PV404'); END IF;
@@ -258,6 +272,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 DECLARE
   n pgvigil.node;
 BEGIN
+  PERFORM pgvigil.check_caller(self);
   SELECT * INTO n FROM pgvigil.node WHERE id = self;
   IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', self), '', 'PV404'); END IF;
   IF NOT pgvigil.takes_writes(n.goal_state) THEN PERFORM pgvigil.refuse(format('%s is not the primary', n.name)); END IF;
@@ -272,6 +287,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $
 DECLARE
   version bigint;
 BEGIN
+  PERFORM pgvigil.check_caller(self);
   SELECT g.peers_version INTO version FROM pgvigil.node n JOIN pgvigil.grp g ON g.formation = n.formation AND g.group_id = n.group_id WHERE n.id = self;
   IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', self), '', 'PV404'); END IF;
   IF at_least IS NULL OR at_least > version THEN
@@ -281,3 +297,24 @@ BEGIN
     FROM pgvigil.node n JOIN pgvigil.node p ON p.formation = n.formation AND p.group_id = n.group_id AND p.id <> n.id
     WHERE n.id = self AND p.goal_state <> 'dropped' ORDER BY p.id;
 END $$;
+
+-- A lock for the life of the session: that the keeper is there. Shared: one that comes back must not wait for the end of its old backend. Tells how
+-- many keepers are there.
+CREATE OR REPLACE FUNCTION pgvigil.open_session(self bigint) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+BEGIN
+  PERFORM pgvigil.check_caller(self);
+  PERFORM pg_advisory_lock_shared(7366518, self::integer);
+  RETURN (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 7366518);
+END $$;
+
+-- One of the few places of those who listen while they have something to tell (common/monitor_api): one a session.
+CREATE OR REPLACE FUNCTION pgvigil.take_place(place integer) RETURNS boolean
+LANGUAGE sql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+  SELECT place BETWEEN 0 AND 63
+         AND NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 7366519 AND pid = pg_backend_pid())
+         AND pg_try_advisory_lock(7366519, place)
+$$;
+
+CREATE OR REPLACE FUNCTION pgvigil.leave_place(place integer) RETURNS boolean
+LANGUAGE sql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$ SELECT pg_advisory_unlock(7366519, place) $$;

@@ -136,7 +136,8 @@ END $$;
 CREATE OR REPLACE FUNCTION pgvigil.request_status(request_id bigint, OUT status text, OUT message text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 BEGIN
-  SELECT r.status, r.message INTO status, message FROM pgvigil.request r WHERE r.id = request_id;
+  SELECT r.status, r.message INTO status, message FROM pgvigil.request r
+  WHERE r.id = request_id AND (session_user = 'pgvigil_keeper_' || r.node_id OR pgvigil.is_operator());
   IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no request %s', request_id), '', 'PV404'); END IF;
 END $$;
 

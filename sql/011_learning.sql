@@ -95,6 +95,17 @@ BEGIN
   UPDATE pgvigil.formation SET replication_password = of_replication, probe_password = of_probe, number_sync_standbys = nss WHERE name = f.name;
 END $$;
 
+-- By its own credential a node tells of itself alone. To make the monitor forget what it knows, or to bring it members that it does not know, it needs
+-- the one that it was registered with.
+CREATE OR REPLACE FUNCTION pgvigil.check_teller(reporter bigint, gr pgvigil.grp, account jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF pgvigil.is_operator() THEN RETURN; END IF;
+  IF gr.learning IS NOT TRUE OR (account ->> 'peers_version')::bigint > gr.peers_version THEN
+    PERFORM pgvigil.refuse(format('node %s knows what this monitor does not, and its own credential does not allow it to say so', reporter),
+                           'pgvigil enable monitor --monitor-password-file, on the host of the node', 'PV403');
+  END IF;
+END $$;
+
 CREATE OR REPLACE FUNCTION pgvigil.tell(
   reporter bigint, formation_name text, group_number integer, node_name text, node_host text, node_port integer, node_dbname text,
   priority integer, quorum boolean, sysid text, of_replication text, of_probe text, account jsonb) RETURNS void
@@ -105,6 +116,7 @@ DECLARE
   n pgvigil.node;
   peer jsonb;
 BEGIN
+  PERFORM pgvigil.check_caller(reporter);
   IF coalesce(reporter, 0) NOT BETWEEN 1 AND 999999999999999 THEN PERFORM pgvigil.refuse(format('%s is not a node''s id', reporter)); END IF;
   PERFORM pgvigil.check_account(account);
   IF coalesce(group_number, -1) < 0 THEN PERFORM pgvigil.refuse('a group number is 0 or more'); END IF;
@@ -113,7 +125,8 @@ BEGIN
   SELECT * INTO f FROM pgvigil.formation WHERE name = formation_name FOR UPDATE;
   IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no formation "%s"', formation_name), 'pgvigil create formation', 'PV404'); END IF;
   SELECT * INTO n FROM pgvigil.node WHERE id = reporter;
-  IF FOUND AND (n.formation, n.group_id, n.host, n.port) IS DISTINCT FROM (formation_name, group_number, node_host, node_port) THEN
+  IF NOT FOUND THEN PERFORM pgvigil.check_teller(reporter, NULL, account); END IF;
+  IF n.id IS NOT NULL AND (n.formation, n.group_id, n.host, n.port) IS DISTINCT FROM (formation_name, group_number, node_host, node_port) THEN
     PERFORM pgvigil.refuse(format('node %s is %s of formation "%s", group %s, at %s:%s here', reporter, n.name, n.formation, n.group_id, n.host, n.port),
                            'is this the right monitor? When only the address has changed: pgvigil set node metadata');
   END IF;
@@ -125,11 +138,12 @@ BEGIN
     PERFORM pgvigil.refuse(format('its PGDATA is of system %s, but the group is of system %s; nothing is believed', sysid, gr.system_identifier),
                            'is this the right monitor?');
   END IF;
+  IF NOT gr.learning AND n.id IS NOT NULL AND (account ->> 'term')::bigint <= gr.term AND (account ->> 'seq')::bigint <= n.goal_seq
+     AND (account ->> 'names_version')::bigint <= gr.names_version THEN
+    RETURN;  -- learned meanwhile
+  END IF;
+  PERFORM pgvigil.check_teller(reporter, gr, account);
   IF NOT gr.learning THEN
-    IF n.id IS NOT NULL AND (account ->> 'term')::bigint <= gr.term AND (account ->> 'seq')::bigint <= n.goal_seq
-       AND (account ->> 'names_version')::bigint <= gr.names_version THEN
-      RETURN;  -- learned meanwhile
-    END IF;
     PERFORM pgvigil.lose_memory(formation_name, group_number, format('node %s knows more than this monitor does', reporter));
   END IF;
   PERFORM pgvigil.insert_learned(formation_name, group_number, reporter, node_name, node_host, node_port);

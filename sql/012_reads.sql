@@ -116,20 +116,3 @@ BEGIN
   WHERE e.formation = formation_name AND (group_number IS NULL OR e.group_id = group_number) AND (e.node_id = 0 OR n.id IS NOT NULL)
   ORDER BY e.group_id, e.node_id;
 END $$;
-
--- Keepers and command lines of other hosts connect as pgvigil_node: these functions and nothing else.
-DO $$
-DECLARE
-  f regprocedure;
-BEGIN
-  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgvigil_node') THEN CREATE ROLE pgvigil_node LOGIN; END IF;
-  FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'pgvigil'::regnamespace LOOP
-    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
-  END LOOP;
-  FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'pgvigil'::regnamespace AND p.prosecdef LOOP
-    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pgvigil_node', f);
-  END LOOP;
-  GRANT USAGE ON SCHEMA pgvigil TO pgvigil_node;
-  -- Every statement of the functions looks up single rows: there is nothing to plan anew.
-  ALTER ROLE pgvigil_node SET plan_cache_mode = 'force_generic_plan';
-END $$;

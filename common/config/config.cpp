@@ -126,6 +126,12 @@ const std::vector<Key>& table() {
         text("postgresql", "auth", &Config::auth, one_of({"trust", "scram-sha-256"})),
         boolean("postgresql", "manage_hba", &Config::manage_hba),
         text("postgresql", "socket_directory", &Config::socket_directory),
+        boolean("ssl", "active", &Config::ssl),
+        text("ssl", "sslmode", &Config::ssl_mode,
+             one_of({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})),
+        text("ssl", "ca_file", &Config::ssl_ca_file),
+        text("ssl", "cert_file", &Config::ssl_cert_file),
+        text("ssl", "key_file", &Config::ssl_key_file),
         text("replication", "maximum_backup_rate", &Config::maximum_backup_rate, not_empty),
         integer("replication", "candidate_priority", &Config::candidate_priority, 0, 100),
         boolean("replication", "replication_quorum", &Config::replication_quorum),
@@ -314,6 +320,9 @@ Config parse(const std::string& content, const fs::path& file) {
   if (config.pgdata.empty() && config.database_uri.empty()) bad(file.string() + ":1:1: postgresql.pgdata is missing");
   if (config.state_directory.empty()) bad(file.string() + ":1:1: node.state_directory is missing");
   if (config.role == Role::keeper && config.monitor_uri.empty()) bad(file.string() + ":1:1: monitor.uri is missing");
+  if (config.ssl && config.role == Role::keeper) bad(file.string() + ":1:1: ssl.active is for monitors so far");
+  if (config.ssl && (config.ssl_cert_file.empty() || config.ssl_key_file.empty()))
+    bad(file.string() + ":1:1: ssl.active needs ssl.cert_file and ssl.key_file");
   return config;
 }
 
@@ -332,6 +341,7 @@ std::string to_toml(const Config& config) {
       {"node", "What this node is called, where the others reach it, and where its state is kept."},
       {"monitor", "The monitor's database; passwords are in files of mode 0600, never here."},
       {"postgresql", "The local PostgreSQL."},
+      {"ssl", "TLS of a monitor's own PostgreSQL; its certificate is read again on reload."},
       {"replication", "How this node takes part in the formation when it registers; later: pgvigil set node."},
       {"timeouts",
        "Seconds, but for the heartbeat. switchover_on_stop: how long a stop of the primary may wait for another "

@@ -45,6 +45,12 @@ struct Config {
   std::string auth{"scram-sha-256"};  // trust | scram-sha-256
   bool manage_hba{true};
   std::string socket_directory;  // "" = state_directory
+  // [ssl], monitor: TLS of its embedded PostgreSQL
+  bool ssl{false};
+  std::string ssl_mode{"require"};  // sslmode in the URI that the nodes are given
+  std::string ssl_ca_file;          // by which they know the certificate
+  std::string ssl_cert_file;
+  std::string ssl_key_file;
   // [replication]
   std::string maximum_backup_rate{"100M"};
   int candidate_priority{50};

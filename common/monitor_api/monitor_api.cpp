@@ -14,8 +14,7 @@ namespace {
 constexpr Millis patience{5000};
 constexpr std::int64_t listeners_at_rest = 32;
 constexpr std::int64_t restless_listeners = 64;
-constexpr int listener_lock_class = session_lock_class + 1;  // the second key is one of their places
-constexpr std::chrono::seconds restless_for{10};             // longer than a failover takes from one report to the next
+constexpr std::chrono::seconds restless_for{10};  // longer than a failover takes from one report to the next
 
 std::string text(bool value) {
   return value ? "true" : "false";
@@ -83,6 +82,20 @@ asio::awaitable<Registered> register_node(pg::Connection& monitor, Registration 
   registered.replication_password = row.text(0, "replication_password");
   registered.probe_password = row.text(0, "probe_password");
   co_return registered;
+}
+
+std::string keeper_role(NodeId node) {
+  return "pgvigil_keeper_" + std::to_string(node.value);
+}
+
+asio::awaitable<void> admit_keeper(pg::Connection& monitor, NodeId self, std::string host, int port,
+                                   std::string password) {
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(self.value));
+  params.emplace_back(host);
+  params.emplace_back(std::to_string(port));
+  params.emplace_back(monitor.scram_verifier(keeper_role(self), password));
+  co_await monitor.query("SELECT pgvigil.admit_keeper($1, $2, $3, $4)", params, patience);
 }
 
 asio::awaitable<Answer> report(pg::Connection& monitor, const Report& report, Millis timeout) {
@@ -175,13 +188,9 @@ asio::awaitable<RequestStatus> request_status(pg::Connection& monitor, std::int6
 
 asio::awaitable<void> Attention::open(pg::Connection& monitor, NodeId self) {
   const std::string id = std::to_string(self.value);
-  const std::string key = std::to_string(session_lock_class);
   channel_ = "pgvigil_node_" + id;
   place_ = self.value % restless_listeners;
-  // Shared: a keeper that comes back must not wait for the end of its old backend.
-  const std::string sql =
-      "SELECT pg_advisory_lock_shared(" + key + ", " + id +
-      "::integer); SELECT count(*) AS open FROM pg_locks WHERE locktype = 'advisory' AND classid = " + key;
+  const std::string sql = "SELECT pgvigil.open_session(" + id + ") AS open";
   const pg::Result row = co_await monitor.query(sql, {}, patience);
   always_ = row.integer(0, "open") <= listeners_at_rest;
   if (always_) co_await monitor.query("LISTEN " + channel_, {}, patience);
@@ -204,8 +213,7 @@ asio::awaitable<bool> Attention::after(pg::Connection& monitor, const Report& re
 
 asio::awaitable<bool> Attention::listen(pg::Connection& monitor) {
   place_ = (place_ + 1) % restless_listeners;
-  const std::string sql = "LISTEN " + channel_ + "; SELECT pg_try_advisory_lock(" +
-                          std::to_string(listener_lock_class) + ", " + std::to_string(place_) + ") AS free";
+  const std::string sql = "LISTEN " + channel_ + "; SELECT pgvigil.take_place(" + std::to_string(place_) + ") AS free";
   const pg::Result row = co_await monitor.query(sql, {}, patience);
   listening_ = row.boolean(0, "free");
   // Another place with the next report.
@@ -214,8 +222,7 @@ asio::awaitable<bool> Attention::listen(pg::Connection& monitor) {
 }
 
 asio::awaitable<void> Attention::unlisten(pg::Connection& monitor) {
-  const std::string sql = "UNLISTEN " + channel_ + "; SELECT pg_advisory_unlock(" +
-                          std::to_string(listener_lock_class) + ", " + std::to_string(place_) + ")";
+  const std::string sql = "UNLISTEN " + channel_ + "; SELECT pgvigil.leave_place(" + std::to_string(place_) + ")";
   co_await monitor.query(sql, {}, patience);
   listening_ = false;
 }

@@ -15,6 +15,7 @@ namespace pgvigil::monitor_api {
 using Millis = std::chrono::milliseconds;
 
 // First key of the advisory lock that stands for an open session of a keeper ("pgv"); the second is the node's id.
+// (sql/010_keeper_api.sql, open_session()).
 inline constexpr int session_lock_class = 0x706776;
 
 struct Registration {
@@ -43,6 +44,12 @@ struct Registered {
 
 // Throws pg::SqlError: 'PV001' refused for now, try again (no primary to clone from yet); others are final.
 boost::asio::awaitable<Registered> register_node(pg::Connection& monitor, Registration registration);
+// The login role by which a keeper says who it is, for its own node only (sql/013_doors.sql).
+std::string keeper_role(NodeId node);
+// Makes that role, or gives it this password; needs the credential that nodes are registered with. PV404: the monitor
+// does not know the node.
+boost::asio::awaitable<void> admit_keeper(pg::Connection& monitor, NodeId self, std::string host, int port,
+                                          std::string password);
 struct Answer {
   // tell: the monitor has lost its memory, and asks what the node knows (tell()). wait: it was told, and learns still.
   // Neither is an order, or a proof that the node may go on as it did.
@@ -58,6 +65,7 @@ struct Identity {
   std::string replication_password;
   std::string probe_password;
 };
+// PV403: a node's own credential does not allow it to tell so much.
 boost::asio::awaitable<void> tell(pg::Connection& monitor, Identity identity, Account account);
 // The other members, as of this version of the list (Goal::peers_version) or a later one.
 boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self, std::int64_t at_least);

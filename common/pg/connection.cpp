@@ -206,6 +206,13 @@ asio::awaitable<std::optional<Notification>> Connection::wait_notification(Milli
   }
 }
 
+std::string Connection::scram_verifier(const std::string& role, const std::string& password) const {
+  const std::unique_ptr<char, decltype(&PQfreemem)> verifier(
+      PQencryptPasswordConn(impl_->connection, password.c_str(), role.c_str(), "scram-sha-256"), PQfreemem);
+  if (!verifier) throw Error("no SCRAM verifier: " + detail::message_of(impl_->connection));
+  return verifier.get();
+}
+
 bool Connection::is_open() const {
   return impl_ != nullptr && impl_->connection != nullptr;
 }

@@ -86,6 +86,9 @@ class Connection {
   // session. Cancelling it leaves the connection usable.
   boost::asio::awaitable<std::optional<Notification>> wait_notification(Millis timeout);
 
+  // What a server stores of a role's password (RFC 5803); the password itself does not leave this process.
+  std::string scram_verifier(const std::string& role, const std::string& password) const;
+
   bool is_open() const;
   void close();
   int server_version() const;  // 150018

@@ -91,10 +91,11 @@ std::string setting_of(const std::string& line) {
 
 std::string hba_word(const std::string& word) {
   no_line_breaks(word);
-  // Keywords stay bare: quoting "all" or "replication" would make them names.
-  const bool bare = !word.empty() && std::all_of(word.begin(), word.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
-  });
+  // Keywords stay bare: quoting "all" or "replication" would make them names, and "+role" no more the role's members.
+  const auto name = word.starts_with('+') ? word.begin() + 1 : word.begin();
+  const bool bare = name != word.end() && std::all_of(name, word.end(), [](char c) {
+                      return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+                    });
   if (bare) return word;
   if (word.find('"') != std::string::npos) throw Error("an HBA entry must not contain quotes: " + word);
   return "\"" + word + "\"";
@@ -193,6 +194,17 @@ std::string hba_line(const HbaEntry& entry) {
   std::string line = entry.type + " " + hba_word(entry.database) + " " + hba_word(entry.user);
   if (entry.type != "local") line += " " + hba_address(entry.address);
   return line + " " + entry.method;
+}
+
+bool hba_names(const fs::path& hba_file, const std::string& user) {
+  bool ours = false;
+  for (const std::string& line : lines_of(os::read_file(hba_file).value_or(std::string()))) {
+    if (line.starts_with(hba_begin)) ours = true;
+    const std::string rule = line.substr(0, line.find('#'));
+    if (!ours && rule.find(user) != std::string::npos) return true;
+    if (line.starts_with(hba_end)) ours = false;
+  }
+  return false;
 }
 
 bool write_hba(const fs::path& hba_file, const std::vector<HbaEntry>& entries) {

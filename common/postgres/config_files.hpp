@@ -37,15 +37,17 @@ bool has_standby_signal(const fs::path& pgdata);
 struct HbaEntry {
   std::string type{"host"};  // host, hostssl, local
   std::string database;      // "replication", "all", a name (quoted by us when needed)
-  std::string user;
-  std::string address;  // an IP address gets /32 or /128; a name stays a name; empty for local
-  std::string method;   // trust, scram-sha-256, peer
+  std::string user;          // "all", a name, "+name": its members
+  std::string address;       // an IP address gets /32 or /128; a name stays a name; empty for local
+  std::string method;        // trust, scram-sha-256, peer
 };
 
 // Puts exactly `entries` between our two marker lines at the top of `hba_file` (the first match wins in HBA); replaces
 // an older block. An empty list removes the block. Returns true when the file has changed. Throws pgvigil::Error when a
 // marker is damaged (only one of the two there).
 bool write_hba(const fs::path& hba_file, const std::vector<HbaEntry>& entries);
+// Whether a line outside of our block names `user`: somebody has decided themselves where it may come in from.
+bool hba_names(const fs::path& hba_file, const std::string& user);
 // Takes all that is ours out of these files: PostgreSQL is as if pgvigil had never been there. `hba`: also our block.
 void remove_own_lines(const fs::path& pgdata, const fs::path& postgresql_conf, const fs::path& hba_file, bool hba);
 // The text of one line, for tests and for messages.

@@ -119,7 +119,8 @@ bool write_own_settings(const postgres::Instance& instance, const postgres::Sett
   return changed || !dropped.empty();
 }
 
-std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers) {
+std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers,
+                                            const std::filesystem::path& hba_file) {
   std::vector<postgres::HbaEntry> entries;
   std::set<std::string> hosts;
   for (const Peer& peer : peers) hosts.insert(peer.host);
@@ -132,6 +133,10 @@ std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<
   if (const std::string host = monitor_host(node.config.monitor_uri); !host.empty() && !hosts.contains(host)) {
     entries.push_back({"host", "postgres", probe_role, host, method});
   }
+  // It may read every file of the cluster: a line for everybody is not meant for it, unless somebody names it.
+  if (postgres::hba_names(hba_file, replication_role)) return entries;
+  entries.push_back({"host", "replication", replication_role, "all", "reject"});
+  entries.push_back({"host", "all", replication_role, "all", "reject"});
   return entries;
 }
 

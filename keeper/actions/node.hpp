@@ -20,8 +20,9 @@ struct Node {
 
   std::filesystem::path pgdata() const { return config.pgdata; }
   std::filesystem::path file(const char* name) const { return std::filesystem::path(config.state_directory) / name; }
-  // libpq password files (0600): for the roles above, and for the monitor.
+  // 0600. libpq's password file for the roles above; this node's password for the monitor.
   std::filesystem::path passfile() const { return file("pgpass"); }
+  std::filesystem::path own_credential() const { return file("own-credential"); }
 };
 
 postgres::InstanceSettings instance_settings(const config::Config& config);
@@ -40,8 +41,10 @@ void make_missing_files(const Node& node, const postgres::Instance& instance);
 // Writes them, and takes out of postgresql.auto.conf what would make replication go by other ones. True when a reload
 // is due.
 bool write_own_settings(const postgres::Instance& instance, const postgres::Settings& settings);
-// One entry for each role and peer, and the monitor's probe.
-std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers);
+// One entry for each role and peer, and the monitor's probe. The role of replication comes in from nowhere else, unless
+// the user's own lines in `hba_file` name it.
+std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers,
+                                            const std::filesystem::path& hba_file);
 
 struct Passwords {
   std::string replication;

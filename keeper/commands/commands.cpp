@@ -17,7 +17,7 @@
 #include "common/postgres/data_directory.hpp"
 #include "keeper/commands/adopt.hpp"
 #include "keeper/service/keeper.hpp"
-#include "keeper/service/monitor_conninfo.hpp"
+#include "keeper/service/monitor_access.hpp"
 
 namespace pgvigil::keeper {
 
@@ -122,7 +122,7 @@ asio::awaitable<pg::Connection> connect_to_monitor(const config::Config& config,
 
 asio::awaitable<monitor_api::Registered> register_with_patience(const config::Config& config, std::string sysid,
                                                                 std::optional<NodeId> known) {
-  const std::string conninfo = monitor_conninfo(config);
+  const std::string conninfo = registration_conninfo(config);
   std::string last;
   for (int attempt = 0; attempt < 600; ++attempt) {
     pg::Connection monitor = co_await connect_to_monitor(config, conninfo);
@@ -185,6 +185,8 @@ asio::awaitable<int> create(config::Config config) {
     state.name = registered.name;
     save_state(config.state_directory, state);
   }
+  pg::Connection monitor = co_await connect_to_monitor(config, registration_conninfo(config));
+  co_await admit(monitor, node);
   config::save(config);
   std::cout << "node " << registered.name << " (" << registered.id.value
             << ") is registered; configuration: " << config.file.string() << std::endl;
@@ -301,7 +303,7 @@ asio::awaitable<int> drop(config::Config config, bool destroy, bool force) {
   if (!instance.postmaster()) {
     postgres::remove_own_lines(config.pgdata, instance.config_file(), instance.hba_file(), config.manage_hba);
   }
-  for (const char* name : {"keeper.json", "pgpass", "monitor-password", "copy-in-progress"})
+  for (const char* name : {"keeper.json", "pgpass", "monitor-password", "own-credential", "copy-in-progress"})
     fs::remove(fs::path(config.state_directory) / name);
   fs::remove(config.file);
   co_return 0;

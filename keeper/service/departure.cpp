@@ -3,7 +3,7 @@
 #include "common/monitor_api/monitor_api.hpp"
 #include "common/os/race.hpp"
 #include "keeper/service/keeper.hpp"
-#include "keeper/service/monitor_conninfo.hpp"
+#include "keeper/service/monitor_access.hpp"
 
 namespace pgvigil::keeper {
 
@@ -83,8 +83,8 @@ asio::awaitable<void> Keeper::hand_over() {
 }
 
 asio::awaitable<void> Keeper::ask_to_step_down() {
-  const std::string conninfo = monitor_conninfo(node_.config);
-  pg::Connection monitor = co_await pg::Connection::connect(conninfo, pg::Millis{2000});
+  MonitorAccess access = co_await enter_monitor(node_, pg::Millis{2000});
+  pg::Connection& monitor = access.session;
   std::optional<std::int64_t> request;
   while (!request) {
     try {

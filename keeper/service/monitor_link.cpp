@@ -1,22 +1,12 @@
 // Reports, and the goals that come back.
 #include "common/log/log.hpp"
 #include "common/monitor_api/monitor_api.hpp"
-#include "common/os/file.hpp"
 #include "common/os/race.hpp"
-#include "common/pg/conninfo.hpp"
 #include "keeper/actions/upstream.hpp"
 #include "keeper/service/keeper.hpp"
-#include "keeper/service/monitor_conninfo.hpp"
+#include "keeper/service/monitor_access.hpp"
 
 namespace pgvigil::keeper {
-
-std::string monitor_conninfo(const config::Config& config) {
-  pg::ConninfoMap values = pg::parse_conninfo(config.monitor_uri);
-  if (!config.monitor_password_file.empty()) values["password"] = os::read_secret_file(config.monitor_password_file);
-  values.try_emplace("application_name", "pgvigil-keeper");
-  values.try_emplace("connect_timeout", "2");
-  return pg::to_conninfo(values);
-}
 
 asio::awaitable<void> Keeper::monitor_link() {
   pg::Millis backoff{100};
@@ -40,8 +30,8 @@ asio::awaitable<void> Keeper::monitor_link() {
 }
 
 asio::awaitable<void> Keeper::monitor_session() {
-  const std::string conninfo = monitor_conninfo(node_.config);
-  pg::Connection monitor = co_await pg::Connection::connect(conninfo, pg::Millis{2000});
+  MonitorAccess access = co_await enter_monitor(node_, pg::Millis{2000});
+  pg::Connection& monitor = access.session;
   monitor_api::Attention attention;
   co_await attention.open(monitor, node_.id);
   const pg::Millis heartbeat{node_.config.heartbeat_ms};
@@ -55,6 +45,7 @@ asio::awaitable<void> Keeper::monitor_session() {
       if (co_await attention.after(monitor, report, answer.goal)) continue;
     } else if (answer.kind == monitor_api::Answer::Kind::tell) {
       co_await tell(monitor);
+      if (!access.own) co_return;  // the monitor knows the node now, and can give it a credential of its own
     }
     const auto order = [&]() -> asio::awaitable<void> { co_await monitor.wait_notification(heartbeat); };
     const auto news = [&]() -> asio::awaitable<void> { co_await report_now_.wait(heartbeat); };
@@ -95,7 +86,17 @@ asio::awaitable<void> Keeper::tell(pg::Connection& monitor) {
   identity.replication_password = passwords.replication;
   identity.probe_password = passwords.probe;
   const Account account = core_.account(copy_unfinished(node_));
-  co_await monitor_api::tell(monitor, identity, account);
+  std::optional<pg::SqlError> refused;
+  try {
+    co_await monitor_api::tell(monitor, identity, account);
+  } catch (const pg::SqlError& error) {
+    refused = error;
+  }
+  if (!refused) co_return;
+  if (refused->sqlstate != "PV403") throw *refused;
+  const std::string conninfo = registration_conninfo(node_.config);
+  pg::Connection registration = co_await pg::Connection::connect(conninfo, pg::Millis{2000});
+  co_await monitor_api::tell(registration, identity, account);
 }
 
 }  // namespace pgvigil::keeper

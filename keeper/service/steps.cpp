@@ -151,7 +151,8 @@ void Keeper::write_settings(const postgres::Settings& settings) {
   make_missing_files(node_, instance_);
   const bool changed = write_own_settings(instance_, settings);
   const bool hba =
-      node_.config.manage_hba && postgres::write_hba(instance_.hba_file(), hba_entries(node_, core_.state().peers));
+      node_.config.manage_hba &&
+      postgres::write_hba(instance_.hba_file(), hba_entries(node_, core_.state().peers, instance_.hba_file()));
   if (!changed && !hba) return;
   if (instance_.postmaster()) instance_.reload();
 }

@@ -18,6 +18,7 @@
 #include "common/postgres/config_files.hpp"
 #include "common/postgres/debian_layout.hpp"
 #include "common/postgres/instance.hpp"
+#include "common/postgres/tls.hpp"
 #include "monitor/service/monitor.hpp"
 #include "monitor/service/witness.hpp"
 
@@ -30,13 +31,20 @@ namespace {
 
 constexpr const char* database_name = "pgvigil";
 constexpr const char* node_role = "pgvigil_node";
-constexpr int other_sessions = 100;  // command lines, dashboards, the monitor itself
+constexpr const char* keeper_roles = "+pgvigil_keeper";  // its members
+constexpr int other_sessions = 100;                      // command lines, dashboards, the monitor itself
 
 std::string absolute(const std::string& path) {
   return fs::absolute(path).lexically_normal().string();
 }
 fs::path password_file(const config::Config& config) {
   return fs::path(config.state_directory) / "node-password";
+}
+std::string own_certificate(const config::Config& config) {
+  return (fs::path(config.state_directory) / "server.crt").string();
+}
+std::string own_key(const config::Config& config) {
+  return (fs::path(config.state_directory) / "server.key").string();
 }
 fs::path witness_file(const config::Config& config) {
   return fs::path(config.state_directory) / "witness";
@@ -72,28 +80,39 @@ std::string node_uri(const config::Config& config) {
       if (const auto value = given.find(key); value != given.end()) values[key] = value->second;
     }
   }
+  if (config.ssl) values["sslmode"] = config.ssl_mode;
+  if (config.ssl && !config.ssl_ca_file.empty()) values["sslrootcert"] = config.ssl_ca_file;
   return pg::to_uri(values);
 }
 
 void write_files(const config::Config& config) {
   const postgres::Instance instance(instance_settings(config));
   const auto settings = instance_settings(config);
-  const postgres::Settings wanted{{"listen_addresses", config.listen_addresses},
-                                  {"port", std::to_string(config.port)},
-                                  {"unix_socket_directories", settings.socket_directory.string()},
-                                  {"password_encryption", "scram-sha-256"},
-                                  // One session for each keeper.
-                                  {"max_connections", std::to_string(config.max_nodes + other_sessions)},
-                                  // A keeper whose host has gone must not keep its session's lock for hours.
-                                  {"tcp_keepalives_idle", "3"},
-                                  {"tcp_keepalives_interval", "1"},
-                                  {"tcp_keepalives_count", "3"},
-                                  {"tcp_user_timeout", "5000"}};
+  postgres::Settings wanted{{"listen_addresses", config.listen_addresses},
+                            {"port", std::to_string(config.port)},
+                            {"unix_socket_directories", settings.socket_directory.string()},
+                            {"password_encryption", "scram-sha-256"},
+                            // One session for each keeper.
+                            {"max_connections", std::to_string(config.max_nodes + other_sessions)},
+                            // A keeper whose host has gone must not keep its session's lock for hours.
+                            {"tcp_keepalives_idle", "3"},
+                            {"tcp_keepalives_interval", "1"},
+                            {"tcp_keepalives_count", "3"},
+                            {"tcp_user_timeout", "5000"}};
+  if (config.ssl) {
+    wanted["ssl"] = "on";
+    wanted["ssl_cert_file"] = config.ssl_cert_file;
+    wanted["ssl_key_file"] = config.ssl_key_file;
+    wanted["ssl_ca_file"] = config.ssl_ca_file;
+  }
   bool changed = postgres::write_settings(config.pgdata, instance.config_file(), wanted);
   if (config.manage_hba) {
     std::vector<postgres::HbaEntry> entries;
-    for (const char* everywhere : {"0.0.0.0/0", "::/0"})
-      entries.push_back({"host", database_name, node_role, everywhere, config.auth});
+    for (const char* role : {node_role, keeper_roles}) {
+      for (const char* everywhere : {"0.0.0.0/0", "::/0"})
+        entries.push_back({config.ssl ? "hostssl" : "host", database_name, role, everywhere, config.auth});
+      entries.push_back({"host", "all", role, "all", "reject"});  // whatever initdb allows on this machine
+    }
     changed = postgres::write_hba(instance.hba_file(), entries) || changed;
   }
   if (changed) instance.reload();
@@ -107,7 +126,7 @@ asio::awaitable<void> prepare_database(config::Config config) {
     if (found.rows() == 0) co_await server.query("CREATE DATABASE pgvigil", {}, pg::Millis{60000});
   }
   pg::Connection database = co_await pg::Connection::connect(owner_conninfo(config), pg::Millis{5000});
-  co_await migrate(database);
+  co_await migrate(database, embedded(config));
   // Nodes may register before the monitor runs: a database that begins here is no other one later.
   if (const Witness born = co_await take_witness(database); born.generation == 0)
     save_witness(witness_file(config), born);
@@ -134,6 +153,8 @@ asio::awaitable<void> create(config::Config config) {
     }
     co_await instance.initdb(config.auth);
   }
+  if (config.ssl && config.ssl_key_file == own_key(config) && !fs::exists(config.ssl_key_file))
+    co_await postgres::make_self_signed(config.ssl_cert_file, config.ssl_key_file, config.hostname);
   write_files(config);
   co_await instance.start(std::chrono::seconds{config.start});
   co_await prepare_database(config);
@@ -175,11 +196,20 @@ void run_to_end(asio::io_context& context, asio::awaitable<void> work) {
 }
 
 // The rest counts from the next start on.
-void read_log_settings(const config::Config& running) {
+void read_again(const config::Config& running) {
   try {
     const config::Config fresh = config::load(running.file);
     log::setup("pgvigil-monitor", fresh.log_level, fresh.log_format);
-    log::info("configuration read again: log.level and log.format count at once");
+    if (embedded(running)) {
+      config::Config now = running;
+      now.ssl = fresh.ssl;
+      now.ssl_ca_file = fresh.ssl_ca_file;
+      now.ssl_cert_file = fresh.ssl_cert_file;
+      now.ssl_key_file = fresh.ssl_key_file;
+      write_files(now);
+      postgres::Instance(instance_settings(running)).reload();  // also for another certificate in the same file
+    }
+    log::info("configuration read again: [log] and [ssl] count at once");
   } catch (const std::exception& error) {
     log::error("configuration not changed: {}", error.what());
   }
@@ -235,12 +265,12 @@ int serve(const config::Config& config) {
   os::raise_file_limit();
   asio::io_context context(1);
   postgres::Instance instance(instance_settings(config));
-  Monitor monitor(context, owner_conninfo(config), witness_file(config));
+  Monitor monitor(context, owner_conninfo(config), embedded(config), witness_file(config));
   const fs::path program = os::this_program();
   os::ServiceManager manager;
   Ending ending;
   os::handle_signals(context, [&](int number) {
-    if (number == SIGHUP) return read_log_settings(config);
+    if (number == SIGHUP) return read_again(config);
     ending.take(number);
     if (ending.stop_signal != 0) manager.stopping(std::chrono::seconds{2 * config.stop + 30});
     monitor.stop();
@@ -263,6 +293,36 @@ int serve(const config::Config& config) {
   return 0;
 }
 
+// A new monitor encrypts what its nodes send, unless it is told not to.
+void choose_tls(config::Config& config, const Args& args, bool is_new) {
+  const bool own_files = args.has("server-cert") || args.has("server-key");
+  const bool wanted = own_files || args.has("ssl-self-signed") || args.has("ssl-mode") || args.has("ssl-ca-file");
+  if ((wanted && args.has("no-ssl")) || (own_files && args.has("ssl-self-signed")) ||
+      args.has("server-cert") != args.has("server-key")) {
+    throw UserError(ExitCode::bad_arguments, "it is not clear which certificate is meant",
+                    "give --ssl-self-signed, or --server-cert and --server-key, or --no-ssl");
+  }
+  if (!embedded(config)) {
+    if (wanted)
+      throw UserError(ExitCode::bad_arguments, "with --database-uri, TLS is that PostgreSQL's own",
+                      "set it up there, and put sslmode into the URI for the nodes");
+    return;
+  }
+  if (args.has("no-ssl")) config.ssl = false;
+  if (args.has("no-ssl") || (!wanted && !is_new)) return;
+  const bool has_files = config.ssl && !config.ssl_cert_file.empty();
+  if (own_files) {
+    config.ssl_cert_file = absolute(args.get("server-cert"));
+    config.ssl_key_file = absolute(args.get("server-key"));
+  } else if (!has_files || args.has("ssl-self-signed")) {
+    config.ssl_cert_file = own_certificate(config);
+    config.ssl_key_file = own_key(config);
+  }
+  if (args.has("ssl-ca-file")) config.ssl_ca_file = absolute(args.get("ssl-ca-file"));
+  config.ssl = true;
+  config::set(config, "ssl.sslmode", args.get("ssl-mode", config.ssl_ca_file.empty() ? "require" : "verify-full"));
+}
+
 config::Config config_from(const Args& args) {
   config::Config config;
   config.role = config::Role::monitor;
@@ -270,7 +330,8 @@ config::Config config_from(const Args& args) {
   const std::string pgdata = absolute(args.require("pgdata"));
   config.pgdata = pgdata;
   config.file = config::config_path_for(pgdata, args.maybe("config"));
-  if (fs::exists(config.file)) {
+  const bool is_new = !fs::exists(config.file);
+  if (!is_new) {
     config = config::load(config.file);
     if (config.role != config::Role::monitor)
       throw UserError(ExitCode::bad_arguments, pgdata + " is the data directory of a data node",
@@ -290,6 +351,7 @@ config::Config config_from(const Args& args) {
   take("max-nodes", "monitor.max_nodes");
   if (const auto uri = args.maybe("database-uri")) config.database_uri = pg::without_password(*uri);
   if (args.has("skip-pg-hba")) config.manage_hba = false;
+  choose_tls(config, args, is_new);
   if (const auto cluster = postgres::debian_cluster_of(config.pgdata)) {
     throw UserError(ExitCode::bad_arguments, pgdata + " is Debian's cluster " + cluster->version + "/" + cluster->name,
                     "give the monitor a directory of its own, or a database of that cluster by --database-uri");
@@ -330,6 +392,8 @@ asio::awaitable<void> drop(config::Config config, bool destroy) {
   if (destroy) {
     fs::remove(password_file(config));
     fs::remove(witness_file(config));
+    fs::remove(own_certificate(config));
+    fs::remove(own_key(config));
   }
   fs::remove(config.file);
 }
@@ -356,6 +420,12 @@ cli::Program program() {
         {"database-uri", "URI", "use this database instead of an embedded PostgreSQL; its user owns the schema"},
         {"max-nodes", "N", "how many nodes its PostgreSQL is to have sessions for (400)"},
         {"skip-pg-hba", "", "leave pg_hba.conf to me"},
+        {"ssl-self-signed", "", "TLS, with a certificate that is made here (this is so for a new monitor)"},
+        {"no-ssl", "", "no TLS: passwords of the formation go over the wire"},
+        {"server-cert", "FILE", "certificate of its PostgreSQL, with --server-key"},
+        {"server-key", "FILE", "its key, mode 0600"},
+        {"ssl-ca-file", "FILE", "certificates by which the nodes know that one; at the same path on their hosts"},
+        {"ssl-mode", "MODE", "sslmode in the URI for the nodes (require; verify-full with --ssl-ca-file)"},
         {"run", "", "stay in the foreground and run the monitor"}},
        {},
        run_create});

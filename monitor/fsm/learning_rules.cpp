@@ -157,7 +157,8 @@ void fill_in(const GroupSnapshot& group, const Memory& memory, Decision& decisio
   learned.peers_version += beyond;
   decision.learned = learned;
   decision.promised_timeline = memory.promised;
-  if (!memory.all_heard()) decision.promised_timeline->value += static_cast<std::uint32_t>(beyond);
+  // Not by more: a promotion has to pass over every number in between.
+  if (!memory.all_heard()) decision.promised_timeline->value += room;
   decision.term = Term{std::max(group.term, memory.top).value + beyond};
   for (const NodeView* node : memory.left) decision.remove.push_back(node->id);
 }

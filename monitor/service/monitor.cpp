@@ -30,9 +30,10 @@ Millis now() {
 
 }  // namespace
 
-Monitor::Monitor(asio::io_context& context, std::string conninfo, std::filesystem::path witness)
+Monitor::Monitor(asio::io_context& context, std::string conninfo, bool ours_alone, std::filesystem::path witness)
     : context_(context),
       conninfo_(std::move(conninfo)),
+      ours_alone_(ours_alone),
       witness_(std::move(witness)),
       probes_(context, [this](NodeId node) {
         if (const auto found = groups_.find(node); found != groups_.end()) due_.insert(found->second);
@@ -59,7 +60,7 @@ asio::awaitable<void> Monitor::run() {
 
 asio::awaitable<void> Monitor::session() {
   pg::Connection database = co_await pg::Connection::connect(conninfo_, patience);
-  co_await migrate(database);
+  co_await migrate(database, ours_alone_);
   // One process decides. Its predecessor's session may outlive it for a moment.
   for (;;) {
     const pg::Result lock = co_await database.query("SELECT pg_try_advisory_lock(7367032) AS got", {}, patience);

@@ -21,8 +21,9 @@ namespace pgvigil::monitor {
 
 class Monitor {
  public:
-  // `conninfo`: of the monitor's database, as the owner of the schema. `witness`: see witness.hpp.
-  Monitor(asio::io_context& context, std::string conninfo, std::filesystem::path witness);
+  // `conninfo`: of the monitor's database, as the owner of the schema; `ours_alone`: see migrate(). `witness`: see
+  // witness.hpp.
+  Monitor(asio::io_context& context, std::string conninfo, bool ours_alone, std::filesystem::path witness);
 
   // Serves until stop(). Throws only what makes going on senseless (a schema that is newer than this program).
   asio::awaitable<void> run();
@@ -55,6 +56,7 @@ class Monitor {
 
   asio::io_context& context_;
   std::string conninfo_;
+  bool ours_alone_;
   std::filesystem::path witness_;
   std::string system_identifier_;  // of the database
   Probes probes_;

@@ -41,7 +41,7 @@ std::string fingerprint() {
 
 }  // namespace
 
-asio::awaitable<void> migrate(pg::Connection& database) {
+asio::awaitable<void> migrate(pg::Connection& database, bool ours_alone) {
   const std::string begin =
       "BEGIN; SELECT pg_advisory_xact_lock(7367031); SET LOCAL client_min_messages = warning; CREATE SCHEMA IF NOT "
       "EXISTS pgvigil; "
@@ -50,8 +50,9 @@ asio::awaitable<void> migrate(pg::Connection& database) {
   co_await database.query(begin, {}, patience);
   const pg::Result row = co_await database.query(
       "SELECT coalesce(max(schema_version), 0) AS version, coalesce(max(functions), '') AS functions, "
-      // a dump put back elsewhere does not have it
-      "EXISTS (SELECT FROM pg_roles WHERE rolname = 'pgvigil_node') AS role FROM pgvigil.meta",
+      // a dump put back elsewhere has neither roles nor what stands in the database's own row
+      "(SELECT count(*) = 2 FROM pg_roles WHERE rolname IN ('pgvigil_node', 'pgvigil_keeper')) AS roles, "
+      "NOT has_database_privilege('public', current_database(), 'TEMPORARY') AS closed FROM pgvigil.meta",
       {}, patience);
   const auto present = static_cast<int>(row.integer(0, "version"));
   const int newest = newest_version();
@@ -63,7 +64,8 @@ asio::awaitable<void> migrate(pg::Connection& database) {
                     "run the newer pgvigil");
   }
   const std::string functions = fingerprint();
-  if (present == newest && row.text(0, "functions") == functions && row.boolean(0, "role")) {
+  if (present == newest && row.text(0, "functions") == functions && row.boolean(0, "roles") &&
+      (row.boolean(0, "closed") || !ours_alone)) {
     co_await rollback(database);
     co_return;
   }
@@ -73,6 +75,7 @@ asio::awaitable<void> migrate(pg::Connection& database) {
     const std::string text(file.text);
     co_await database.query(text, {}, patience);
   }
+  if (ours_alone) co_await database.query("SELECT pgvigil.close_doors()", {}, patience);
   const std::string finish = "DELETE FROM pgvigil.meta; INSERT INTO pgvigil.meta VALUES (" + std::to_string(newest) +
                              ", '" + functions + "'); COMMIT";
   co_await database.query(finish, {}, patience);

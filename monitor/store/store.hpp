@@ -21,8 +21,8 @@ struct GroupKey {
 };
 
 // Creates or migrates the schema in one transaction (advisory-locked). Throws UserError(monitor) when the schema is
-// newer than this program.
-boost::asio::awaitable<void> migrate(pg::Connection& database);
+// newer than this program. `ours_alone`: nobody else uses the database, and PUBLIC loses what it could do there.
+boost::asio::awaitable<void> migrate(pg::Connection& database, bool ours_alone);
 
 // What changes all the time, of every node: one cheap query, run on every tick.
 boost::asio::awaitable<std::vector<fsm::Heard>> hear(pg::Connection& database);

@@ -114,7 +114,8 @@ def scenario_secrets():
         secrets = [password]
         for node in f.nodes:
             secrets += [line.rsplit(":", 1)[1] for line in text_of(os.path.join(node.state, "pgpass")).split()]
-        expect(len(set(secrets)) == 3 and all(len(secret) > 20 for secret in secrets), "which are the secrets?")
+            secrets.append(text_of(os.path.join(node.state, "own-credential")).strip())
+        expect(len(set(secrets)) == 5 and all(len(secret) > 20 for secret in secrets), "which are the secrets?")
         expect(any("pg_basebackup" in line for line in seen) and any("pg_rewind" in line for line in seen),
                "no copying was seen: this proves nothing")
         events = f.run("show", "events", "--count", "1000", "--pgdata", f.monitor.pgdata, "--json").stdout

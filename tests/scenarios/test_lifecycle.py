@@ -33,7 +33,7 @@ def scenario_build_up():
         hba = os.path.join(one.pgdata, "pg_hba.conf")
         with open(hba) as file:
             text = file.read()
-        expect(text.count("pgvigil_replicator") == 2, "HBA entries for one peer:\n" + text)
+        expect(text.count("pgvigil_replicator 127.0.0.1") == 2, "HBA entries for one peer:\n" + text)
         expect("write" not in one.sql("SELECT pg_is_in_recovery()"), "")
         rc = f.run("status", "--pgdata", one.pgdata, check=False).returncode
         expect(rc == 0, f"status of a running node: {rc}")
@@ -66,7 +66,7 @@ def scenario_third_node_and_drop():
         f.nodes.remove(three)
         f.wait_until(lambda: f.primary() and "standby_3" not in f.primary().sql("SHOW synchronous_standby_names"), what="names without the dropped node")
         with open(os.path.join(f.primary().pgdata, "pg_hba.conf")) as file:
-            expect(file.read().count("pgvigil_replicator") == 2, "HBA entries of the dropped node are left")
+            expect(file.read().count("pgvigil_replicator 127.0.0.1") == 2, "HBA entries of the dropped node are left")
         # Re-add with an empty PGDATA.
         f.run("drop", "node", "--pgdata", three.pgdata, "--destroy")
         again = f.add_node("node3")

@@ -17,7 +17,7 @@ FUNCTIONS = """SELECT p.proname, coalesce(string_agg(format_type(t.type, NULL), 
 FROM pg_proc p LEFT JOIN LATERAL unnest(p.proargtypes) WITH ORDINALITY AS t (type, place) ON true
 WHERE p.pronamespace = 'pgvigil'::regnamespace AND has_function_privilege('pgvigil_node', p.oid, 'EXECUTE') GROUP BY p.oid, p.proname ORDER BY 1, 2"""
 
-# What a node's own truthful word would be is not nonsense: all keepers have one credential. So a forged report is one of these.
+# What a node's own truthful word would be is not nonsense: pgvigil_node may speak for each. So a forged report is one of these.
 SNAPSHOT = """SELECT md5(string_agg(line, '|' ORDER BY line)) FROM (
   SELECT g::text AS line FROM pgvigil.grp g UNION ALL SELECT f::text FROM pgvigil.formation f UNION ALL SELECT r::text FROM pgvigil.request r
   UNION ALL SELECT (n.id, n.formation, n.name, n.host, n.port, n.candidate_priority, n.replication_quorum, n.goal_state, n.goal_seq, n.reported_state,
@@ -60,14 +60,15 @@ def literal(generator, kind):
     raise AssertionError(f"a function takes a {kind}: teach the test how to make one")
 
 
-def run_script(f, script, user, seconds=120):
+def run_script(f, script, user, seconds=120, password_file=None):
     """All of it over one session; the lines that it printed, errors as their SQLSTATE."""
-    node = user == "pgvigil_node"
     env = dict(f.env)
-    if node:
-        with open(f.password_file) as file:
+    if user == "pgvigil_node":
+        password_file = f.password_file
+    if password_file:
+        with open(password_file) as file:
             env["PGPASSWORD"] = file.read().strip()
-    host = "127.0.0.1" if node else f.monitor.state
+    host = "127.0.0.1" if password_file else f.monitor.state
     result = subprocess.run(["psql", "-X", "-A", "-t", "-q", "-h", host, "-p", str(f.monitor.port), "-U", user, "-d", "pgvigil", "-v", "VERBOSITY=sqlstate"],
                             input=script, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds)
     return [line for line in result.stdout.splitlines() if line]

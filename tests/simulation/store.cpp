@@ -20,7 +20,7 @@ Store::Reported Store::report(const Report& report) {
     result.answer = Answer::goal;
     result.goal.state = NodeState::dropped;
     result.goal.term = report.term;
-    result.goal.seq = std::int64_t{1} << 62;
+    result.goal.seq = report.goal_seq + 1000000000000;
     return result;
   }
   // Heard, but nothing of it is believed.

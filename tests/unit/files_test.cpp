@@ -207,6 +207,13 @@ TEST_CASE("HBA: our block, and nobody else's line") {
   CHECK(text.find("host replication r 10.0.0.1/32 scram-sha-256\n") != std::string::npos);
   CHECK(text.find("host \"My Db\" r 2001:db8::1/128 trust\n") != std::string::npos);
   CHECK(text.substr(text.size() - users.size()) == users);
+  CHECK(postgres::hba_line({"host", "db", "+members", "all", "reject"}) == "host db +members all reject");
+  const fs::path other = d.path / "other";
+  os::write_file_atomic(other, "# not for r_1\nhost all all all trust\n");
+  postgres::write_hba(other, {{"host", "all", "r_1", "all", "reject"}});
+  CHECK_FALSE(postgres::hba_names(other, "r_1"));
+  os::write_file_atomic(other, content(other) + "host replication x,r_1 samenet trust\n");
+  CHECK(postgres::hba_names(other, "r_1"));
   CHECK(postgres::write_hba(hba, {}));
   CHECK(content(hba) == users);
   postgres::write_hba(hba, entries);

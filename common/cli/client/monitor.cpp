@@ -122,10 +122,13 @@ std::string monitor_conninfo(const Args& args) {
 std::string monitor_uri(const Args& args) {
   const auto config = monitor_source(args);
   if (config && config->role == config::Role::monitor && config->database_uri.empty()) {
-    return pg::to_uri({{"host", config->hostname},
-                       {"port", std::to_string(config->port)},
-                       {"dbname", monitor_database},
-                       {"user", node_role}});
+    pg::ConninfoMap own{{"host", config->hostname},
+                        {"port", std::to_string(config->port)},
+                        {"dbname", monitor_database},
+                        {"user", node_role}};
+    if (config->ssl) own["sslmode"] = config->ssl_mode;
+    if (config->ssl && !config->ssl_ca_file.empty()) own["sslrootcert"] = config->ssl_ca_file;
+    return pg::to_uri(own);
   }
   pg::ConninfoMap values = pg::parse_conninfo(monitor_conninfo(args));
   values.erase("password");

@@ -1,0 +1,14 @@
+// Certificates of a local PostgreSQL.
+#pragma once
+#include <boost/asio/awaitable.hpp>
+#include <filesystem>
+#include <string>
+
+namespace pgvigil::postgres {
+
+// A certificate for `hostname`, signed by its own key (mode 0600): it hides what is sent, and who has a copy of it can
+// verify it. By the openssl program. Files that are there are replaced.
+boost::asio::awaitable<void> make_self_signed(std::filesystem::path certificate, std::filesystem::path key,
+                                              std::string hostname);
+
+}  // namespace pgvigil::postgres
