@@ -72,6 +72,7 @@ BEGIN
     'names', CASE WHEN own THEN last_names - 'by'
                   WHEN pgvigil.runs_as_standby(n.goal_state) AND (SELECT number_sync_standbys > 0 FROM pgvigil.formation WHERE name = n.formation)
                   THEN '{"required": 1, "members": [0]}'::jsonb ELSE '{"required": 0, "members": []}'::jsonb END,
+    'heartbeat_ms', (SELECT heartbeat_ms FROM pgvigil.formation WHERE name = n.formation),
     'names_version', CASE WHEN own THEN gr.names_version ELSE 0 END,
     'peers_version', gr.peers_version, 'upstream', source, 'promised_timeline', gr.timeline, 'wal_floor', coalesce(floor, '0/0'),
     'number_sync_standbys', (SELECT number_sync_standbys FROM pgvigil.formation WHERE name = n.formation),

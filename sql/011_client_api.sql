@@ -205,8 +205,8 @@ CREATE OR REPLACE FUNCTION pgvigil.set_formation_timing(formation_name text, set
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 BEGIN
   PERFORM pgvigil.check_formation(formation_name);
-  IF setting IS NULL OR setting NOT IN ('unhealthy_ms', 'standby_lost_ms', 'lease_ms', 'drain_ms') THEN
-    PERFORM pgvigil.refuse(format('there is no timing "%s"', setting), 'unhealthy_ms, standby_lost_ms, lease_ms, drain_ms');
+  IF setting IS NULL OR setting NOT IN ('heartbeat_ms', 'unhealthy_ms', 'standby_lost_ms', 'vote_ms', 'lease_ms', 'drain_ms') THEN
+    PERFORM pgvigil.refuse(format('there is no timing "%s"', setting), 'heartbeat_ms, unhealthy_ms, standby_lost_ms, vote_ms, lease_ms, drain_ms');
   END IF;
   -- A primary may hold a longer lease than a lowered one for as long as it has not heard of it: the monitor never waits less than before.
   IF setting = 'lease_ms' AND ms < (SELECT lease_ms FROM pgvigil.formation WHERE name = formation_name)
@@ -216,8 +216,31 @@ BEGIN
   EXECUTE format('UPDATE pgvigil.formation SET %I = $1 WHERE name = $2', setting) USING ms, formation_name;
   PERFORM pgvigil.formation_changed(formation_name);
 EXCEPTION WHEN check_violation OR not_null_violation THEN
-  PERFORM pgvigil.refuse(format('%s ms is out of range for %s', ms, setting));
+  PERFORM pgvigil.refuse(format('%s ms is out of range for %s', ms, setting),
+                         'unhealthy_ms and standby_lost_ms are at least two heartbeats; pgvigil set formation settings --help shows the ranges');
 END $$;
+
+-- Named sets of timings. A lease is never shortened (above): a longer one stays.
+CREATE OR REPLACE FUNCTION pgvigil.set_formation_timings(formation_name text, preset text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  p record;
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  SELECT * INTO p FROM pgvigil.timing_presets() x WHERE x.name = preset;
+  IF NOT FOUND THEN
+    PERFORM pgvigil.refuse(format('there is no set of timings "%s"', preset), (SELECT string_agg(x.name, ', ') FROM pgvigil.timing_presets() x));
+  END IF;
+  UPDATE pgvigil.formation SET heartbeat_ms = p.heartbeat, unhealthy_ms = p.unhealthy, standby_lost_ms = p.standby_lost, vote_ms = p.vote,
+                               lease_ms = greatest(lease_ms, p.lease)
+  WHERE name = formation_name;
+  PERFORM pgvigil.formation_changed(formation_name);
+END $$;
+
+CREATE OR REPLACE FUNCTION pgvigil.timing_presets()
+RETURNS TABLE (name text, heartbeat integer, unhealthy integer, standby_lost integer, vote integer, lease integer) LANGUAGE sql IMMUTABLE AS $$
+  VALUES ('fast', 300, 1200, 1200, 500, 10000), ('default', 1000, 3000, 3000, 1000, 10000), ('wan', 2000, 10000, 10000, 3000, 30000)
+$$;
 
 CREATE OR REPLACE FUNCTION pgvigil.set_node_metadata(target bigint, new_name text, new_host text, new_port integer) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$

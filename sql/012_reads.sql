@@ -44,8 +44,11 @@ BEGIN
   PERFORM pgvigil.check_formation(formation_name);
   RETURN QUERY
   SELECT 'formation', NULL::integer, NULL::bigint, f.name, s.setting, s.value FROM pgvigil.formation f,
-    LATERAL (VALUES ('number_sync_standbys', f.number_sync_standbys::text), ('unhealthy_ms', f.unhealthy_ms::text),
-                    ('standby_lost_ms', f.standby_lost_ms::text), ('lease_ms', f.lease_ms::text), ('drain_ms', f.drain_ms::text)) AS s (setting, value)
+    LATERAL (VALUES ('number_sync_standbys', f.number_sync_standbys::text),
+                    ('timings', coalesce((SELECT p.name FROM pgvigil.timing_presets() p WHERE (p.heartbeat, p.unhealthy, p.standby_lost, p.vote)
+                                          = (f.heartbeat_ms, f.unhealthy_ms, f.standby_lost_ms, f.vote_ms)), 'custom')),
+                    ('heartbeat_ms', f.heartbeat_ms::text), ('unhealthy_ms', f.unhealthy_ms::text),
+                    ('standby_lost_ms', f.standby_lost_ms::text), ('vote_ms', f.vote_ms::text), ('lease_ms', f.lease_ms::text), ('drain_ms', f.drain_ms::text)) AS s (setting, value)
   WHERE f.name = formation_name
   UNION ALL
   SELECT 'primary', n.group_id, n.id, n.name, 'synchronous_standby_names', pgvigil.synchronous_standby_names(n.formation, n.group_id)

@@ -344,7 +344,8 @@ std::string to_toml(const Config& config) {
       {"ssl", "TLS of a monitor's own PostgreSQL; its certificate is read again on reload."},
       {"replication", "How this node takes part in the formation when it registers; later: pgvigil set node."},
       {"timeouts",
-       "Seconds, but for the heartbeat. switchover_on_stop: how long a stop of the primary may wait for another "
+       "Seconds, but for the heartbeat, which counts until the monitor says how often it wants to hear (pgvigil set "
+       "formation timings). switchover_on_stop: how long a stop of the primary may wait for another "
        "node to take over; 0: not at all."},
       {"log", "level: trace, debug, info, warn, error. format: text, json."},
   };

@@ -41,6 +41,8 @@ struct Goal {
   Timeline promised_timeline;
   // Of the formation: for a monitor that has lost its memory (account.hpp).
   int number_sync_standbys{0};
+  // How often the monitor wants to hear of the node; 0: it has not said so.
+  int heartbeat_ms{0};
   // The least LSN of the group's members: a standby keeps the WAL from there on for its peers.
   Lsn wal_floor;
 };

@@ -62,6 +62,7 @@ struct NodeView {
   Millis probe_age{0};           // since the probe got its result
   Millis probe_not_good_for{0};  // since the last good one (or since the process started)
   Millis goal_age{0};            // since the goal was assigned
+  Millis patience{0};            // its heartbeats come so irregularly that silence means nothing before this age
 
   // The report belongs to the present goal and has reached it.
   bool converged() const { return reported == goal && reported_seq == goal_seq; }

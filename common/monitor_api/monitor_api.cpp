@@ -44,6 +44,9 @@ Goal parse_goal(const std::string& document) {
     if (const json::value* number = object.if_contains("number_sync_standbys")) {
       goal.number_sync_standbys = number->to_number<int>();
     }
+    if (const json::value* heartbeat = object.if_contains("heartbeat_ms")) {
+      goal.heartbeat_ms = heartbeat->to_number<int>();
+    }
     if (const json::value* floor = object.if_contains("wal_floor")) {
       const auto lsn = parse_lsn(json::value_to<std::string>(*floor));
       if (!lsn) throw Error("not an LSN");

@@ -34,13 +34,14 @@ asio::awaitable<void> Keeper::monitor_session() {
   pg::Connection& monitor = access.session;
   monitor_api::Attention attention;
   co_await attention.open(monitor, node_.id);
-  const pg::Millis heartbeat{node_.config.heartbeat_ms};
+  pg::Millis heartbeat{node_.config.heartbeat_ms};  // until the monitor says how often
   const std::string uri = node_.config.monitor_uri;
   while (!finished_ && uri == node_.config.monitor_uri) {  // another one after a reload
     const auto sent = now();
     const Report report = core_.report(sent);
     const monitor_api::Answer answer = co_await monitor_api::report(monitor, report, pg::Millis{2000});
     if (answer.kind == monitor_api::Answer::Kind::goal) {
+      if (answer.goal.heartbeat_ms > 0) heartbeat = pg::Millis{answer.goal.heartbeat_ms};
       co_await answered(monitor, answer.goal, sent);
       if (co_await attention.after(monitor, report, answer.goal)) continue;
     } else if (answer.kind == monitor_api::Answer::Kind::tell) {

@@ -6,6 +6,19 @@
 
 namespace pgvigil::fsm {
 
+void Liveness::learn_gap(Seen& node, Millis gap) {
+  if (!node.ever_reported) return;
+  const Millis passed = std::min(gap, memory);
+  node.longest_gap -= node.longest_gap * passed.count() / memory.count();
+  node.usual_gap -= node.usual_gap * passed.count() / memory.count();
+  if (gap >= node.longest_gap) {
+    node.usual_gap = node.longest_gap;
+    node.longest_gap = gap;
+  } else {
+    node.usual_gap = std::max(node.usual_gap, gap);
+  }
+}
+
 Liveness::News Liveness::look(const std::vector<Heard>& nodes, Millis now) {
   News news;
   ++looks_;
@@ -21,6 +34,7 @@ Liveness::News Liveness::look(const std::vector<Heard>& nodes, Millis now) {
     }
     if (entry.report_count != node.report_count) {
       entry.report_count = node.report_count;
+      learn_gap(entry, now - entry.reported_at);
       entry.reported_at = now;
       entry.ever_reported = true;
     }
@@ -49,6 +63,7 @@ void Liveness::fill_in(GroupSnapshot& group, Millis now, const std::function<Pro
     if (node.streaming) seen.streaming_at = now;
     node.ever_reported = seen.ever_reported;
     node.report_age = now - seen.reported_at;
+    node.patience = std::min(seen.usual_gap * 5 / 2, group.timing.unhealthy_after * 3);
     node.session_open = seen.session_open;
     node.session_closed_for = seen.session_open ? Millis{0} : now - seen.session_since;
     node.not_streaming_for = now - seen.streaming_at;

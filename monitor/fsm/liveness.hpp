@@ -45,9 +45,16 @@ class Liveness {
     Millis streaming_at{0};
     std::int64_t goal_seq{-1};
     Millis goal_at{0};
+    // Between heartbeats of late, forgotten little by little. The second longest: one pause is not a habit.
+    Millis longest_gap{0};
+    Millis usual_gap{0};
     Millis stopped_at{0};  // it was last known to be stopped as ordered: no silence to hold against it
     std::int64_t look{0};  // the last one that it was in
   };
+  // Gaps of this long ago count for nothing any more.
+  static constexpr Millis memory{20000};
+  static void learn_gap(Seen& node, Millis gap);
+
   std::map<NodeId, Seen> seen_;
   std::int64_t looks_{0};
   std::map<std::int64_t, Millis> requests_;  // first seen

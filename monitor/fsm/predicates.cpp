@@ -21,6 +21,11 @@ std::string seconds(Millis age) {
   return std::to_string(age.count() / 1000) + "." + std::to_string(age.count() / 100 % 10) + " s";
 }
 
+// How old the last word of a keeper may be before it is lost.
+Millis silence_limit(const GroupSnapshot& group, const NodeView& node) {
+  return std::max(group.timing.unhealthy_after, node.patience);
+}
+
 // A connection was refused after the keeper's session had closed: two answers, from two processes of that host, that
 // agree. (The attempt is made as soon as the closing is seen: often in the same millisecond.)
 bool session_and_server_gone(const NodeView& node) {
@@ -48,7 +53,7 @@ bool writing(const NodeView& node) {
 }
 
 bool fresh(const GroupSnapshot& group, const NodeView& node) {
-  return node.ever_reported && node.report_age < group.timing.unhealthy_after;
+  return node.ever_reported && node.report_age < silence_limit(group, node);
 }
 
 bool healthy(const GroupSnapshot& group, const NodeView& node) {
@@ -60,7 +65,7 @@ std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node
   if (fresh(group, node) && node.session_open && !node.pg_running && takes_writes(node.reported)) {
     return "its keeper reports that PostgreSQL has stopped";
   }
-  const bool keeper_lost = !fresh(group, node) && node.report_age >= group.timing.unhealthy_after;
+  const bool keeper_lost = !fresh(group, node) && node.report_age >= silence_limit(group, node);
   const bool hung = fresh(group, node) && node.pg_running && !node.pg_responding;
   const bool silent = node.probe != ProbeResult::good && node.probe != ProbeResult::unknown &&
                       node.probe_not_good_for >= group.timing.unhealthy_after;
@@ -84,7 +89,7 @@ std::optional<std::string> out_of_space(const GroupSnapshot& group, const NodeVi
 std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeView& node) {
   if (session_and_server_gone(node)) return "its keeper's session is closed and its PostgreSQL refuses connections";
   const Millis limit = group.timing.standby_lost_after;
-  if (node.report_age >= limit) return "no report for " + seconds(node.report_age);
+  if (node.report_age >= std::max(limit, node.patience)) return "no report for " + seconds(node.report_age);
   if (node.not_streaming_for >= limit) return "it has not been streaming for " + seconds(node.not_streaming_for);
   return std::nullopt;
 }

@@ -140,7 +140,7 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   params.emplace_back(key.formation);
   params.emplace_back(std::to_string(key.group));
   const pg::Result group = co_await database.query_prepared(
-      "SELECT g.*, f.number_sync_standbys, f.unhealthy_ms, f.standby_lost_ms, f.lease_ms, f.drain_ms FROM pgvigil.grp "
+      "SELECT g.*, f.number_sync_standbys, f.unhealthy_ms, f.standby_lost_ms, f.lease_ms, f.drain_ms, f.vote_ms FROM pgvigil.grp "
       "g "
       "JOIN pgvigil.formation f ON f.name = g.formation WHERE g.formation = $1 AND g.group_id = $2 FOR UPDATE OF g",
       params, patience);
@@ -161,6 +161,7 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   snapshot.timing.unhealthy_after = Millis{group.integer(0, "unhealthy_ms")};
   snapshot.timing.standby_lost_after = Millis{group.integer(0, "standby_lost_ms")};
   snapshot.timing.lease = Millis{group.integer(0, "lease_ms")};
+  snapshot.timing.preferred_vote = Millis{group.integer(0, "vote_ms")};
   snapshot.timing.drain_timeout = Millis{group.integer(0, "drain_ms")};
   const pg::Result nodes = co_await database.query_prepared(nodes_sql, params, patience);
   for (int row = 0; row < nodes.rows(); ++row) snapshot.nodes.push_back(node_of(nodes, row));

@@ -235,6 +235,38 @@ def scenario_reload_and_settings():
         expect(f.primary() is target and primary.postmaster() != pid, "the promotion did not take place")
 
 
+def scenario_timings():
+    """Sets of timings: keepers report as often as the formation wants, and nonsense is refused."""
+    with Formation(nodes=2) as f:
+        def settings():
+            rows = json.loads(f.run("get", "formation", "settings", "--pgdata", f.monitor.pgdata, "--json").stdout)
+            return {row["setting"]: row["value"] for row in rows["formation"]}
+
+        def reports_in(seconds):
+            count = "SELECT sum(report_count) FROM pgvigil.node_report"
+            before = int(f.monitor.sql(count, database="pgvigil"))
+            time.sleep(seconds)
+            return int(f.monitor.sql(count, database="pgvigil")) - before
+
+        def change(*words, check=True):
+            return f.run("set", "formation", *words, "--pgdata", f.monitor.pgdata, check=check)
+        expect(settings()["timings"] == "default", str(settings()))
+        for words, complaint in ((("timings", "slow"), 'no set of timings "slow"'), (("settings", "heartbeat_ms", "2000"), "two heartbeats"),
+                                 (("settings", "vote_ms", "60001"), "out of range"), (("settings", "pulse_ms", "1"), 'no timing "pulse_ms"')):
+            result = change(*words, check=False)
+            expect(result.returncode != 0 and complaint in result.stderr, f"{words}: exit {result.returncode}: {result.stderr}")
+        slow = reports_in(4)
+        change("timings", "fast")
+        expect(settings()["timings"] == "fast" and settings()["unhealthy_ms"] == "1200", str(settings()))
+        f.wait_until(lambda: reports_in(4) > 2 * slow, what="the keepers report more often")
+        f.wait_healthy()
+        change("settings", "unhealthy_ms", "1500")
+        expect(settings()["timings"] == "custom", str(settings()))
+        change("timings", "wan")
+        change("timings", "default")
+        expect(settings()["timings"] == "default" and settings()["lease_ms"] == "30000", str(settings()))  # a lease is never shortened
+
+
 def scenario_newer_schema_is_refused():
     with Formation(nodes=1) as f:
         f.wait_state(f.nodes[0], "single")

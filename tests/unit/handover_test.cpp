@@ -104,6 +104,35 @@ TEST_CASE("a primary that gets its role back is not lost because it was silent w
   CHECK(fsm::dead(group, former));
 }
 
+TEST_CASE("a keeper that is heard late all the time is given longer, one that was late once is not") {
+  fsm::Liveness liveness;
+  GroupSnapshot group = pair_of();
+  NodeView& node = group.nodes[1];
+  Millis now{0};
+  std::int64_t count = 0;
+  const auto report_after = [&](Millis gap) {
+    now += gap;
+    liveness.look({{NodeId{2}, ++count, true}}, now);
+  };
+  const auto silent_for = [&](Millis age) {
+    liveness.fill_in(group, now + age, [](NodeId) { return fsm::ProbeView{}; });
+    return !fsm::fresh(group, node);
+  };
+  for (int i = 0; i < 50; ++i) report_after(Millis{1000});
+  CHECK_FALSE(silent_for(Millis{2999}));
+  CHECK(silent_for(Millis{3000}));
+  report_after(Millis{8000});
+  report_after(Millis{1000});
+  CHECK(silent_for(Millis{3000}));
+  for (int i = 0; i < 5; ++i) report_after(Millis{2600});
+  CHECK_FALSE(silent_for(Millis{6000}));
+  CHECK(silent_for(Millis{6500}));
+  for (int i = 0; i < 50; ++i) report_after(Millis{2900});
+  CHECK(silent_for(Millis{9000}));  // never longer than three times the limit
+  for (int i = 0; i < 100; ++i) report_after(Millis{1000});
+  CHECK(silent_for(Millis{3000}));
+}
+
 TEST_CASE("an election waits a moment for the vote of the node with the highest priority") {
   GroupSnapshot group = three();
   group.names.back().names.members = {NodeId{2}};

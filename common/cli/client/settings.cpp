@@ -105,6 +105,14 @@ int set_standbys(const Args& args) {
   return 0;
 }
 
+int set_preset(const Args& args) {
+  const std::string& preset = args.arguments.front();
+  Monitor monitor(args);
+  monitor.query("select pgvigil.set_formation_timings($1::text, $2::text)", {formation_of(args), preset});
+  show_value(args, {{"timings", preset}}, "timings");
+  return 0;
+}
+
 int set_timing(const Args& args) {
   const std::string key = args.arguments[0];
   const int ms = cli::parse_integer(args.arguments[1], key, 1, 86'400'000);
@@ -157,7 +165,23 @@ std::vector<Command> settings_commands() {
        formation,
        {"SETTING", "MILLISECONDS"},
        set_timing,
-       "Settings: unhealthy_ms, standby_lost_ms, lease_ms, drain_ms. `get formation settings` shows them."},
+       "heartbeat_ms (100 to 10000): how often a keeper reports. unhealthy_ms (500 to 600000, at least two "
+       "heartbeats): "
+       "silence of a keeper and of its PostgreSQL after which the node counts as lost. standby_lost_ms (the same "
+       "range): "
+       "the same for a standby that the primary waits for. vote_ms (0 to 60000): how long an election waits for a node "
+       "of a higher candidate priority. lease_ms (2000 to 600000): how long a primary without synchronous standbys "
+       "takes writes unheard by the monitor. drain_ms (1000 to 3600000): what a planned hand-over, or a command, may "
+       "take. `get formation settings` shows them; `set formation timings` sets them together."},
+      {"set formation timings",
+       "a named set of timings: fast, default or wan",
+       formation,
+       {"PRESET"},
+       set_preset,
+       "fast: a heartbeat every 300 ms, lost after 1.2 s; for one site with a quiet network. default: 1 s, 3 s. wan: "
+       "2 s, 10 s, a lease of 30 s. The lease is never shortened. A node whose heartbeats come late all the time is "
+       "given "
+       "longer (2.5 times its usual gap, at most 3 times unhealthy_ms)."},
   };
 }
 
