@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/model/account.hpp"
+#include "common/moments/moments.hpp"
 #include "common/pg/connection.hpp"
 
 namespace pgvigil::monitor_api {
@@ -59,6 +60,10 @@ struct Identity {
   std::string probe_password;
 };
 boost::asio::awaitable<void> tell(pg::Connection& monitor, Identity identity, Account account);
+// What the node saw of a takeover under the order of `term`; told again, it replaces what was told before. For people:
+// no decision reads it.
+boost::asio::awaitable<void> tell_moments(pg::Connection& monitor, NodeId self, Term term,
+                                          std::vector<moments::Moment> told);
 boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self);
 // Asks that another node take over from this primary: a request, whose fate request_status() tells.
 boost::asio::awaitable<std::int64_t> step_down(pg::Connection& monitor, NodeId self);
