@@ -21,6 +21,9 @@ constexpr auto meanings = std::to_array<std::pair<std::string_view, std::string_
     {suspicion, "the first sign that it is not"},
     {verdict, "it counts as lost"},
     {votes_asked, "the standbys are asked for their votes (committed)"},
+    {vote_received, "its keeper has that order"},
+    {cut_off, "no WAL of the old primary can arrive any more"},
+    {voted, "its vote is sent"},
     {fetching, "the favourite is to fetch WAL from another vote"},
     {fenced, "the last vote is heard"},
     {chosen, "an operator's choice; now no former primary's lease may be valid"},
@@ -46,31 +49,28 @@ struct Link {
   std::string_view heard;     // of the monitor
 };
 
-void place(std::vector<Line>& lines, const std::vector<Moment>& monitor, const std::vector<Moment>& keeper,
-           const std::string& name, const Link& link) {
-  if (keeper.empty()) return;
+using Moments = std::vector<Moment>;
+
+// Returns where the keeper's clock had its zero.
+Millis place(std::vector<Line>& lines, const Moments& monitor, const Moments& keeper, const std::string& name,
+             const Link& link, Millis unless_joined) {
   const Moment* order = find(monitor, link.order);
   const Moment* received = find(keeper, link.received);
   const Moment* sent = find(keeper, link.reported);
   const Moment* heard_at = find(monitor, link.heard);
-  // Without an order there is nothing to join with: a line of its own.
   const bool joined = order != nullptr && received != nullptr;
-  Millis begin = joined ? order->at - received->at : -keeper.front().at;
-  std::string way = joined ? "" : "counted from here: the monitor has told nothing of it";
   const bool round = joined && sent != nullptr && heard_at != nullptr;
-  if (round) {
-    const Millis both = std::max(Millis{0}, (heard_at->at - order->at) - (sent->at - received->at));
-    begin += both;
-    way = "the order's way, and that of the report on it";
-  }
+  Millis begin = joined ? order->at - received->at : unless_joined;
+  if (round) begin += std::max(Millis{0}, (heard_at->at - order->at) - (sent->at - received->at));
   for (const Moment& moment : keeper) {
     if (moment.name == reported) continue;
     Line line{moment.name, name, begin + moment.at, Millis{0}, moment.detail};
     // Whole milliseconds of two clocks: what was reported did not happen after it was heard.
     if (round && moment.at <= sent->at) line.at = std::min(line.at, heard_at->at);
-    if (moment.name == link.received) line.detail = way;
+    if (round && &moment == received) line.detail = std::string(words(moment.name)) + " (and the report's way back)";
     lines.push_back(std::move(line));
   }
+  return begin;
 }
 
 }  // namespace
@@ -78,10 +78,19 @@ void place(std::vector<Line>& lines, const std::vector<Moment>& monitor, const s
 std::vector<Line> compose(const Told& told) {
   std::vector<Line> lines;
   for (const Moment& moment : told.monitor) {
-    if (moment.name != heard) lines.push_back({moment.name, "monitor", moment.at, Millis{0}, moment.detail});
+    if (moment.name != heard && moment.name != vote_heard)
+      lines.push_back({moment.name, "monitor", moment.at, Millis{0}, moment.detail});
   }
-  place(lines, told.monitor, told.former, told.former_name, {draining, drain_received, reported, stop_heard});
-  place(lines, told.monitor, told.successor, told.successor_name, {ordered, order_received, reported, heard});
+  Moments vote, takeover;
+  for (const Moment& moment : told.successor) {
+    const bool of_vote = moment.name == vote_received || moment.name == cut_off || moment.name == voted;
+    (of_vote ? vote : takeover).push_back(moment);
+  }
+  place(lines, told.monitor, told.former, told.former_name, {draining, drain_received, reported, stop_heard},
+        Millis{0});
+  const Millis zero =
+      place(lines, told.monitor, takeover, told.successor_name, {ordered, order_received, reported, heard}, Millis{0});
+  place(lines, told.monitor, vote, told.successor_name, {votes_asked, vote_received, voted, vote_heard}, zero);
   std::stable_sort(lines.begin(), lines.end(), [](const Line& left, const Line& right) {
     return std::pair(left.at, rank(left.name)) < std::pair(right.at, rank(right.name));
   });

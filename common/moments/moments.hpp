@@ -1,7 +1,7 @@
 // The moments of a failover or a switchover, told by those who saw them, and how they are put on one line. Pure.
 //
-// Everybody measures by a monotonic clock of its own; clocks of two hosts are never compared. What joins them is one
-// order and one report: the monitor knows when it gave the order and when it heard the report, the keeper when it
+// Everybody measures by a monotonic clock of its own; clocks of two hosts are never compared. What joins them is an
+// order and the report on it: the monitor knows when it gave the order and when it heard the report, the keeper when it
 // received the one and sent the other. What the keeper needed in between is known exactly; the rest is the time that
 // both were on their way, known only as a sum. It is charged to the order: a keeper's moments stand where they were at
 // the latest.
@@ -27,7 +27,8 @@ inline constexpr std::string_view fenced = "fenced";
 inline constexpr std::string_view chosen = "chosen";
 inline constexpr std::string_view elected = "elected";
 inline constexpr std::string_view ordered = "ordered";
-inline constexpr std::string_view heard = "heard";  // joins the clocks; not shown
+inline constexpr std::string_view vote_heard = "vote_heard";  // the new primary's. Joins the clocks; not shown
+inline constexpr std::string_view heard = "heard";            // that it takes writes. Joins the clocks; not shown
 inline constexpr std::string_view asked = "asked";
 inline constexpr std::string_view draining = "draining";
 inline constexpr std::string_view stop_heard = "stop_heard";
@@ -37,6 +38,9 @@ inline constexpr std::string_view drain_received = "drain_received";
 inline constexpr std::string_view stopping = "stopping";
 inline constexpr std::string_view stopped = "stopped";
 // Of the new primary's keeper:
+inline constexpr std::string_view vote_received = "vote_received";
+inline constexpr std::string_view cut_off = "cut_off";
+inline constexpr std::string_view voted = "voted";  // the report was sent
 inline constexpr std::string_view order_received = "order_received";
 inline constexpr std::string_view promoting = "promoting";
 inline constexpr std::string_view promoted = "promoted";

@@ -1,5 +1,5 @@
-// Writes down, by the keeper's monotonic clock, what a takeover or a hand-over consists of here. It looks on: nothing
-// is decided by it. Pure: `now` is an argument. Lost with the process.
+// Writes down, by the keeper's monotonic clock, what a takeover (with the vote before it) or a hand-over consists of
+// here. It looks on: nothing is decided by it. Pure: `now` is an argument. Lost with the process.
 #pragma once
 #include <optional>
 #include <vector>
@@ -35,7 +35,8 @@ class Recorder {
   void told(const Telling& telling);  // more may have happened since
 
  private:
-  enum class Part { none, takes_over, hands_over };
+  enum class Part { none, votes, takes_over, hands_over };
+  void begin(Part part, const Goal& goal, bool goes_on);
   void note(std::string_view name, Millis now);
 
   Part part_{Part::none};

@@ -55,7 +55,7 @@ void Recorder::count_votes(const GroupSnapshot& group, Millis now) {
   if (group.term != votes_term_) votes_.clear();
   votes_term_ = group.term;
   for (const NodeView* node : fsm::voters(group)) {
-    if (votes_.insert(node->id).second) last_vote_ = now;
+    if (votes_.try_emplace(node->id, now).second) last_vote_ = now;
   }
 }
 
@@ -130,6 +130,8 @@ void Recorder::decided(const GroupSnapshot& group, const fsm::Decision& decision
     if (decision.term) {
       moments::stamp(told.moments, moments::caught_up, now, rule_words(decision));
     } else {
+      if (const auto vote = votes_.find(*decision.heir); vote != votes_.end())
+        moments::stamp(told.moments, moments::vote_heard, vote->second);
       moments::stamp(told.moments, moments::fenced, last_vote_);
       moments::stamp(told.moments, moments::elected, now, rule_words(decision));
     }

@@ -3,7 +3,6 @@
 #pragma once
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -40,7 +39,7 @@ class Recorder {
   void stamp_loss(const NodeView& primary, Millis now);
 
   std::map<std::string, Millis> signs_;  // against the present primary: since when
-  std::set<NodeId> votes_;
+  std::map<NodeId, Millis> votes_;       // heard in this term
   Term votes_term_;
   Millis last_vote_{0};
   std::optional<Story> story_;

@@ -4,9 +4,11 @@ import json
 from formation import Formation, Writer
 
 BY_NEW_PRIMARY = ["ordered", "order_received", "promoting", "promoted", "first_write"]
-OF_FAILOVER = ["last_evidence", "suspicion", "verdict", "votes_asked", "fenced", "elected", *BY_NEW_PRIMARY]
-OF_SWITCHOVER = ["asked", "draining", "drain_received", "stopping", "stopped", "stop_heard", "caught_up", *BY_NEW_PRIMARY]
-OF_CHOICE = ["last_evidence", "suspicion", "verdict", "votes_asked", "fenced", "chosen", "elected", *BY_NEW_PRIMARY]
+BY_FORMER = ["drain_received", "stopping", "stopped"]
+BY_VOTER = ["vote_received", "cut_off", "voted"]
+OF_FAILOVER = ["last_evidence", "suspicion", "verdict", "votes_asked", *BY_VOTER, "fenced", "elected", *BY_NEW_PRIMARY]
+OF_SWITCHOVER = ["asked", "draining", *BY_FORMER, "stop_heard", "caught_up", *BY_NEW_PRIMARY]
+OF_CHOICE = ["last_evidence", "suspicion", "verdict", "votes_asked", *BY_VOTER, "fenced", "chosen", "elected", *BY_NEW_PRIMARY]
 
 
 def expect(condition, what):
@@ -38,9 +40,8 @@ def told(f, former, successor, kind, names):
     for line in takeover["moments"]:
         at += line["part_ms"]
         expect(line["part_ms"] >= 0 and line["at_ms"] == at, f"the parts do not add up at {line}: {takeover}")
-        seen_by = former.name if line["moment"] in ("drain_received", "stopping", "stopped") else successor.name
-        if line["moment"] not in names[-4:] + ["settled", "drain_received", "stopping", "stopped"]:
-            seen_by = "monitor"
+        by_successor = line["moment"] in [*BY_VOTER, *BY_NEW_PRIMARY[1:], "settled"]
+        seen_by = successor.name if by_successor else former.name if line["moment"] in BY_FORMER else "monitor"
         expect(line["description"] and line["seen_by"] == seen_by, f"somebody else saw {line}")
     begin = at_ms(takeover, "stopping" if kind == "switchover" else "suspicion")
     expect(takeover["gap_ms"] == at_ms(takeover, "first_write") - begin, f"the gap is another: {takeover}")

@@ -100,6 +100,20 @@ TEST_CASE("a keeper's moments stand behind the order and before the report, what
   }
 }
 
+TEST_CASE("a vote has its own order and report, by the same clock") {
+  moments::Told told = failover();
+  told.monitor.insert(
+      told.monitor.begin() + 2,
+      {{"votes_asked", Millis{1010}, ""}, {"vote_heard", Millis{1040}, ""}, {"fenced", Millis{1045}, ""}});
+  told.successor.insert(told.successor.begin(),
+                        {{"vote_received", Millis{-34}, ""}, {"cut_off", Millis{-20}, ""}, {"voted", Millis{-10}, ""}});
+  CHECK(shape(moments::compose(told))
+            .starts_with("suspicion@0+0 verdict@2+2 votes_asked@10+8 vote_received@16+6 "
+                         "cut_off@30+14 voted@40+10 fenced@45+5 ordered@50+5 order_received@60+10 "));
+  told.monitor.clear();
+  CHECK(shape(moments::compose(told)).starts_with("vote_received@0+0 cut_off@14+14 voted@24+10 order_received@41+17 "));
+}
+
 TEST_CASE("what somebody has not told is left out, and the rest stands") {
   moments::Told told = failover();
   SUBCASE("the monitor was started anew") {
@@ -184,7 +198,8 @@ TEST_CASE("the monitor writes down an election from the first sign to the word o
   recorder.saw(group, Millis{10300});
   REQUIRE(recorder.ended().size() == 1);
   const monitor::Story& story = recorder.ended().front();
-  CHECK(names_of(story.moments) == "last_evidence suspicion verdict votes_asked fenced elected ordered heard");
+  CHECK(names_of(story.moments) ==
+        "last_evidence suspicion verdict votes_asked vote_heard fenced elected ordered heard");
   CHECK(at(story.moments, "last_evidence") == Millis{9600});
   CHECK(at(story.moments, "suspicion") == Millis{10080});
   CHECK(at(story.moments, "verdict") == Millis{10130});
@@ -279,7 +294,10 @@ TEST_CASE(
   keeper::Recorder recorder;
   using keeper::Step;
   recorder.ordered(goal_of(NodeState::report_lsn, 4, 2), NodeState::secondary, Millis{90});
+  recorder.reports(NodeState::secondary, 3, Millis{92});
   recorder.done(Step::cut_off, Millis{95});
+  recorder.reports(NodeState::report_lsn, 4, Millis{97});
+  recorder.reports(NodeState::report_lsn, 4, Millis{99});
   const Goal goal = goal_of(NodeState::wait_primary, 5, 2);
   recorder.ordered(goal, NodeState::report_lsn, Millis{100});
   recorder.begins(Step::promote, Millis{110});
@@ -296,7 +314,10 @@ TEST_CASE(
   auto telling = recorder.telling();
   REQUIRE(telling);
   CHECK(telling->term == Term{2});
-  CHECK(names_of(telling->moments) == "order_received promoting promoted settled reported");
+  CHECK(names_of(telling->moments) == "vote_received cut_off voted order_received promoting promoted settled reported");
+  CHECK(at(telling->moments, "vote_received") == Millis{90});
+  CHECK(at(telling->moments, "cut_off") == Millis{95});
+  CHECK(at(telling->moments, "voted") == Millis{97});
   CHECK(at(telling->moments, "order_received") == Millis{100});
   CHECK(at(telling->moments, "promoting") == Millis{110});
   CHECK(at(telling->moments, "reported") == Millis{222});
