@@ -1,5 +1,6 @@
 #include "common/monitor_api/json.hpp"
 
+#include <algorithm>
 #include <boost/json.hpp>
 
 namespace pgvigil::monitor_api {
@@ -48,6 +49,28 @@ std::vector<Peer> peers_from(const json::value& value) {
     peers.push_back(std::move(peer));
   }
   return peers;
+}
+
+json::array moments_array(const std::vector<moments::Moment>& told) {
+  const auto earlier = [](const moments::Moment& left, const moments::Moment& right) { return left.at < right.at; };
+  const auto first = std::min_element(told.begin(), told.end(), earlier);
+  json::array array;
+  for (const moments::Moment& moment : told) {
+    array.push_back(
+        json::object{{"moment", moment.name}, {"ms", (moment.at - first->at).count()}, {"detail", moment.detail}});
+  }
+  return array;
+}
+
+std::vector<moments::Moment> moments_from(const json::value& value) {
+  std::vector<moments::Moment> told;
+  for (const json::value& item : value.as_array()) {
+    const json::object& object = item.as_object();
+    told.push_back({json::value_to<std::string>(object.at("moment")),
+                    moments::Millis{object.at("ms").to_number<std::int64_t>()},
+                    json::value_to<std::string>(object.at("detail"))});
+  }
+  return told;
 }
 
 NodeState state_at(const json::object& object, const char* key) {

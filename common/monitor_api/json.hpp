@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/model/account.hpp"
+#include "common/moments/moments.hpp"
 
 namespace pgvigil::monitor_api {
 
@@ -16,6 +17,10 @@ std::vector<Peer> peers_from(const boost::json::value& value);
 
 std::string to_json(const Account& account);
 Account parse_account(const std::string& document);
+
+// [{"moment": "promoted", "ms": 95, "detail": ""}]; ms since the earliest of them.
+boost::json::array moments_array(const std::vector<moments::Moment>& told);
+std::vector<moments::Moment> moments_from(const boost::json::value& value);
 
 NodeState state_at(const boost::json::object& object, const char* key);
 

@@ -154,6 +154,14 @@ asio::awaitable<void> tell(pg::Connection& monitor, Identity identity, Account a
                          patience);
 }
 
+asio::awaitable<void> tell_moments(pg::Connection& monitor, NodeId self, Term term, std::vector<moments::Moment> told) {
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(self.value));
+  params.emplace_back(std::to_string(term.value));
+  params.emplace_back(json::serialize(moments_array(told)));
+  co_await monitor.query("SELECT pgvigil.tell_moments($1, $2, $3::jsonb)", params, patience);
+}
+
 asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self, std::int64_t at_least) {
   std::vector<pg::Param> params;
   params.emplace_back(std::to_string(self.value));

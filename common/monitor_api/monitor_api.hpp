@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/model/account.hpp"
+#include "common/moments/moments.hpp"
 #include "common/pg/connection.hpp"
 
 namespace pgvigil::monitor_api {
@@ -67,6 +68,10 @@ struct Identity {
 };
 // PV403: a node's own credential does not allow it to tell so much.
 boost::asio::awaitable<void> tell(pg::Connection& monitor, Identity identity, Account account);
+// What the node saw of a takeover under the order of `term`; told again, it replaces what was told before. For people:
+// no decision reads it.
+boost::asio::awaitable<void> tell_moments(pg::Connection& monitor, NodeId self, Term term,
+                                          std::vector<moments::Moment> told);
 // The other members, as of this version of the list (Goal::peers_version) or a later one.
 boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self, std::int64_t at_least);
 // Asks that another node take over from this primary: a request, whose fate request_status() tells.

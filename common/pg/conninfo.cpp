@@ -92,14 +92,20 @@ std::string without_password(const std::string& text) {
   return text.find("://") != std::string::npos ? to_uri(values) : to_conninfo(values);
 }
 
-std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode) {
+std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode,
+                            bool timeouts) {
   std::string list;
   for (const HostPort& host : hosts) {
     if (!list.empty()) list += ',';
     list += uri_host(host.host) + ":" + std::to_string(host.port);
   }
   return "postgres://" + list + "/" + percent_encoded(dbname) +
-         "?target_session_attrs=read-write&sslmode=" + percent_encoded(sslmode);
+         "?target_session_attrs=read-write&sslmode=" + percent_encoded(sslmode) +
+         // Who waits for an answer has nothing to send: the keepalives find out. Linux ends the connection when nothing
+         // came for tcp_user_timeout (ms): three keepalives are lost by then, no single packet's loss will do.
+         (timeouts ? "&connect_timeout=2&tcp_user_timeout=5000&keepalives_idle=2&keepalives_interval=1"
+                     "&keepalives_count=3"
+                   : "");
 }
 
 std::string quote_literal(const std::string& text) {

@@ -23,7 +23,10 @@ struct HostPort {
   int port{5432};
 };
 // "postgres://h1:p1,h2:p2/db?target_session_attrs=read-write&sslmode=prefer"; IPv6 hosts in brackets.
-std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode);
+// `timeouts`: with what makes a client notice a server that does not answer any more. libpq knows these since
+// version 12.
+std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode,
+                            bool timeouts);
 
 // 'a''b' and "a""b".
 std::string quote_literal(const std::string& text);

@@ -15,7 +15,8 @@ Keeper::Keeper(asio::io_context& context, config::Config config, KeeperState sta
       reconcile_now_(context.get_executor()),
       names_now_(context.get_executor()),
       watch_now_(context.get_executor()),
-      depart_now_(context.get_executor()) {}
+      depart_now_(context.get_executor()),
+      promoted_now_(context.get_executor()) {}
 
 asio::awaitable<ExitCode> Keeper::run() {
   log::info("keeper of node {} ({}) starts in state {}, goal {}, term {}", node_.id.value, core_.state().name,
@@ -23,7 +24,7 @@ asio::awaitable<ExitCode> Keeper::run() {
   reconcile_now_.set();
   // reconcile() ends by itself, await_departure() when PostgreSQL is to be let go; the others are then cancelled.
   co_await os::race(reconcile(), await_departure(), monitor_link(), watch(), fence(), see_upstream(), confirm_names(),
-                    keep_slots(), watch_disk());
+                    keep_slots(), watch_disk(), see_first_write());
   co_return exit_code_;
 }
 

@@ -4,6 +4,7 @@
 //   reconcile      carries goals out, step by step (reconcile.cpp)
 //   departure      lets go, or hands over and stops (departure.cpp)
 //   guard          fences a primary that is cut off, looks at the upstream, confirms names (guard.cpp)
+//   moments        sees the first write after a takeover (moments.cpp)
 #pragma once
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
@@ -17,6 +18,7 @@
 #include "keeper/actions/node.hpp"
 #include "keeper/actions/upstream.hpp"
 #include "keeper/fsm/core.hpp"
+#include "keeper/moments/recorder.hpp"
 #include "keeper/service/state_file.hpp"
 
 namespace pgvigil::keeper {
@@ -62,6 +64,9 @@ class Keeper {
   asio::awaitable<void> background_checkpoint();
   asio::awaitable<void> keep_slots();
   asio::awaitable<void> watch_disk();
+  asio::awaitable<void> see_first_write();
+  asio::awaitable<void> watch_for_write();
+  asio::awaitable<void> tell_moments(pg::Connection& monitor);
   asio::awaitable<void> await_departure();
   asio::awaitable<void> hand_over();
   asio::awaitable<void> ask_to_step_down();
@@ -93,6 +98,7 @@ class Keeper {
   Node node_;
   postgres::Instance instance_;
   Core core_;
+  Recorder recorder_;
   std::string logged_reason_;
   std::int64_t strict_version_{0};  // of the names for which the walsenders were started anew
   NodeState logged_goal_{NodeState::init};
@@ -104,6 +110,7 @@ class Keeper {
   os::Event names_now_;
   os::Event watch_now_;  // an order may make the next LSN urgent
   os::Event depart_now_;
+  os::Event promoted_now_;
   std::optional<postgres::StopMode> stopping_;
   bool leaving_{false};
   bool letting_go_{false};

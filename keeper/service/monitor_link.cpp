@@ -39,10 +39,12 @@ asio::awaitable<void> Keeper::monitor_session() {
   while (!finished_ && uri == node_.config.monitor_uri) {  // another one after a reload
     const auto sent = now();
     const Report report = core_.report(sent);
+    recorder_.reports(report.state, report.goal_seq, sent);
     const monitor_api::Answer answer = co_await monitor_api::report(monitor, report, pg::Millis{2000});
     if (answer.kind == monitor_api::Answer::Kind::goal) {
       if (answer.goal.heartbeat_ms > 0) heartbeat = pg::Millis{answer.goal.heartbeat_ms};
       co_await answered(monitor, answer.goal, sent);
+      co_await tell_moments(monitor);
       if (co_await attention.after(monitor, report, answer.goal)) continue;
     } else if (answer.kind == monitor_api::Answer::Kind::tell) {
       co_await tell(monitor);
@@ -56,7 +58,9 @@ asio::awaitable<void> Keeper::monitor_session() {
 
 asio::awaitable<void> Keeper::answered(pg::Connection& monitor, Goal goal, pg::Millis sent) {
   if (!core_.contact()) log::info("in contact with the monitor");
-  keep(core_.answered(goal, sent, now()));
+  const Millis received = now();
+  keep(core_.answered(goal, sent, received));
+  recorder_.ordered(core_.goal(), core_.state().reported, received);
   if (core_.goal().state != logged_goal_) {
     log::info("goal {} -> {} (term {})", to_string(logged_goal_), to_string(core_.goal().state), goal.term.value);
     logged_goal_ = core_.goal().state;

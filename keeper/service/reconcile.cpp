@@ -24,7 +24,10 @@ asio::awaitable<void> Keeper::reconcile() {
     try {
       if (work.kind == Core::Work::Kind::step) {
         log::debug("step {}", to_string(work.step));
+        recorder_.begins(work.step, now());
         co_await carry_out(work.step);
+        recorder_.done(work.step, now());
+        if (work.step == Step::promote) promoted_now_.set();
         core_.done();
       } else {
         co_await settle();
@@ -45,6 +48,7 @@ asio::awaitable<void> Keeper::settle() {
   const NodeState state = core_.state().reported;
   if (state != before) log::info("state {} -> {}", to_string(before), to_string(state));
   const Millis reached = now();
+  recorder_.settled(state, reached);
   report_now_.set();
   names_now_.set();
   if (state != NodeState::dropped || !core_.converged()) co_return;

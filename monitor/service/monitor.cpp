@@ -201,29 +201,54 @@ asio::awaitable<void> Monitor::evaluate_due(pg::Connection& database, Clock::tim
   }
 }
 
+// Nothing moves on by itself: says what everybody waits for, and how the last failover went. Ends the transaction.
+asio::awaitable<void> Monitor::rest(pg::Connection& database, GroupKey key) {
+  Picture& picture = pictures_[key];
+  Recorder& recorder = recorders_[key];
+  const std::vector<fsm::Explanation> why = fsm::explain(picture.group);
+  const bool news = picture.told != why;
+  if (!news && recorder.ended().empty()) {
+    co_await rollback(database);
+    co_return;
+  }
+  if (news) co_await store_explanations(database, picture.group, why);
+  std::string failure;
+  try {
+    for (const Story& story : recorder.ended()) co_await store_story(database, picture.group, story);
+  } catch (const pg::SqlError& error) {
+    failure = error.what();
+  }
+  if (!failure.empty()) {
+    recorder.stored();
+    // No reason to stop deciding. The explanations come with the next look.
+    log::warn("{}/{}: how the failover went is not kept: {}", key.formation, key.group, failure);
+    co_await rollback(database);
+    co_return;
+  }
+  co_await commit(database);
+  recorder.stored();
+  picture.told = why;
+}
+
 asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) {
   auto group = co_await lock_and_load(database, key);
   if (!group) {
     pictures_.erase(key);
+    recorders_.erase(key);
     co_return;
   }
   age(*group);
+  Recorder& recorder = recorders_[key];
+  recorder.saw(*group, now());
   Picture& picture = pictures_[key];
   picture.group = *group;
   picture.loaded_at = Clock::now();
   const auto decision = fsm::decide(*group);
   if (!decision) {
-    // Nothing moves on by itself: say what everybody waits for.
-    const std::vector<fsm::Explanation> why = fsm::explain(*group);
-    if (picture.told == why) {
-      co_await rollback(database);
-      co_return;
-    }
-    co_await store_explanations(database, *group, why);
-    co_await commit(database);
-    pictures_[key].told = why;
+    co_await rest(database, key);
     co_return;
   }
+  recorder.decided(*group, *decision, now());
   log::info("{}/{}: rule {} {}: {}", key.formation, key.group, decision->rule, decision->rule_name,
             decision->description);
   for (const fsm::GoalChange& change : decision->goals) {
@@ -234,6 +259,7 @@ asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) 
   }
   const std::int64_t generation = co_await apply(database, *group, *decision);
   co_await commit(database);
+  recorder.committed(now());
   save_witness(witness_, {system_identifier_, generation});
   due_.insert(key);  // until there is nothing left to decide
 }

@@ -14,6 +14,7 @@
 #include "common/pg/connection.hpp"
 #include "monitor/fsm/explain.hpp"
 #include "monitor/fsm/liveness.hpp"
+#include "monitor/moments/recorder.hpp"
 #include "monitor/probe/probe.hpp"
 #include "monitor/store/store.hpp"
 
@@ -48,6 +49,7 @@ class Monitor {
   asio::awaitable<void> refresh_probe_targets(pg::Connection& database);
   asio::awaitable<void> evaluate_due(pg::Connection& database, Clock::time_point until);
   asio::awaitable<void> evaluate(pg::Connection& database, GroupKey key);
+  asio::awaitable<void> rest(pg::Connection& database, GroupKey key);
   asio::awaitable<void> take_notifications(pg::Connection& database, Clock::time_point until);
   // Time limits pass without anybody's word: asks the state machine about every picture, aged, without the database.
   void find_due();
@@ -63,6 +65,7 @@ class Monitor {
   fsm::Liveness liveness_;
   std::map<NodeId, GroupKey> groups_;
   std::map<GroupKey, Picture> pictures_;
+  std::map<GroupKey, Recorder> recorders_;
   std::set<GroupKey> due_;
   // Of the next look at the nodes' sessions and report counts. News brings it forward.
   Clock::time_point look_at_{};

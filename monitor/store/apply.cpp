@@ -162,6 +162,16 @@ asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSn
   co_await database.query_prepared("SELECT pgvigil.store_explanations($1, $2, $3::jsonb)", params, patience);
 }
 
+asio::awaitable<void> store_story(pg::Connection& database, const GroupSnapshot& group, const Story& story) {
+  std::vector<pg::Param> params;
+  params.emplace_back(group.formation);
+  params.emplace_back(std::to_string(group.group));
+  params.emplace_back(std::to_string(story.term.value));
+  params.emplace_back(story.former_name);
+  params.emplace_back(json::serialize(monitor_api::moments_array(story.moments)));
+  co_await database.query("SELECT pgvigil.store_moments($1, $2, $3, 0, 'monitor', $4, $5::jsonb)", params, patience);
+}
+
 asio::awaitable<void> commit(pg::Connection& database) {
   co_await database.query("COMMIT", {}, patience);
 }

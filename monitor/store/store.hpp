@@ -11,6 +11,7 @@
 #include "monitor/fsm/decide.hpp"
 #include "monitor/fsm/explain.hpp"
 #include "monitor/fsm/liveness.hpp"
+#include "monitor/moments/recorder.hpp"
 
 namespace pgvigil::monitor {
 
@@ -40,6 +41,8 @@ boost::asio::awaitable<std::int64_t> apply(pg::Connection& database, const Group
 // that is lost, becomes an event.
 boost::asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSnapshot& group,
                                                 const std::vector<fsm::Explanation>& explanations);
+// How a failover went (sql/011_moments.sql).
+boost::asio::awaitable<void> store_story(pg::Connection& database, const GroupSnapshot& group, const Story& story);
 boost::asio::awaitable<void> commit(pg::Connection& database);
 boost::asio::awaitable<void> rollback(pg::Connection& database);
 

@@ -394,6 +394,9 @@ def scenario_drop_the_monitor():
         expect(os.listdir(node.pgdata) == [], "something is left in PGDATA")
 
 
+TIMEOUTS = "&connect_timeout=2&tcp_user_timeout=5000&keepalives_idle=2&keepalives_interval=1&keepalives_count=3"
+
+
 def scenario_uris():
     """One for each group: an application writes to one of them."""
     with Formation(nodes=1) as f:
@@ -403,11 +406,13 @@ def scenario_uris():
             return f.run("show", "uri", *options, "--pgdata", f.monitor.pgdata, check=check)
 
         def uri(node):
-            return f"postgres://127.0.0.1:{node.port}/postgres?target_session_attrs=read-write&sslmode=prefer"
+            return f"postgres://127.0.0.1:{node.port}/postgres?target_session_attrs=read-write&sslmode=prefer" + TIMEOUTS
 
         one = f.nodes[0]
         expect(shown("--formation", "default").stdout == uri(one) + "\n", shown("--formation", "default"))
         expect(json.loads(shown("--formation", "default", "--json").stdout)["uri"] == uri(one), "another in JSON")
+        plain = uri(one).removesuffix(TIMEOUTS)
+        expect(shown("--formation", "default", "--plain").stdout == plain + "\n" and plain in shown("--plain").stdout, "not plain")
         two = f.add_node(options=("--group", "1"))
         f.wait_until(lambda: len(f.in_state("single")) == 2, what="two groups")
 

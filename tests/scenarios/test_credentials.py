@@ -8,7 +8,7 @@ from formation import Formation, Writer
 from test_memory import Backups, wait_learned
 from test_sql import expect, literal, run_script
 
-OWN_FUNCTIONS = {"report", "tell", "get_peers", "step_down", "request_status", "open_session", "take_place", "leave_place"}
+OWN_FUNCTIONS = {"report", "tell", "get_peers", "step_down", "request_status", "open_session", "take_place", "leave_place", "tell_moments"}
 
 FUNCTIONS = """SELECT p.proname, coalesce(string_agg(format_type(t.type, NULL), ',' ORDER BY t.place), '')
 FROM pg_proc p LEFT JOIN LATERAL unnest(p.proargtypes) WITH ORDINALITY AS t (type, place) ON true
@@ -60,7 +60,7 @@ def calls_of_a_thief(generator, functions):
     for name, kinds in functions:
         for _ in range(12):
             values = [f"NULL::{kind}" if kind.startswith("pgvigil.") else literal(generator, kind) for kind in kinds.split(",") if kind]
-            if name in ("report", "open_session", "tell", "get_peers", "step_down"):
+            if name in ("report", "open_session", "tell", "get_peers", "step_down", "tell_moments"):
                 values[0] = f"({generator.choice([1, 3, 0, -1, 1000000])})::bigint"
             yield name, f"SELECT FROM pgvigil.{name}({', '.join(values)})"
 

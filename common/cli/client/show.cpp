@@ -71,7 +71,33 @@ json::array events_of(Monitor& monitor, const Args& args, int count) {
                       {formation_of(args), group_param(group_of(args)), std::to_string(count)});
 }
 
+int show_takeover(const Args& args) {
+  const int newest = args.arguments.empty() ? 1 : cli::parse_integer(args.arguments.front(), "N", 1, 1'000'000);
+  Monitor monitor(args);
+  const json::array rows = monitor.rows("pgvigil.takeover($1::text, $2::int, $3::int)",
+                                        {formation_of(args), group_param(group_of(args)), std::to_string(newest)});
+  if (rows.empty()) {
+    throw UserError(ExitCode::bad_arguments,
+                    newest == 1 ? "no failover or switchover is on record"
+                                : "fewer than " + std::to_string(newest) + " failovers and switchovers are on record",
+                    "--failover counts them from the newest, 1; `pgvigil show events` shows what else was decided");
+  }
+  const json::object takeover = takeover_object(rows);
+  if (args.has("json")) {
+    print_json(takeover);
+  } else {
+    print(takeover_text(takeover));
+  }
+  return 0;
+}
+
 int show_events(const Args& args) {
+  if (args.has("failover")) return show_takeover(args);
+  if (!args.arguments.empty()) {
+    throw UserError(ExitCode::bad_arguments,
+                    "`show events` takes \"" + args.arguments.front() + "\" only with --failover",
+                    "--count N says how many events");
+  }
   const int count = args.integer("count", 10, 0, 1'000'000);
   Monitor monitor(args);
   const bool watch = args.has("watch");
@@ -159,6 +185,7 @@ int show_settings(const Args& args) {
 
 std::vector<Command> show_commands() {
   const Option count{"count", "N", "how many (10)"};
+  const Option failover{"failover", "", "the moments of the last failover or switchover, or of the N-th newest"};
   const Option local{"local", "", "only this node, from its own files; asks no monitor"};
   return {
       {"show state",
@@ -169,9 +196,12 @@ std::vector<Command> show_commands() {
        "With --watch --json: one line for each change."},
       {"show events",
        "what was decided, by which rule, and why",
-       monitor_options({group_option(), count, watch_option}),
-       {},
-       show_events},
+       monitor_options({group_option(), count, watch_option, failover}),
+       {"[N]"},
+       show_events,
+       "With --failover: what the gap of the last takeover was made of, in milliseconds, by the monotonic clock of "
+       "whoever saw it; with N, of the N-th newest one. What a keeper told stands where it was at the latest: nobody "
+       "knows how the ways of the order and of the report share their time."},
       {"show why",
        "for every node that is not where it should be: the rule, what it waits for, since when",
        monitor_options({group_option(), Option{"name", "NODE", "only this node"}}),

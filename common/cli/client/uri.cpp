@@ -16,7 +16,7 @@ json::object entry(const char* type, const std::string& name, const std::string&
 }
 
 // One of each group: an application writes to one group. "" for a formation without nodes.
-json::array formation_uris(Monitor& monitor, const std::string& formation, std::optional<int> group) {
+json::array formation_uris(Monitor& monitor, const std::string& formation, std::optional<int> group, bool timeouts) {
   const auto rows =
       monitor.query("select group_id, host, port, dbname from pgvigil.formation_hosts($1::text)", {formation});
   json::array uris;
@@ -27,7 +27,7 @@ json::array formation_uris(Monitor& monitor, const std::string& formation, std::
     for (; i < rows.rows() && rows.integer(i, "group_id") == number; ++i)
       hosts.push_back({rows.text(i, "host"), static_cast<int>(rows.integer(i, "port"))});
     if (group && *group != number) continue;
-    json::object row = entry("formation", formation, pg::application_uri(hosts, dbname, "prefer"));
+    json::object row = entry("formation", formation, pg::application_uri(hosts, dbname, "prefer", timeouts));
     row["group_id"] = number;
     uris.push_back(row);
   }
@@ -48,7 +48,7 @@ int show_formation(const Args& args) {
   const std::string name = formation_of(args);
   const auto group = group_of(args);
   Monitor monitor(args);
-  const json::array uris = formation_uris(monitor, name, group);
+  const json::array uris = formation_uris(monitor, name, group, !args.has("plain"));
   if (cli::cell(uris.front(), "uri").empty()) {
     throw UserError(ExitCode::bad_arguments,
                     "formation \"" + name + "\" has no nodes" +
@@ -79,9 +79,11 @@ int show_uri(const Args& args) {
   if (args.given("formation") || args.given("group")) return show_formation(args);
   Monitor monitor(args);
   json::array all{entry("monitor", "monitor", monitor_uri(args))};
+  const bool timeouts = !args.has("plain");
   const auto formations = monitor.query("select f as name from pgvigil.formations() as f");
   for (int i = 0; i < formations.rows(); ++i) {
-    for (const json::value& row : formation_uris(monitor, formations.text(i, "name"), std::nullopt)) all.push_back(row);
+    for (const json::value& row : formation_uris(monitor, formations.text(i, "name"), std::nullopt, timeouts))
+      all.push_back(row);
   }
   if (args.has("json")) {
     print_json(all);
@@ -96,10 +98,11 @@ int show_uri(const Args& args) {
 }  // namespace
 
 std::vector<Command> uri_commands() {
+  const Option plain{"plain", "", "without the timeouts: for drivers that do not know libpq's parameters"};
   return {
       {"show uri",
        "connection strings of the monitor and of the formations",
-       monitor_options({group_option()}),
+       monitor_options({group_option(), plain}),
        {},
        show_uri,
        "One for each group. With --formation NAME or --group N only that, without a table (JSON: one object, an array "

@@ -14,6 +14,10 @@ std::string advice_text(const json::array& rows);
 std::string event_table(const json::array& events);
 std::string event_line(const json::value& event);
 
+// Of the rows of pgvigil.takeover(), one for each that told something: as an object, and that as text.
+json::object takeover_object(const json::array& rows);
+std::string takeover_text(const json::object& takeover);
+
 // "2024-05-01T12:00:00.123456+00:00" as "2024-05-01 12:00:00".
 std::string short_time(const std::string& iso_time);
 
