@@ -55,7 +55,7 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pgvigil_node', f);
   END LOOP;
   FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'pgvigil'::regnamespace
-           AND p.proname IN ('report', 'tell', 'get_peers', 'step_down', 'request_status', 'open_session', 'take_place', 'leave_place') LOOP
+           AND p.proname IN ('report', 'tell', 'get_peers', 'step_down', 'request_status', 'open_session', 'take_place', 'leave_place', 'say_sslmode') LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pgvigil_keeper', f);
   END LOOP;
   GRANT USAGE ON SCHEMA pgvigil TO pgvigil_node, pgvigil_keeper;

@@ -92,14 +92,16 @@ std::string without_password(const std::string& text) {
   return text.find("://") != std::string::npos ? to_uri(values) : to_conninfo(values);
 }
 
-std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode) {
+std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode,
+                            const std::string& root_certificate) {
   std::string list;
   for (const HostPort& host : hosts) {
     if (!list.empty()) list += ',';
     list += uri_host(host.host) + ":" + std::to_string(host.port);
   }
   return "postgres://" + list + "/" + percent_encoded(dbname) +
-         "?target_session_attrs=read-write&sslmode=" + percent_encoded(sslmode);
+         "?target_session_attrs=read-write&sslmode=" + percent_encoded(sslmode) +
+         (root_certificate.empty() ? "" : "&sslrootcert=" + percent_encoded(root_certificate));
 }
 
 std::string quote_literal(const std::string& text) {

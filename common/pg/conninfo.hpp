@@ -23,7 +23,8 @@ struct HostPort {
   int port{5432};
 };
 // "postgres://h1:p1,h2:p2/db?target_session_attrs=read-write&sslmode=prefer"; IPv6 hosts in brackets.
-std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode);
+std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode,
+                            const std::string& root_certificate = {});
 
 // 'a''b' and "a""b".
 std::string quote_literal(const std::string& text);
