@@ -148,7 +148,9 @@ std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<
   if (const std::string host = monitor_host(node.config.monitor_uri); !host.empty() && !hosts.contains(host)) {
     entries.push_back({type, "postgres", probe_role, host, method});
   }
-  // It may read every file of the cluster: a line for everybody is not meant for it, unless somebody names it.
+  // A line for everybody is not meant for them, unless somebody names them: the one may read every file of the cluster,
+  // the other has nothing to look for in another database.
+  if (!postgres::hba_names(hba_file, probe_role)) entries.push_back({"host", "all", probe_role, "all", "reject"});
   if (postgres::hba_names(hba_file, replication_role)) return entries;
   entries.push_back({"host", "replication", replication_role, "all", "reject"});
   entries.push_back({"host", "all", replication_role, "all", "reject"});
