@@ -281,9 +281,9 @@ BEGIN
 END $$;
 
 -- at_least: the version that the keeper was told of. A database that was restored between two questions must not take members from a node's memory.
-DROP FUNCTION IF EXISTS pgvigil.get_peers(bigint);
-CREATE OR REPLACE FUNCTION pgvigil.get_peers(self bigint, at_least bigint)
-RETURNS TABLE (id bigint, name text, host text, port integer, is_primary boolean)
+DROP FUNCTION IF EXISTS pgvigil.get_peers(bigint), pgvigil.get_peers(bigint, bigint);
+CREATE FUNCTION pgvigil.get_peers(self bigint, at_least bigint)
+RETURNS TABLE (id bigint, name text, host text, port integer, is_primary boolean, sslmode text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 DECLARE
   version bigint;
@@ -294,9 +294,28 @@ BEGIN
   IF at_least IS NULL OR at_least > version THEN
     PERFORM pgvigil.refuse(format('version %s of the members is not known here', at_least), 'ask again', 'PV001');
   END IF;
-  RETURN QUERY SELECT p.id, p.name, p.host, p.port, pgvigil.takes_writes(p.goal_state)
+  RETURN QUERY SELECT p.id, p.name, p.host, p.port, pgvigil.takes_writes(p.goal_state), p.sslmode
     FROM pgvigil.node n JOIN pgvigil.node p ON p.formation = n.formation AND p.group_id = n.group_id AND p.id <> n.id
     WHERE n.id = self AND p.goal_state <> 'dropped' ORDER BY p.id;
+END $$;
+
+-- How the others are to reach its PostgreSQL from now on. False: say it again, when the monitor knows the node.
+CREATE OR REPLACE FUNCTION pgvigil.say_sslmode(self bigint, mode text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  n pgvigil.node;
+  gr pgvigil.grp;
+BEGIN
+  PERFORM pgvigil.check_caller(self);
+  IF mode IS NULL OR mode NOT IN ('prefer', 'require', 'verify-ca', 'verify-full') THEN PERFORM pgvigil.refuse(format('"%s" is not an sslmode', mode)); END IF;
+  SELECT g.* INTO gr FROM pgvigil.grp g JOIN pgvigil.node x ON x.formation = g.formation AND x.group_id = g.group_id WHERE x.id = self FOR UPDATE OF g;
+  IF NOT FOUND OR gr.learning THEN RETURN false; END IF;
+  UPDATE pgvigil.node SET sslmode = mode WHERE id = self AND sslmode <> mode RETURNING * INTO n;
+  IF NOT FOUND THEN RETURN true; END IF;
+  UPDATE pgvigil.grp SET peers_version = peers_version + 1 WHERE formation = n.formation AND group_id = n.group_id;
+  PERFORM pgvigil.wake_keepers(n.formation, n.group_id);
+  PERFORM pgvigil.settings_changed(n, format('%s is reached by sslmode=%s', n.name, mode));
+  RETURN true;
 END $$;
 
 -- A lock for the life of the session: that the keeper is there. Shared: one that comes back must not wait for the end of its old backend. Tells how

@@ -4,7 +4,7 @@ CREATE FUNCTION pgvigil.current_state(formation_name text, group_number integer)
 RETURNS TABLE (formation_kind text, nodename text, nodehost text, nodeport integer, group_id integer, node_id bigint, current_group_state text,
                assigned_group_state text, candidate_priority integer, replication_quorum boolean, reported_tli integer, reported_lsn pg_lsn,
                health integer, nodecluster text, noderegion text, pg_running boolean, streaming boolean, term bigint, reason text,
-               report_age_seconds double precision)
+               report_age_seconds double precision, sslmode text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -14,7 +14,7 @@ BEGIN
          coalesce(r.timeline, 0), coalesce(r.lsn, '0/0'),
          CASE WHEN r.node_id IS NULL THEN -1 WHEN r.reported_at > now() - interval '5 s' AND r.pg_running THEN 1 ELSE 0 END,
          'default'::text, n.region, coalesce(r.pg_running, false), coalesce(r.streaming, false), g.term, coalesce(r.reason, ''),
-         extract(epoch FROM now() - r.reported_at)::double precision
+         extract(epoch FROM now() - r.reported_at)::double precision, n.sslmode
   FROM pgvigil.node n JOIN pgvigil.grp g ON g.formation = n.formation AND g.group_id = n.group_id
   LEFT JOIN pgvigil.node_report r ON r.node_id = n.id
   WHERE n.formation = formation_name AND (group_number IS NULL OR n.group_id = group_number) ORDER BY n.group_id, n.id;
@@ -68,12 +68,13 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 $$;
 
 DROP FUNCTION IF EXISTS pgvigil.formation_hosts(text);
-CREATE FUNCTION pgvigil.formation_hosts(formation_name text) RETURNS TABLE (group_id integer, host text, port integer, dbname text)
+CREATE FUNCTION pgvigil.formation_hosts(formation_name text)
+RETURNS TABLE (group_id integer, host text, port integer, dbname text, sslmode text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
   PERFORM pgvigil.check_formation(formation_name);
-  RETURN QUERY SELECT n.group_id, n.host, n.port, f.dbname FROM pgvigil.node n JOIN pgvigil.formation f ON f.name = n.formation
+  RETURN QUERY SELECT n.group_id, n.host, n.port, f.dbname, n.sslmode FROM pgvigil.node n JOIN pgvigil.formation f ON f.name = n.formation
   WHERE n.formation = formation_name AND n.goal_state <> 'dropped' ORDER BY n.group_id, n.id;
 END $$;
 

@@ -56,7 +56,7 @@ BEGIN
   END LOOP;
   FOR f IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'pgvigil'::regnamespace
            AND p.proname IN ('report', 'tell', 'get_peers', 'step_down', 'request_status', 'open_session', 'take_place', 'leave_place',
-                             'tell_moments') LOOP
+                             'tell_moments', 'say_sslmode') LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pgvigil_keeper', f);
   END LOOP;
   GRANT USAGE ON SCHEMA pgvigil TO pgvigil_node, pgvigil_keeper;

@@ -127,8 +127,7 @@ const std::vector<Key>& table() {
         boolean("postgresql", "manage_hba", &Config::manage_hba),
         text("postgresql", "socket_directory", &Config::socket_directory),
         boolean("ssl", "active", &Config::ssl),
-        text("ssl", "sslmode", &Config::ssl_mode,
-             one_of({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})),
+        text("ssl", "sslmode", &Config::ssl_mode, one_of({"prefer", "require", "verify-ca", "verify-full"})),
         text("ssl", "ca_file", &Config::ssl_ca_file),
         text("ssl", "cert_file", &Config::ssl_cert_file),
         text("ssl", "key_file", &Config::ssl_key_file),
@@ -320,9 +319,12 @@ Config parse(const std::string& content, const fs::path& file) {
   if (config.pgdata.empty() && config.database_uri.empty()) bad(file.string() + ":1:1: postgresql.pgdata is missing");
   if (config.state_directory.empty()) bad(file.string() + ":1:1: node.state_directory is missing");
   if (config.role == Role::keeper && config.monitor_uri.empty()) bad(file.string() + ":1:1: monitor.uri is missing");
-  if (config.ssl && config.role == Role::keeper) bad(file.string() + ":1:1: ssl.active is for monitors so far");
-  if (config.ssl && (config.ssl_cert_file.empty() || config.ssl_key_file.empty()))
+  const bool without_certificate = config.ssl_cert_file.empty() && config.ssl_key_file.empty();
+  const bool with_certificate = !config.ssl_cert_file.empty() && !config.ssl_key_file.empty();
+  if (config.ssl && !with_certificate && !(without_certificate && config.role == Role::keeper))
     bad(file.string() + ":1:1: ssl.active needs ssl.cert_file and ssl.key_file");
+  if (config.ssl && config.ssl_mode.starts_with("verify-") && config.ssl_ca_file.empty())
+    bad(file.string() + ":1:1: the ssl.sslmode " + config.ssl_mode + " needs ssl.ca_file");
   return config;
 }
 
@@ -341,7 +343,7 @@ std::string to_toml(const Config& config) {
       {"node", "What this node is called, where the others reach it, and where its state is kept."},
       {"monitor", "The monitor's database; passwords are in files of mode 0600, never here."},
       {"postgresql", "The local PostgreSQL."},
-      {"ssl", "TLS of a monitor's own PostgreSQL; its certificate is read again on reload."},
+      {"ssl", "TLS of its PostgreSQL; a data node without cert_file uses what postgresql.conf says. See enable ssl."},
       {"replication", "How this node takes part in the formation when it registers; later: pgvigil set node."},
       {"timeouts",
        "Seconds, but for the heartbeat, which counts until the monitor says how often it wants to hear (pgvigil set "

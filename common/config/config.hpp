@@ -45,11 +45,11 @@ struct Config {
   std::string auth{"scram-sha-256"};  // trust | scram-sha-256
   bool manage_hba{true};
   std::string socket_directory;  // "" = state_directory
-  // [ssl], monitor: TLS of its embedded PostgreSQL
+  // [ssl]: TLS of a data node's or a monitor's own PostgreSQL
   bool ssl{false};
-  std::string ssl_mode{"require"};  // sslmode in the URI that the nodes are given
-  std::string ssl_ca_file;          // by which they know the certificate
-  std::string ssl_cert_file;
+  std::string ssl_mode{"require"};  // the sslmode by which others reach it
+  std::string ssl_ca_file;          // by which it knows the others' certificates, and they its own
+  std::string ssl_cert_file;        // keeper: "" = the cluster has its own settings
   std::string ssl_key_file;
   // [replication]
   std::string maximum_backup_rate{"100M"};

@@ -18,7 +18,8 @@ struct Peer {
   std::string name;
   std::string host;
   int port{5432};
-  bool is_primary{false};  // its goal takes writes (or it is being promoted)
+  bool is_primary{false};         // its goal takes writes (or it is being promoted)
+  std::string sslmode{"prefer"};  // how libpq is to reach it: what its own keeper has seen to work
   friend bool operator==(const Peer&, const Peer&) = default;
 };
 

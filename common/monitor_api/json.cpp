@@ -31,7 +31,8 @@ json::array peers_array(const std::vector<Peer>& peers) {
                                  {"name", peer.name},
                                  {"host", peer.host},
                                  {"port", peer.port},
-                                 {"is_primary", peer.is_primary}});
+                                 {"is_primary", peer.is_primary},
+                                 {"sslmode", peer.sslmode}});
   }
   return array;
 }
@@ -46,6 +47,9 @@ std::vector<Peer> peers_from(const json::value& value) {
     peer.host = json::value_to<std::string>(object.at("host"));
     peer.port = object.at("port").to_number<int>();
     peer.is_primary = object.at("is_primary").as_bool();
+    // Not in the files of version 0.1.0.
+    if (const json::value* sslmode = object.if_contains("sslmode"))
+      peer.sslmode = json::value_to<std::string>(*sslmode);
     peers.push_back(std::move(peer));
   }
   return peers;

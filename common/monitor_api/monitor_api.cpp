@@ -175,9 +175,18 @@ asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId sel
     peer.host = rows.text(row, "host");
     peer.port = static_cast<int>(rows.integer(row, "port"));
     peer.is_primary = rows.boolean(row, "is_primary");
+    peer.sslmode = rows.text(row, "sslmode");
     peers.push_back(peer);
   }
   co_return peers;
+}
+
+asio::awaitable<bool> say_sslmode(pg::Connection& monitor, NodeId self, std::string sslmode) {
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(self.value));
+  params.emplace_back(sslmode);
+  const pg::Result row = co_await monitor.query("SELECT pgvigil.say_sslmode($1, $2) AS heard", params, patience);
+  co_return row.boolean(0, "heard");
 }
 
 asio::awaitable<std::int64_t> step_down(pg::Connection& monitor, NodeId self) {

@@ -74,6 +74,8 @@ boost::asio::awaitable<void> tell_moments(pg::Connection& monitor, NodeId self, 
                                           std::vector<moments::Moment> told);
 // The other members, as of this version of the list (Goal::peers_version) or a later one.
 boost::asio::awaitable<std::vector<Peer>> get_peers(pg::Connection& monitor, NodeId self, std::int64_t at_least);
+// How the others are to reach this node's PostgreSQL. False: the monitor does not know the node now; say it again.
+boost::asio::awaitable<bool> say_sslmode(pg::Connection& monitor, NodeId self, std::string sslmode);
 // Asks that another node take over from this primary: a request, whose fate request_status() tells.
 boost::asio::awaitable<std::int64_t> step_down(pg::Connection& monitor, NodeId self);
 struct RequestStatus {

@@ -35,6 +35,7 @@ class ConnectionError : public Error {
     refused,   // an answer: nothing listens there (ECONNREFUSED, or no such Unix socket)
     rejected,  // the server answered, but refused the session (password, HBA, too many clients, starting up)
     timeout,   // silence
+    tls,       // an answer, but no session encrypted as sslmode wants it
     lost,      // it was there and was closed
     other,     // name not resolved, network unreachable, ...
   };

@@ -93,7 +93,7 @@ std::string without_password(const std::string& text) {
 }
 
 std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode,
-                            bool timeouts) {
+                            const std::string& root_certificate, bool timeouts) {
   std::string list;
   for (const HostPort& host : hosts) {
     if (!list.empty()) list += ',';
@@ -101,6 +101,7 @@ std::string application_uri(const std::vector<HostPort>& hosts, const std::strin
   }
   return "postgres://" + list + "/" + percent_encoded(dbname) +
          "?target_session_attrs=read-write&sslmode=" + percent_encoded(sslmode) +
+         (root_certificate.empty() ? "" : "&sslrootcert=" + percent_encoded(root_certificate)) +
          // Who waits for an answer has nothing to send: the keepalives find out. Linux ends the connection when nothing
          // came for tcp_user_timeout (ms): three keepalives are lost by then, no single packet's loss will do.
          (timeouts ? "&connect_timeout=2&tcp_user_timeout=5000&keepalives_idle=2&keepalives_interval=1"

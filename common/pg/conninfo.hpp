@@ -26,7 +26,7 @@ struct HostPort {
 // `timeouts`: with what makes a client notice a server that does not answer any more. libpq knows these since
 // version 12.
 std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode,
-                            bool timeouts);
+                            const std::string& root_certificate, bool timeouts);
 
 // 'a''b' and "a""b".
 std::string quote_literal(const std::string& text);

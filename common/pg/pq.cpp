@@ -97,8 +97,12 @@ ConnectionError connect_error(const PGconn* connection) {
     kind = ConnectionError::Kind::refused;
   } else if (says(std::strerror(ETIMEDOUT)) || says("timeout expired")) {
     kind = ConnectionError::Kind::timeout;
-  } else if (says(std::strerror(ECONNRESET)) || says("server closed the connection")) {
+  } else if (says(std::strerror(ECONNRESET)) || says("server closed the connection") || says("EOF detected") ||
+             says("unexpected eof") || says("closed unexpectedly")) {
     kind = ConnectionError::Kind::lost;
+  } else if (says("SSL error:") || says("does not support SSL") || says("server certificate") ||
+             says("root certificate")) {
+    kind = ConnectionError::Kind::tls;
   }
   return {kind, message};
 }

@@ -1,6 +1,8 @@
 #include "common/postgres/tls.hpp"
 
 #include <arpa/inet.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/model/types.hpp"
 #include "common/os/process.hpp"
@@ -8,6 +10,37 @@
 namespace pgvigil::postgres {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& why, const std::string& hint = {}) {
+  throw UserError(ExitCode::bad_arguments, why, hint);
+}
+
+// What openssl prints of a file's public key.
+boost::asio::awaitable<std::string> public_key(std::vector<std::string> question) {
+  question.insert(question.begin(), "openssl");
+  const os::ProcessResult result = co_await os::run(question);
+  if (!result.ok()) refuse(question.at(3) + " cannot be used: " + result.output);
+  co_return result.output;
+}
+
+}  // namespace
+
+boost::asio::awaitable<void> check_certificate(fs::path certificate, fs::path key) {
+  struct stat about {};
+  if (::stat(key.c_str(), &about) != 0) refuse("there is no " + key.string() + ", or it cannot be read");
+  // As PostgreSQL does (be-secure-common.c, check_ssl_key_file_permissions()).
+  const bool ours = about.st_uid == ::geteuid();
+  if ((!ours && about.st_uid != 0) || (about.st_mode & (ours ? 077u : 027u)) != 0)
+    refuse(key.string() + " is open to others", "chmod 0600, and of the user that PostgreSQL runs as");
+  const std::vector<std::string> of_certificate{"x509", "-in", certificate.string(), "-noout", "-pubkey"};
+  // A key with a passphrase would be asked for it: nobody is there to answer.
+  const std::vector<std::string> of_key{"pkey", "-in", key.string(), "-pubout", "-passin", "pass:"};
+  const std::string wanted = co_await public_key(of_certificate);
+  const std::string found = co_await public_key(of_key);
+  if (wanted != found) refuse(key.string() + " is not the key of " + certificate.string());
+}
 
 boost::asio::awaitable<void> make_self_signed(fs::path certificate, fs::path key, std::string hostname) {
   unsigned char buffer[sizeof(in6_addr)];

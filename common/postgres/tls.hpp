@@ -10,5 +10,8 @@ namespace pgvigil::postgres {
 // verify it. By the openssl program. Files that are there are replaced.
 boost::asio::awaitable<void> make_self_signed(std::filesystem::path certificate, std::filesystem::path key,
                                               std::string hostname);
+// Throws UserError(bad_arguments) where PostgreSQL would not start: a file that is missing or open to others, a key
+// that is not the certificate's.
+boost::asio::awaitable<void> check_certificate(std::filesystem::path certificate, std::filesystem::path key);
 
 }  // namespace pgvigil::postgres

@@ -35,6 +35,10 @@ std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, 
                          {"keepalives_interval", "2"},
                          {"keepalives_count", "3"}};
   if (!dbname.empty()) values["dbname"] = dbname;
+  if (peer.sslmode == unencrypted) return pg::to_conninfo(values);  // libpq's default, "prefer"
+  const bool verified = peer.sslmode.starts_with("verify-") && !node.config.ssl_ca_file.empty();
+  values["sslmode"] = verified ? peer.sslmode : "require";
+  if (verified) values["sslrootcert"] = node.config.ssl_ca_file;
   return pg::to_conninfo(values);
 }
 
@@ -72,6 +76,14 @@ std::string monitor_host(const std::string& uri) {
 }
 
 }  // namespace
+
+postgres::Settings tls_settings(const config::Config& config) {
+  if (config.ssl_cert_file.empty()) return {};
+  return {{"ssl", "on"},
+          {"ssl_cert_file", config.ssl_cert_file},
+          {"ssl_key_file", config.ssl_key_file},
+          {"ssl_ca_file", config.ssl_ca_file}};
+}
 
 postgres::Settings primary_settings(const Node& node, const SyncNames& names) {
   auto settings = common_settings(node);
@@ -114,26 +126,31 @@ bool write_own_settings(const postgres::Instance& instance, const postgres::Sett
                                                    "synchronous_standby_names"};
   const auto& pgdata = instance.settings().pgdata;
   const bool changed = postgres::write_settings(pgdata, instance.config_file(), settings);
-  const auto dropped = postgres::drop_overrides(pgdata, ours_alone);
+  auto ours = ours_alone;
+  if (settings.contains("ssl")) ours.insert(ours.end(), {"ssl", "ssl_cert_file", "ssl_key_file"});
+  const auto dropped = postgres::drop_overrides(pgdata, ours);
   for (const std::string& name : dropped) log::warn("{} is taken out of postgresql.auto.conf: pgvigil sets it", name);
   return changed || !dropped.empty();
 }
 
 std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers,
-                                            const std::filesystem::path& hba_file) {
+                                            const std::filesystem::path& hba_file, bool encrypted) {
   std::vector<postgres::HbaEntry> entries;
   std::set<std::string> hosts;
   for (const Peer& peer : peers) hosts.insert(peer.host);
   const std::string& method = node.config.auth;
+  const std::string type = encrypted ? "hostssl" : "host";
   for (const std::string& host : hosts) {
-    entries.push_back({"host", "replication", replication_role, host, method});
-    entries.push_back({"host", "postgres", replication_role, host, method});  // pg_rewind
-    entries.push_back({"host", "postgres", probe_role, host, method});
+    entries.push_back({type, "replication", replication_role, host, method});
+    entries.push_back({type, "postgres", replication_role, host, method});  // pg_rewind
+    entries.push_back({type, "postgres", probe_role, host, method});
   }
   if (const std::string host = monitor_host(node.config.monitor_uri); !host.empty() && !hosts.contains(host)) {
-    entries.push_back({"host", "postgres", probe_role, host, method});
+    entries.push_back({type, "postgres", probe_role, host, method});
   }
-  // It may read every file of the cluster: a line for everybody is not meant for it, unless somebody names it.
+  // A line for everybody is not meant for them, unless somebody names them: the one may read every file of the cluster,
+  // the other has nothing to look for in another database.
+  if (!postgres::hba_names(hba_file, probe_role)) entries.push_back({"host", "all", probe_role, "all", "reject"});
   if (postgres::hba_names(hba_file, replication_role)) return entries;
   entries.push_back({"host", "replication", replication_role, "all", "reject"});
   entries.push_back({"host", "all", replication_role, "all", "reject"});

@@ -13,6 +13,7 @@ namespace pgvigil::keeper {
 
 inline constexpr const char* replication_role = "pgvigil_replicator";
 inline constexpr const char* probe_role = "pgvigil_probe";
+inline constexpr const char* unencrypted = "prefer";  // the sslmode that works with and without TLS
 
 struct Node {
   config::Config config;
@@ -29,11 +30,13 @@ postgres::InstanceSettings instance_settings(const config::Config& config);
 
 // The connection of this node's walreceiver, pg_basebackup and pg_rewind to a peer. No password: a passfile. Only the
 // walreceiver may have the name that synchronous_standby_names counts: what a base backup receives protects nothing
-// yet.
+// yet. By the peer's own sslmode; who has no CA file encrypts, and verifies nothing.
 std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, const std::string& dbname,
                           const std::string& application = "pgvigil_copy");
 
-// The whole of pgvigil's settings file for either role. `upstream` nullptr: no primary_conninfo.
+// The certificate; nothing when PostgreSQL has its own, or none.
+postgres::Settings tls_settings(const config::Config& config);
+// The rest of pgvigil's settings file, for either role. `upstream` nullptr: no primary_conninfo.
 postgres::Settings primary_settings(const Node& node, const SyncNames& names);
 postgres::Settings standby_settings(const Node& node, const Peer* upstream, const SyncNames& names);
 // A copy lacks postgresql.conf and pg_hba.conf when its source has them outside PGDATA: then it starts with plain ones.
@@ -41,10 +44,10 @@ void make_missing_files(const Node& node, const postgres::Instance& instance);
 // Writes them, and takes out of postgresql.auto.conf what would make replication go by other ones. True when a reload
 // is due.
 bool write_own_settings(const postgres::Instance& instance, const postgres::Settings& settings);
-// One entry for each role and peer, and the monitor's probe. The role of replication comes in from nowhere else, unless
-// the user's own lines in `hba_file` name it.
+// One entry for each role and peer, and the monitor's probe. These roles come in from nowhere else, unless the user's
+// own lines in `hba_file` name them. `encrypted`: only by TLS.
 std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers,
-                                            const std::filesystem::path& hba_file);
+                                            const std::filesystem::path& hba_file, bool encrypted);
 
 struct Passwords {
   std::string replication;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "common/cli/tls_options.hpp"
 #include "common/os/file.hpp"
 #include "common/postgres/debian_layout.hpp"
 #include "keeper/actions/local_sql.hpp"
@@ -42,6 +43,14 @@ void take_port(config::Config& config, const cli::Args& args, const std::string&
   if (!args.has("pgport")) config::set(config, "postgresql.port", port);
 }
 
+// A cluster that has TLS keeps its certificate and key. In a copy of a node they are that node's.
+void keep_own_certificate(config::Config& config, const cli::Args& args, const std::string& ssl) {
+  if (ssl != "on" || !config.ssl || cli::asks_for_tls(args)) return;
+  if (postgres::read_settings(config.pgdata).contains("ssl")) return;
+  config.ssl_cert_file.clear();
+  config.ssl_key_file.clear();
+}
+
 // Its port and socket directory are in its pid file (miscinit.c, AddToDataDirLockFile).
 asio::awaitable<void> adopt_running(config::Config& config, const cli::Args& args) {
   std::istringstream lines(os::read_file(fs::path(config.pgdata) / "postmaster.pid").value_or(std::string()));
@@ -58,10 +67,12 @@ asio::awaitable<void> adopt_running(config::Config& config, const cli::Args& arg
   }
   const postgres::Instance instance(instance_settings(config));
   pg::Connection local = co_await open_local(instance, pg::Millis{5000});
-  const pg::Result row =
-      co_await local.query("SELECT current_setting('config_file') AS conf, current_setting('hba_file') AS hba");
+  const pg::Result row = co_await local.query(
+      "SELECT current_setting('config_file') AS conf, current_setting('hba_file') AS hba, current_setting('ssl') AS "
+      "ssl");
   config.config_file = row.text(0, "conf");
   config.hba_file = row.text(0, "hba");
+  keep_own_certificate(config, args, row.text(0, "ssl"));
 }
 
 asio::awaitable<void> adopt_stopped(config::Config& config, const cli::Args& args) {
@@ -80,6 +91,8 @@ asio::awaitable<void> adopt_stopped(config::Config& config, const cli::Args& arg
   const std::string sockets = co_await setting_in(config, file, "unix_socket_directories");
   const std::string directory = first_of_list(sockets);
   if (directory.starts_with('/') && ::access(directory.c_str(), W_OK) == 0) config.socket_directory = directory;
+  const std::string ssl = co_await setting_in(config, file, "ssl");
+  keep_own_certificate(config, args, ssl);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "common/cli/tls_options.hpp"
 #include "common/log/log.hpp"
 #include "common/monitor_api/monitor_api.hpp"
 #include "common/os/daemon.hpp"
@@ -97,6 +98,7 @@ config::Config config_from(const Args& args) {
   take("maximum-backup-rate", "replication.maximum_backup_rate");
   if (args.has("replication-quorum")) config.replication_quorum = args.boolean("replication-quorum", true);
   if (args.has("skip-pg-hba")) config.manage_hba = false;
+  cli::choose_tls(config, args, is_new);
   fit_into_debian(config, args, is_new);
   return config;
 }
@@ -171,6 +173,7 @@ asio::awaitable<int> create(config::Config config) {
                     "empty it, or choose another --pgdata");
   }
   os::make_directories(config.pgdata, 0700);  // a node that cannot have one is not registered
+  co_await cli::provide_certificate(config, false);
   const std::string sysid = co_await system_identifier(instance);
   std::optional<NodeId> id;
   if (known) id = known->node;
@@ -271,6 +274,9 @@ void register_and_save(config::Config config, const Args& args) {
     run_to_end(context, work());
   } catch (...) {
     std::error_code error;
+    if (first_time) {
+      for (const fs::path& own : cli::own_certificate(config)) fs::remove(own, error);
+    }
     if (made) fs::remove(config.state_directory, error);  // unless something is in it
     if (made_pgdata) fs::remove(config.pgdata, error);
     throw;
@@ -302,6 +308,7 @@ asio::awaitable<int> drop(config::Config config, bool destroy, bool force) {
   if (destroy) postgres::empty_cluster(config.pgdata);
   if (!instance.postmaster()) {
     postgres::remove_own_lines(config.pgdata, instance.config_file(), instance.hba_file(), config.manage_hba);
+    for (const fs::path& own : cli::own_certificate(config)) fs::remove(own);
   }
   for (const char* name : {"keeper.json", "pgpass", "monitor-password", "own-credential", "copy-in-progress"})
     fs::remove(fs::path(config.state_directory) / name);
@@ -336,6 +343,7 @@ cli::Program program() {
       {"maximum-backup-rate", "RATE", "of pg_basebackup (100M)"},
       {"skip-pg-hba", "", "leave pg_hba.conf to me"},
       {"run", "", "stay in the foreground and run the keeper"}};
+  for (const cli::Option& option : cli::tls_options(true)) create_options.push_back(option);
   cli::Program program;
   program.name = "pgvigil-keeper";
   program.summary = "the agent of one data node";

@@ -116,6 +116,12 @@ Core::Save Core::learned_peers(std::vector<Peer> peers, std::int64_t version) {
   return Save::yes;
 }
 
+Core::Save Core::reached_by(std::string sslmode) {
+  state_.sslmode = std::move(sslmode);
+  dirty_ = true;
+  return Save::yes;
+}
+
 bool Core::in_contact(Millis now) const {
   return monitor_contact_ && now - *monitor_contact_ < lease();
 }

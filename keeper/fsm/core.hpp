@@ -30,6 +30,7 @@ struct KeeperState {
   std::string system_identifier;  // of the group; empty until this node has belonged to it once
   std::vector<Peer> peers;
   std::int64_t peers_version{-1};
+  std::string sslmode{"prefer"};  // by which the others are to reach this node; seen to work
 };
 
 // What PostgreSQL said of itself.
@@ -66,6 +67,7 @@ class Core {
   // The answer to a report that was sent at `sent`.
   Save answered(const Goal& goal, Millis sent, Millis now);
   Save learned_peers(std::vector<Peer> peers, std::int64_t version);
+  Save reached_by(std::string sslmode);
   bool in_contact(Millis now) const;  // an answered report is younger than the lease
   std::optional<Millis> contact() const { return monitor_contact_; }
 

@@ -33,14 +33,14 @@ asio::awaitable<void> Keeper::fence() {
 
 asio::awaitable<void> Keeper::see_upstream() {
   std::optional<pg::Connection> session;
-  std::optional<NodeId> session_with;
+  std::string session_by;
   while (!finished_) {
     UpstreamSight sight = UpstreamSight::unknown;
     const Peer* peer = runs_as_standby(core_.state().reported) ? core_.upstream() : nullptr;
-    if (peer == nullptr || session_with != peer->id) session.reset();
+    const std::string conninfo = peer == nullptr ? "" : peer_conninfo(node_, *peer, probe_role, "postgres");
+    if (session_by != conninfo) session.reset();
+    session_by = conninfo;
     if (peer != nullptr) {
-      const std::string conninfo = peer_conninfo(node_, *peer, probe_role, "postgres");
-      session_with = peer->id;
       const bool first = !session;
       try {
         if (!session) session.emplace(co_await pg::Connection::connect(conninfo, pg::Millis{1000}));

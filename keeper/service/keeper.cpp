@@ -24,13 +24,14 @@ asio::awaitable<ExitCode> Keeper::run() {
   reconcile_now_.set();
   // reconcile() ends by itself, await_departure() when PostgreSQL is to be let go; the others are then cancelled.
   co_await os::race(reconcile(), await_departure(), monitor_link(), watch(), fence(), see_upstream(), confirm_names(),
-                    keep_slots(), watch_disk(), see_first_write());
+                    keep_slots(), watch_disk(), see_first_write(), prove_tls());
   co_return exit_code_;
 }
 
 void Keeper::reload(config::Config config) {
   node_.config = std::move(config);
   instance_ = postgres::Instance(instance_settings(node_.config));
+  if (instance_.postmaster()) instance_.reload();  // perhaps there is another certificate in the same file
   core_.disturb();
   reconcile_now_.set();
   report_now_.set();  // perhaps to another monitor

@@ -3,6 +3,7 @@
 //   watch          sees what PostgreSQL does      (watch.cpp)
 //   reconcile      carries goals out, step by step (reconcile.cpp)
 //   departure      lets go, or hands over and stops (departure.cpp)
+//   tls            proves that sessions with this node can be encrypted, and tells the others (tls.cpp)
 //   guard          fences a primary that is cut off, looks at the upstream, confirms names (guard.cpp)
 //   moments        sees the first write after a takeover (moments.cpp)
 #pragma once
@@ -52,6 +53,10 @@ class Keeper {
   asio::awaitable<void> monitor_session();
   asio::awaitable<void> answered(pg::Connection& monitor, Goal goal, pg::Millis sent);
   asio::awaitable<void> tell(pg::Connection& monitor);
+  std::string wanted_sslmode() const;
+  asio::awaitable<void> prove_tls();
+  asio::awaitable<void> reach_itself(const std::string& sslmode);
+  asio::awaitable<void> say_sslmode(pg::Connection& monitor, std::string& said);
   asio::awaitable<void> watch();
   asio::awaitable<void> observe_once(const os::PidFd& postmaster);
   asio::awaitable<void> reconcile();
@@ -88,7 +93,7 @@ class Keeper {
   void release();
   asio::awaitable<std::optional<Lsn>> refresh_facts();
   asio::awaitable<LocalFacts> look(pg::Connection& local);
-  void write_settings(const postgres::Settings& settings);
+  void write_settings(postgres::Settings settings);
 
   // Writes the state file when `save` says so: before anything is done or answered because of it.
   void keep(Core::Save save);

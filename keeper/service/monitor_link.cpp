@@ -36,6 +36,7 @@ asio::awaitable<void> Keeper::monitor_session() {
   co_await attention.open(monitor, node_.id);
   pg::Millis heartbeat{node_.config.heartbeat_ms};  // until the monitor says how often
   const std::string uri = node_.config.monitor_uri;
+  std::string said;
   while (!finished_ && uri == node_.config.monitor_uri) {  // another one after a reload
     const auto sent = now();
     const Report report = core_.report(sent);
@@ -45,6 +46,7 @@ asio::awaitable<void> Keeper::monitor_session() {
       if (answer.goal.heartbeat_ms > 0) heartbeat = pg::Millis{answer.goal.heartbeat_ms};
       co_await answered(monitor, answer.goal, sent);
       co_await tell_moments(monitor);
+      co_await say_sslmode(monitor, said);
       if (co_await attention.after(monitor, report, answer.goal)) continue;
     } else if (answer.kind == monitor_api::Answer::Kind::tell) {
       co_await tell(monitor);

@@ -46,7 +46,8 @@ std::string to_json(const KeeperState& state) {
                             {"foreign_promotion", state.foreign_promotion},
                             {"system_identifier", state.system_identifier},
                             {"peers", monitor_api::peers_array(state.peers)},
-                            {"peers_version", state.peers_version}};
+                            {"peers_version", state.peers_version},
+                            {"sslmode", state.sslmode}};
   return json::serialize(object) + "\n";
 }
 
@@ -74,6 +75,9 @@ KeeperState parse_state(const std::string& text) {
     }
     state.peers = monitor_api::peers_from(object.at("peers"));
     state.peers_version = object.at("peers_version").to_number<std::int64_t>();
+    if (const json::value* sslmode = object.if_contains("sslmode")) {
+      state.sslmode = json::value_to<std::string>(*sslmode);
+    }
     return state;
   } catch (const std::exception& error) {
     throw UserError(ExitCode::bad_state, std::string("the keeper's state file cannot be used: ") + error.what(),

@@ -146,13 +146,15 @@ asio::awaitable<void> Keeper::background_checkpoint() {
   if (!failure.empty()) log::warn("the checkpoint after the promotion failed: {}", failure);
 }
 
-void Keeper::write_settings(const postgres::Settings& settings) {
+void Keeper::write_settings(postgres::Settings settings) {
   core_.wrote_names(!settings.at("synchronous_standby_names").empty());
+  const bool encrypted = core_.state().sslmode != unencrypted;
+  if (node_.config.ssl || encrypted) settings.merge(tls_settings(node_.config));
   make_missing_files(node_, instance_);
   const bool changed = write_own_settings(instance_, settings);
-  const bool hba =
-      node_.config.manage_hba &&
-      postgres::write_hba(instance_.hba_file(), hba_entries(node_, core_.state().peers, instance_.hba_file()));
+  const bool hba = node_.config.manage_hba &&
+                   postgres::write_hba(instance_.hba_file(),
+                                       hba_entries(node_, core_.state().peers, instance_.hba_file(), encrypted));
   if (!changed && !hba) return;
   if (instance_.postmaster()) instance_.reload();
 }

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "common/cli/tls_options.hpp"
 #include "common/config/config.hpp"
 #include "common/log/log.hpp"
 #include "common/os/daemon.hpp"
@@ -18,7 +19,6 @@
 #include "common/postgres/config_files.hpp"
 #include "common/postgres/debian_layout.hpp"
 #include "common/postgres/instance.hpp"
-#include "common/postgres/tls.hpp"
 #include "monitor/service/monitor.hpp"
 #include "monitor/service/witness.hpp"
 
@@ -39,12 +39,6 @@ std::string absolute(const std::string& path) {
 }
 fs::path password_file(const config::Config& config) {
   return fs::path(config.state_directory) / "node-password";
-}
-std::string own_certificate(const config::Config& config) {
-  return (fs::path(config.state_directory) / "server.crt").string();
-}
-std::string own_key(const config::Config& config) {
-  return (fs::path(config.state_directory) / "server.key").string();
 }
 fs::path witness_file(const config::Config& config) {
   return fs::path(config.state_directory) / "witness";
@@ -153,8 +147,7 @@ asio::awaitable<void> create(config::Config config) {
     }
     co_await instance.initdb(config.auth);
   }
-  if (config.ssl && config.ssl_key_file == own_key(config) && !fs::exists(config.ssl_key_file))
-    co_await postgres::make_self_signed(config.ssl_cert_file, config.ssl_key_file, config.hostname);
+  co_await cli::provide_certificate(config, false);
   write_files(config);
   co_await instance.start(std::chrono::seconds{config.start});
   co_await prepare_database(config);
@@ -196,7 +189,7 @@ void run_to_end(asio::io_context& context, asio::awaitable<void> work) {
 }
 
 // The rest counts from the next start on.
-void read_again(const config::Config& running) {
+void read_again(const config::Config& running, Monitor& monitor) {
   try {
     const config::Config fresh = config::load(running.file);
     log::setup("pgvigil-monitor", fresh.log_level, fresh.log_format);
@@ -208,6 +201,7 @@ void read_again(const config::Config& running) {
       now.ssl_key_file = fresh.ssl_key_file;
       write_files(now);
       postgres::Instance(instance_settings(running)).reload();  // also for another certificate in the same file
+      monitor.trust(fresh.ssl_ca_file);
     }
     log::info("configuration read again: [log] and [ssl] count at once");
   } catch (const std::exception& error) {
@@ -266,11 +260,12 @@ int serve(const config::Config& config) {
   asio::io_context context(1);
   postgres::Instance instance(instance_settings(config));
   Monitor monitor(context, owner_conninfo(config), embedded(config), witness_file(config));
+  monitor.trust(config.ssl_ca_file);
   const fs::path program = os::this_program();
   os::ServiceManager manager;
   Ending ending;
   os::handle_signals(context, [&](int number) {
-    if (number == SIGHUP) return read_again(config);
+    if (number == SIGHUP) return read_again(config, monitor);
     ending.take(number);
     if (ending.stop_signal != 0) manager.stopping(std::chrono::seconds{2 * config.stop + 30});
     monitor.stop();
@@ -294,33 +289,11 @@ int serve(const config::Config& config) {
 }
 
 // A new monitor encrypts what its nodes send, unless it is told not to.
-void choose_tls(config::Config& config, const Args& args, bool is_new) {
-  const bool own_files = args.has("server-cert") || args.has("server-key");
-  const bool wanted = own_files || args.has("ssl-self-signed") || args.has("ssl-mode") || args.has("ssl-ca-file");
-  if ((wanted && args.has("no-ssl")) || (own_files && args.has("ssl-self-signed")) ||
-      args.has("server-cert") != args.has("server-key")) {
-    throw UserError(ExitCode::bad_arguments, "it is not clear which certificate is meant",
-                    "give --ssl-self-signed, or --server-cert and --server-key, or --no-ssl");
-  }
-  if (!embedded(config)) {
-    if (wanted)
-      throw UserError(ExitCode::bad_arguments, "with --database-uri, TLS is that PostgreSQL's own",
-                      "set it up there, and put sslmode into the URI for the nodes");
-    return;
-  }
-  if (args.has("no-ssl")) config.ssl = false;
-  if (args.has("no-ssl") || (!wanted && !is_new)) return;
-  const bool has_files = config.ssl && !config.ssl_cert_file.empty();
-  if (own_files) {
-    config.ssl_cert_file = absolute(args.get("server-cert"));
-    config.ssl_key_file = absolute(args.get("server-key"));
-  } else if (!has_files || args.has("ssl-self-signed")) {
-    config.ssl_cert_file = own_certificate(config);
-    config.ssl_key_file = own_key(config);
-  }
-  if (args.has("ssl-ca-file")) config.ssl_ca_file = absolute(args.get("ssl-ca-file"));
-  config.ssl = true;
-  config::set(config, "ssl.sslmode", args.get("ssl-mode", config.ssl_ca_file.empty() ? "require" : "verify-full"));
+void take_tls(config::Config& config, const Args& args, bool is_new) {
+  if (embedded(config)) return cli::choose_tls(config, args, is_new);
+  if (cli::asks_for_tls(args))
+    throw UserError(ExitCode::bad_arguments, "with --database-uri, TLS is that PostgreSQL's own",
+                    "set it up there, and put sslmode into the URI for the nodes");
 }
 
 config::Config config_from(const Args& args) {
@@ -351,7 +324,7 @@ config::Config config_from(const Args& args) {
   take("max-nodes", "monitor.max_nodes");
   if (const auto uri = args.maybe("database-uri")) config.database_uri = pg::without_password(*uri);
   if (args.has("skip-pg-hba")) config.manage_hba = false;
-  choose_tls(config, args, is_new);
+  take_tls(config, args, is_new);
   if (const auto cluster = postgres::debian_cluster_of(config.pgdata)) {
     throw UserError(ExitCode::bad_arguments, pgdata + " is Debian's cluster " + cluster->version + "/" + cluster->name,
                     "give the monitor a directory of its own, or a database of that cluster by --database-uri");
@@ -392,8 +365,7 @@ asio::awaitable<void> drop(config::Config config, bool destroy) {
   if (destroy) {
     fs::remove(password_file(config));
     fs::remove(witness_file(config));
-    fs::remove(own_certificate(config));
-    fs::remove(own_key(config));
+    for (const fs::path& own : cli::own_certificate(config)) fs::remove(own);
   }
   fs::remove(config.file);
 }
@@ -406,29 +378,21 @@ cli::Program program() {
   cli::Program program;
   program.name = "pgvigil-monitor";
   program.summary = "keeps the formation's state and decides";
-  program.commands.push_back(
-      {"create",
-       "make a monitor and its database",
-       {pgdata,
-        {"config", "FILE", "where its configuration is to be, or the name of it alone (made of --pgdata)"},
-        {"pgport", "PORT", "port of its PostgreSQL (5432)", {"PGPORT"}},
-        {"hostname", "HOST", "name or address by which the nodes reach it (127.0.0.1)"},
-        {"listen", "ADDRESSES", "listen_addresses (*)"},
-        {"auth", "METHOD", "scram-sha-256 (default) or trust, for the nodes' sessions"},
-        {"pgctl", "FILE", "pg_ctl of the PostgreSQL to use"},
-        {"state-directory", "DIR", "where the password file and the server's log lie"},
-        {"database-uri", "URI", "use this database instead of an embedded PostgreSQL; its user owns the schema"},
-        {"max-nodes", "N", "how many nodes its PostgreSQL is to have sessions for (400)"},
-        {"skip-pg-hba", "", "leave pg_hba.conf to me"},
-        {"ssl-self-signed", "", "TLS, with a certificate that is made here (this is so for a new monitor)"},
-        {"no-ssl", "", "no TLS: passwords of the formation go over the wire"},
-        {"server-cert", "FILE", "certificate of its PostgreSQL, with --server-key"},
-        {"server-key", "FILE", "its key, mode 0600"},
-        {"ssl-ca-file", "FILE", "certificates by which the nodes know that one; at the same path on their hosts"},
-        {"ssl-mode", "MODE", "sslmode in the URI for the nodes (require; verify-full with --ssl-ca-file)"},
-        {"run", "", "stay in the foreground and run the monitor"}},
-       {},
-       run_create});
+  std::vector<cli::Option> create_options{
+      pgdata,
+      {"config", "FILE", "where its configuration is to be, or the name of it alone (made of --pgdata)"},
+      {"pgport", "PORT", "port of its PostgreSQL (5432)", {"PGPORT"}},
+      {"hostname", "HOST", "name or address by which the nodes reach it (127.0.0.1)"},
+      {"listen", "ADDRESSES", "listen_addresses (*)"},
+      {"auth", "METHOD", "scram-sha-256 (default) or trust, for the nodes' sessions"},
+      {"pgctl", "FILE", "pg_ctl of the PostgreSQL to use"},
+      {"state-directory", "DIR", "where the password file and the server's log lie"},
+      {"database-uri", "URI", "use this database instead of an embedded PostgreSQL; its user owns the schema"},
+      {"max-nodes", "N", "how many nodes its PostgreSQL is to have sessions for (400)"},
+      {"skip-pg-hba", "", "leave pg_hba.conf to me"},
+      {"run", "", "stay in the foreground and run the monitor"}};
+  for (const cli::Option& option : cli::tls_options(true)) create_options.push_back(option);
+  program.commands.push_back({"create", "make a monitor and its database", create_options, {}, run_create});
   program.commands.push_back({"run", "run the monitor in the foreground", {pgdata, file}, {}, [](const Args& args) {
                                 return serve(config::load(args.has("config")
                                                               ? config::config_named(args.get("config"))

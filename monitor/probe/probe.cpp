@@ -22,7 +22,8 @@ constexpr pg::Millis stagger{2};
 ProbeResult classify(const pg::ConnectionError& error) {
   switch (error.kind) {
     case pg::ConnectionError::Kind::refused: return ProbeResult::refused;
-    case pg::ConnectionError::Kind::rejected: return ProbeResult::rejected;
+    case pg::ConnectionError::Kind::rejected:
+    case pg::ConnectionError::Kind::tls: return ProbeResult::rejected;
     default: return ProbeResult::silent;
   }
 }

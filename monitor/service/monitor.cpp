@@ -177,7 +177,8 @@ void Monitor::age(GroupSnapshot& group) {
 
 asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
   const pg::Result rows = co_await database.query(
-      "SELECT n.id, n.host, n.port, f.probe_password FROM pgvigil.node n JOIN pgvigil.formation f ON f.name = "
+      "SELECT n.id, n.host, n.port, n.sslmode, f.probe_password FROM pgvigil.node n JOIN pgvigil.formation f ON f.name "
+      "= "
       "n.formation "
       "WHERE n.reported_state NOT IN ('init', 'wait_standby', 'dropped')",
       {}, patience);
@@ -185,9 +186,14 @@ asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
   for (int row = 0; row < rows.rows(); ++row) {
     const NodeId node{rows.integer(row, "id")};
     nodes.push_back(node);
-    const pg::ConninfoMap values{{"host", rows.text(row, "host")}, {"port", rows.text(row, "port")},
-                                 {"user", "pgvigil_probe"},        {"password", rows.text(row, "probe_password")},
-                                 {"dbname", "postgres"},           {"application_name", "pgvigil_probe"}};
+    pg::ConninfoMap values{{"host", rows.text(row, "host")}, {"port", rows.text(row, "port")},
+                           {"user", "pgvigil_probe"},        {"password", rows.text(row, "probe_password")},
+                           {"dbname", "postgres"},           {"application_name", "pgvigil_probe"}};
+    // As its keeper has seen it to work; verified only by who knows the certificates.
+    const std::string sslmode = rows.text(row, "sslmode");
+    const bool verified = sslmode.starts_with("verify-") && !ca_file_.empty();
+    values["sslmode"] = sslmode.starts_with("verify-") && !verified ? "require" : sslmode;
+    if (verified) values["sslrootcert"] = ca_file_;
     probes_.watch(node, pg::to_conninfo(values));
   }
   probes_.forget_others(nodes);

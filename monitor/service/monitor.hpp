@@ -29,6 +29,11 @@ class Monitor {
   // Serves until stop(). Throws only what makes going on senseless (a schema that is newer than this program).
   asio::awaitable<void> run();
   void stop() { stopping_ = true; }
+  // The certificates by which its probes verify those of the nodes; "" = none.
+  void trust(std::string ca_file) {
+    ca_file_ = std::move(ca_file);
+    notified_ = true;
+  }
   // Its database answers, and no other process decides.
   bool deciding() const { return deciding_; }
   std::size_t nodes() const { return groups_.size(); }
@@ -61,6 +66,7 @@ class Monitor {
   bool ours_alone_;
   std::filesystem::path witness_;
   std::string system_identifier_;  // of the database
+  std::string ca_file_;
   Probes probes_;
   fsm::Liveness liveness_;
   std::map<NodeId, GroupKey> groups_;

@@ -190,6 +190,7 @@ class Formation:
         self.nodes = []
         self.monitor = Daemon(self, "monitor")
         self.monitor_options = []
+        self.node_options = lambda node: []
         self.count = nodes
         self.settings = settings
 
@@ -200,6 +201,7 @@ class Formation:
                 self.add_node()
             if self.count > 1:
                 self.wait_healthy()
+                self.wait_encrypted()
             for setting in self.settings:
                 self.run(*setting, "--pgdata", self.monitor.pgdata)
         except BaseException:
@@ -256,7 +258,7 @@ class Formation:
     def add_node(self, name=None, options=()):
         node = Daemon(self, name or f"node{len(self.nodes) + 1}")
         self.nodes.append(node)
-        self.run(*self.create_args(node), *options, host=node.name)
+        self.run(*self.create_args(node), *self.node_options(node), *options, host=node.name)
         node.start()
         if self.network and len(self.nodes) == 1:
             self.wait_state(node, "single")
@@ -337,6 +339,11 @@ class Formation:
                 return value
             time.sleep(0.05)
         raise ScenarioError(f"not within {seconds} s: {what}\n{self.describe()}")
+
+    def wait_encrypted(self, sslmode="require", seconds=60):
+        """Every node is reached by this sslmode."""
+        self.wait_until(lambda: [row["sslmode"] for row in self.state().values()] == [sslmode] * len(self.nodes), seconds,
+                        f"sessions with every node by sslmode={sslmode}")
 
     def wait_healthy(self, seconds=60):
         """One primary, every other node a secondary."""

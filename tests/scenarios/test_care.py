@@ -406,15 +406,17 @@ def scenario_uris():
             return f.run("show", "uri", *options, "--pgdata", f.monitor.pgdata, check=check)
 
         def uri(node):
-            return f"postgres://127.0.0.1:{node.port}/postgres?target_session_attrs=read-write&sslmode=prefer" + TIMEOUTS
+            return f"postgres://127.0.0.1:{node.port}/postgres?target_session_attrs=read-write&sslmode=require" + TIMEOUTS
 
         one = f.nodes[0]
+        f.wait_encrypted()
         expect(shown("--formation", "default").stdout == uri(one) + "\n", shown("--formation", "default"))
         expect(json.loads(shown("--formation", "default", "--json").stdout)["uri"] == uri(one), "another in JSON")
         plain = uri(one).removesuffix(TIMEOUTS)
         expect(shown("--formation", "default", "--plain").stdout == plain + "\n" and plain in shown("--plain").stdout, "not plain")
         two = f.add_node(options=("--group", "1"))
         f.wait_until(lambda: len(f.in_state("single")) == 2, what="two groups")
+        f.wait_encrypted()
 
         rows = json.loads(shown("--json").stdout)
         expect([(row["name"], row.get("group_id"), row["uri"]) for row in rows] ==

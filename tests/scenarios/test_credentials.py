@@ -3,12 +3,14 @@ import json
 import os
 import random
 import stat
+import subprocess
 
 from formation import Formation, Writer
 from test_memory import Backups, wait_learned
 from test_sql import expect, literal, run_script
 
-OWN_FUNCTIONS = {"report", "tell", "get_peers", "step_down", "request_status", "open_session", "take_place", "leave_place", "tell_moments"}
+OWN_FUNCTIONS = {"report", "tell", "get_peers", "step_down", "request_status", "open_session", "take_place", "leave_place",
+                 "say_sslmode", "tell_moments"}
 
 FUNCTIONS = """SELECT p.proname, coalesce(string_agg(format_type(t.type, NULL), ',' ORDER BY t.place), '')
 FROM pg_proc p LEFT JOIN LATERAL unnest(p.proargtypes) WITH ORDINALITY AS t (type, place) ON true
@@ -60,7 +62,7 @@ def calls_of_a_thief(generator, functions):
     for name, kinds in functions:
         for _ in range(12):
             values = [f"NULL::{kind}" if kind.startswith("pgvigil.") else literal(generator, kind) for kind in kinds.split(",") if kind]
-            if name in ("report", "open_session", "tell", "get_peers", "step_down", "tell_moments"):
+            if name in ("report", "open_session", "tell", "get_peers", "step_down", "say_sslmode", "tell_moments"):
                 values[0] = f"({generator.choice([1, 3, 0, -1, 1000000])})::bigint"
             yield name, f"SELECT FROM pgvigil.{name}({', '.join(values)})"
 
@@ -121,6 +123,56 @@ def scenario_stolen_keeper_credential():
         expect(f.primary() is victim, "a failover by a thief")
         elsewhere = run_script(f, "\\c postgres\nSELECT 'in';", f"pgvigil_keeper_{own}", password_file=own_credential(thief))
         expect("in" not in elsewhere, f"another database is open to it: {elsewhere}")
+        f.wait_healthy()
+
+
+def scenario_stolen_probe_credential():
+    """The probe's is nothing to the monitor, and at a node no more than a role that nobody has given anything."""
+    with Formation(auth="scram-sha-256") as f:
+        node = f.primary()
+        with open(os.path.join(node.state, "pgpass")) as file:
+            password = {line.split(":")[3]: line.split(":")[4].strip() for line in file}["pgvigil_probe"]
+        stolen = os.path.join(f.work, "stolen")
+        with open(stolen, "w") as file:
+            file.write(password)
+
+        def steal(script):
+            return run_script(f, script, "pgvigil_probe", password_file=stolen)
+
+        answer = steal("SELECT 'in';")
+        expect("in" not in answer and "FATAL" in answer[-1], f"the monitor lets it in: {answer}")
+        # Somebody's role of that name in the monitor's database, let in by their own line.
+        run_script(f, f"CREATE ROLE pgvigil_probe LOGIN PASSWORD '{password}';", f.owner())
+        with open(os.path.join(f.monitor.pgdata, "pg_hba.conf"), "a") as file:
+            file.write("host pgvigil pgvigil_probe all scram-sha-256\n")
+        run_script(f, "SELECT pg_reload_conf();", f.owner())
+        f.wait_until(lambda: steal("SELECT 'in';") == ["in"], what="the role comes in")
+        functions = [line.split("|") for line in run_script(f, FUNCTIONS, f.owner())]
+        expect(len(functions) > 40, f"not all functions: {functions}")
+        statements = [f"SELECT FROM pgvigil.{name}({', '.join(f'NULL::{kind}' for kind in kinds.split(',') if kind)})" for name, kinds in functions]
+        for statement, answer in zip(statements + STATEMENTS, answers(steal, statements + STATEMENTS)):
+            expect("ERROR" in answer, f"{statement} was allowed: {answer}")
+            expect(statement in STATEMENTS or answer.endswith(("42501", "3F000")), f"{statement}: {answer}")
+
+        node.sql("CREATE DATABASE application")
+        node.sql("CREATE ROLE nobody LOGIN")
+        more = node.sql("""SELECT count(*) FROM (
+          SELECT FROM pg_proc WHERE has_function_privilege('pgvigil_probe', oid, 'EXECUTE') <> has_function_privilege('nobody', oid, 'EXECUTE') UNION ALL
+          SELECT FROM pg_class WHERE relkind IN ('r', 'v', 'm', 'p', 'f') AND has_table_privilege('pgvigil_probe', oid, 'SELECT, INSERT, UPDATE, DELETE')
+            <> has_table_privilege('nobody', oid, 'SELECT, INSERT, UPDATE, DELETE') UNION ALL
+          SELECT FROM pg_auth_members WHERE member = 'pgvigil_probe'::regrole UNION ALL
+          SELECT FROM pg_shdepend WHERE refobjid = 'pgvigil_probe'::regrole UNION ALL
+          SELECT FROM pg_roles WHERE rolname = 'pgvigil_probe' AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)) AS x""")
+        expect(more == "0", f"it has more rights than nobody: {more}")
+
+        def enter(database):
+            env = dict(f.env, PGPASSWORD=password)
+            return subprocess.run(["psql", "-X", "-A", "-t", "-h", "127.0.0.1", "-p", str(node.port), "-U", "pgvigil_probe", "-d", database, "-c", "SELECT 'in'"],
+                                  env=env, capture_output=True, text=True, timeout=30)
+
+        expect(enter("postgres").stdout == "in\n", "this is not its password")
+        for database in ("application", "template1"):
+            expect("rejects connection" in enter(database).stderr, f"it comes into {database}: {enter(database)}")
         f.wait_healthy()
 
 

@@ -21,7 +21,7 @@ WHERE p.pronamespace = 'pgvigil'::regnamespace AND has_function_privilege('pgvig
 SNAPSHOT = """SELECT md5(string_agg(line, '|' ORDER BY line)) FROM (
   SELECT g::text AS line FROM pgvigil.grp g UNION ALL SELECT f::text FROM pgvigil.formation f UNION ALL SELECT r::text FROM pgvigil.request r
   UNION ALL SELECT (n.id, n.formation, n.name, n.host, n.port, n.candidate_priority, n.replication_quorum, n.goal_state, n.goal_seq, n.reported_state,
-                    n.reported_term, n.reported_seq, n.names_version)::text FROM pgvigil.node n) AS x"""
+                    n.reported_term, n.reported_seq, n.names_version, n.sslmode)::text FROM pgvigil.node n) AS x"""
 
 TEXTS = ["", "default", "node1", "node2", "nobody", "scratch", "x" * 5000, "'; DROP TABLE pgvigil.node; --", "pg_catalog", "primary", "secondary", "dropped",
          "maintenance", "unknown", "ok", "1:0/3000000", "1:0/3000000,", "{}", "\u00e4\u20ac", "127.0.0.1", "host with space", "lease_ms", "0/0", "-1"]

@@ -1,9 +1,10 @@
-"""TLS of the monitor: on by itself, switched and given another certificate while it runs."""
+"""TLS of the monitor and of the nodes: on by itself, switched and given another certificate while it runs."""
 import os
+import shutil
 import stat
 import subprocess
 
-from formation import Formation
+from formation import Daemon, Formation, tool
 
 
 def expect(condition, what):
@@ -61,3 +62,203 @@ def scenario_monitor():
         for options in (["--no-ssl", "--ssl-self-signed"], ["--server-cert", certificate], ["--ssl-mode", "sometimes"]):
             refused = f.run("create", "monitor", "--pgdata", f.monitor.pgdata, *options, check=False)
             expect(refused.returncode in (1, 2), f"{options}: {refused}")
+
+
+def role_of(f, node, role, **how):
+    """A session of one of pgvigil's roles with a node, as enter()."""
+    with open(os.path.join(node.state, "pgpass")) as file:
+        passwords = dict(line.strip().split(":")[3:] for line in file)
+    words = {"host": node.host, "port": str(node.port), "user": role, "dbname": "postgres", **how}
+    result = subprocess.run(["psql", "-X", "-A", "-t", " ".join(f"{key}={value}" for key, value in words.items()), "-c", "SELECT 1"],
+                            env=dict(f.env, PGPASSWORD=passwords[role]), capture_output=True, text=True, timeout=30)
+    return result.stdout.strip() or result.stderr
+
+
+def encrypted(f):
+    """Of the sessions of pgvigil's roles with all nodes: (encrypted ones, all). A standby has the probes of monitor and peers."""
+    counts = [node.sql("SELECT count(*) FILTER (WHERE s.ssl) || ' ' || count(*) FROM pg_stat_ssl s JOIN pg_stat_activity USING (pid) "
+                       "WHERE usename IN ('pgvigil_probe', 'pgvigil_replicator')").split() for node in f.nodes]
+    return sum(int(count[0]) for count in counts), sum(int(count[1]) for count in counts)
+
+
+def wait_all(f, on):
+    def all_so():
+        some, number = encrypted(f)
+        streams = f.primary().sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
+        return number >= 3 * len(f.nodes) - 2 and some == (number if on else 0) and streams == str(len(f.nodes) - 1)
+    f.wait_until(all_so, what=f"probes and replication are {'all' if on else 'not'} encrypted")
+
+
+def conninfo(f):
+    return f.secondary().sql("SHOW primary_conninfo")
+
+
+def scenario_nodes():
+    """By itself, also through a failover, a rewind and a base backup."""
+    with Formation() as f:
+        f.wait_encrypted()
+        f.wait_healthy()
+        wait_all(f, True)
+        expect("sslmode='require'" in conninfo(f), conninfo(f))
+        expect("sslmode=require" in f.uri(), f.uri())
+        for node in f.nodes:
+            expect(role_of(f, node, "pgvigil_probe") == "1", "the probe does not come in")
+            for role in ("pgvigil_probe", "pgvigil_replicator"):
+                refused = role_of(f, node, role, sslmode="disable")
+                expect("rejects connection" in refused, f"{role} comes in unencrypted: {refused}")
+        f.start_writers()
+        former = f.primary()
+        former.crash()
+        f.wait_takeover(former)
+        former.start()
+        f.wait_healthy()
+        third = f.add_node("third")
+        f.wait_encrypted()
+        f.wait_healthy()
+        wait_all(f, True)
+        hba = os.path.join(third.pgdata, "pg_hba.conf")
+        before = os.stat(hba).st_mtime_ns
+        third.kill()
+        third.start()
+        f.wait_healthy()
+        expect(os.stat(hba).st_mtime_ns == before, "a keeper that starts again opens the door for a moment")
+        # Its settings are pgvigil's: without them nobody could come in.
+        third.sql("ALTER SYSTEM SET ssl = off")
+        f.run("reload", "--pgdata", third.pgdata)
+        f.wait_until(lambda: third.sql("SHOW ssl") == "on" and "ssl" not in open(os.path.join(third.pgdata, "postgresql.auto.conf")).read(),
+                     what="ALTER SYSTEM is taken back")
+        f.check_acknowledged()
+
+
+def openssl(*words):
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+
+
+class Authority:
+    """Signs certificates, as somebody's own does."""
+
+    def __init__(self, f):
+        self.f = f
+        self.certificate, self.key = os.path.join(f.work, "ca.crt"), os.path.join(f.work, "ca.key")
+        openssl("req", "-x509", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "10", "-subj", "/CN=authority",
+                "-keyout", self.key, "-out", self.certificate)
+        self.f.own(self.certificate)
+
+    def options(self, name, host="127.0.0.1"):
+        certificate, key, request, extension = (os.path.join(self.f.work, name + end) for end in (".crt", ".key", ".csr", ".ext"))
+        openssl("req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=" + name, "-keyout", key, "-out", request)
+        with open(extension, "w") as file:
+            file.write(f"subjectAltName=IP:{host}\n")
+        openssl("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial", "-days", "10", "-extfile", extension,
+                "-out", certificate)
+        os.chmod(key, 0o600)
+        for file in (certificate, key):
+            self.f.own(file)
+        return ["--server-cert", certificate, "--server-key", key, "--ssl-ca-file", self.certificate]
+
+
+def scenario_authority():
+    """Certificates that everybody verifies; one that does not hold what it should cuts nobody off."""
+    f = Formation(nodes=0)
+    authority = Authority(f)
+    f.monitor_options = authority.options("monitor")
+    f.node_options = lambda node: authority.options(node.name, "127.0.0.2" if node.name == "wrong" else "127.0.0.1")
+    with f:
+        f.monitor_uri += f"?sslmode=verify-full&sslrootcert={authority.certificate}"
+        one = f.add_node()
+        f.wait_state(one, "single")
+        f.add_node()
+        f.wait_encrypted("verify-full")
+        f.wait_healthy()
+        wait_all(f, True)
+        expect("sslmode='verify-full'" in conninfo(f) and f"sslrootcert='{authority.certificate}'" in conninfo(f), conninfo(f))
+        uri = f.uri()
+        expect("sslmode=verify-full" in uri and "sslrootcert=" in uri, uri)
+        f.start_writers()
+        wrong = f.add_node("wrong")
+        f.wait_healthy()
+        f.wait_until(lambda: "not reached by sslmode=verify-full" in open(wrong.log).read(), what="it says what is wrong")
+        expect(f.state()["wrong"]["sslmode"] == "prefer", "the others are told to verify what cannot be verified")
+        f.wait_healthy()
+        f.run("enable", "ssl", "--pgdata", wrong.pgdata, *authority.options("right"))
+        f.wait_encrypted("verify-full")
+        f.wait_healthy()
+        wait_all(f, True)
+        key = os.path.join(f.work, "right.key")
+        for options, words in ((["--server-cert", authority.certificate, "--server-key", key], "is not the key of"),
+                               (["--server-cert", authority.certificate, "--server-key", "/nowhere"], "there is no"),
+                               (["--ssl-self-signed", "--ssl-mode", "verify-full"], "--ssl-ca-file")):
+            refused = f.run("enable", "ssl", "--pgdata", wrong.pgdata, *options, check=False)
+            expect(refused.returncode == 1 and words in refused.stderr, f"{options}: {refused}")
+        os.chmod(key, 0o644)
+        refused = f.run("enable", "ssl", "--pgdata", wrong.pgdata, "--server-cert", os.path.join(f.work, "right.crt"), "--server-key", key, check=False)
+        expect(refused.returncode == 1 and "open to others" in refused.stderr, f"{refused}")
+        f.check_acknowledged()
+
+
+def scenario_switched_while_it_runs():
+    """enable ssl and disable ssl, of monitor and nodes, without a restart and without a lost write."""
+    f = Formation(nodes=0)
+    f.monitor_options = ["--no-ssl"]
+    f.node_options = lambda node: ["--no-ssl"]
+    with f:
+        f.wait_state(f.add_node(), "single")
+        f.add_node()
+        f.wait_healthy()
+        f.start_writers()
+        wait_all(f, False)
+        pids = [daemon.postmaster() for daemon in [f.monitor] + f.nodes]
+        elections = len(f.elections())
+        authority = Authority(f)
+        for options, sslmode in (([], "require"), (authority.options, "verify-full"), (["--ssl-self-signed"], "require")):
+            for daemon in [f.monitor] + f.nodes:
+                f.run("enable", "ssl", "--pgdata", daemon.pgdata, *(options(daemon.name) if callable(options) else options))
+            f.wait_encrypted(sslmode)
+            f.wait_healthy()
+            wait_all(f, True)
+            f.wait_until(lambda: f"sslmode='{sslmode}'" in conninfo(f), what=f"replication by sslmode={sslmode}")
+            expect("rejects connection" in enter(f, sslmode="disable"), "the monitor lets in who does not encrypt")
+            f.goes_on()
+        # Another certificate in the same files.
+        node = f.nodes[0]
+        certificate, old = os.path.join(node.state, "server.crt"), os.path.join(f.work, "old.crt")
+        shutil.copy(certificate, old)
+        f.run("enable", "ssl", "--ssl-self-signed", "--pgdata", node.pgdata)
+        f.wait_until(lambda: role_of(f, node, "pgvigil_probe", sslmode="verify-full", sslrootcert=certificate) == "1", what="the new certificate counts")
+        refused = role_of(f, node, "pgvigil_probe", sslmode="verify-full", sslrootcert=old)
+        expect("certificate verify failed" in refused, f"the old certificate is still used: {refused}")
+        for daemon in f.nodes + [f.monitor]:
+            f.run("disable", "ssl", "--pgdata", daemon.pgdata)
+        f.wait_encrypted("prefer")
+        f.wait_until(lambda: all(daemon.sql("SHOW ssl") == "off" for daemon in [f.monitor] + f.nodes), what="TLS is off")
+        f.wait_healthy()
+        # Sessions that are there stay encrypted; new ones are not.
+        f.primary().sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+        f.wait_until(lambda: f.primary().sql("SELECT s.ssl FROM pg_stat_ssl s JOIN pg_stat_replication USING (pid) WHERE state = 'streaming'") == "f",
+                     what="it streams unencrypted")
+        f.wait_healthy()
+        expect(pids == [daemon.postmaster() for daemon in [f.monitor] + f.nodes], "something was started anew")
+        expect(len(f.elections()) == elections, "there was an election")
+        f.check_acknowledged()
+
+
+def scenario_own_certificate_of_a_cluster():
+    """A cluster that has TLS keeps its certificate; its sessions are encrypted all the same."""
+    with Formation(nodes=0) as f:
+        one = Daemon(f, "one")
+        subprocess.run([tool("initdb"), "-D", one.pgdata, "-k", "--auth=trust"], check=True, capture_output=True)
+        authority = Authority(f)
+        certificate, key = authority.options("mine")[1:4:2]
+        with open(os.path.join(one.pgdata, "postgresql.conf"), "a") as file:
+            file.write(f"ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\nunix_socket_directories = '{one.state}'\n")
+        f.run(*f.create_args(one))
+        one.start()
+        f.nodes.append(one)
+        f.wait_encrypted()
+        f.add_node("two")
+        f.wait_encrypted()
+        f.wait_healthy()
+        wait_all(f, True)
+        expect(one.sql("SHOW ssl_cert_file") == certificate, f"it has another certificate: {one.sql('SHOW ssl_cert_file')}")
+        expect(role_of(f, one, "pgvigil_probe", sslmode="verify-full", sslrootcert=authority.certificate) == "1", "it shows another certificate")
+        f.run("drop", "node", "--pgdata", one.pgdata)

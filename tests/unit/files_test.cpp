@@ -233,9 +233,9 @@ TEST_CASE("connection strings") {
   CHECK(pg::without_password("postgres://u:secret@h:1/db").find("secret") == std::string::npos);
   CHECK(pg::without_password("host=h password='se cret' dbname=x").find("cret") == std::string::npos);
   CHECK(pg::parse_conninfo(pg::to_conninfo({{"password", "a'b\\c d"}})).at("password") == "a'b\\c d");
-  CHECK(pg::application_uri({{"10.0.0.1", 5432}, {"2001:db8::1", 5433}}, "my db", "prefer", false) ==
+  CHECK(pg::application_uri({{"10.0.0.1", 5432}, {"2001:db8::1", 5433}}, "my db", "prefer", "", false) ==
         "postgres://10.0.0.1:5432,[2001:db8::1]:5433/my%20db?target_session_attrs=read-write&sslmode=prefer");
-  const auto patient = pg::parse_conninfo(pg::application_uri({{"h", 1}}, "db", "prefer", true));
+  const auto patient = pg::parse_conninfo(pg::application_uri({{"h", 1}}, "db", "prefer", "", true));
   CHECK(patient.at("connect_timeout") == "2");
   CHECK(patient.at("tcp_user_timeout") == "5000");
   CHECK(patient.at("keepalives_idle") == "2");

@@ -14,6 +14,7 @@ std::vector<cli::Command> systemd_commands();      // show systemd
 std::vector<cli::Command> fsm_commands();          // show fsm
 std::vector<cli::Command> perform_commands();      // perform failover|switchover|promotion
 std::vector<cli::Command> maintenance_commands();  // enable|disable maintenance
+std::vector<cli::Command> tls_commands();          // enable|disable ssl
 std::vector<cli::Command> membership_commands();   // drop node, create|drop formation
 std::vector<cli::Command> settings_commands();     // get|set node ..., get|set formation ...
 std::vector<cli::Command> config_commands();       // config get|set|check, version

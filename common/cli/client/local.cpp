@@ -1,5 +1,7 @@
 #include "common/cli/client/local.hpp"
 
+#include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <sstream>
 #include <vector>
@@ -52,6 +54,12 @@ std::optional<int> daemon_pid(const config::Config& config) {
   return os::PidFile::holder(fs::path(config.state_directory) / "pid");
 }
 
+void send_signal(int pid, int number, ExitCode when_refused) {
+  if (::kill(pid, number) == 0 || errno == ESRCH) return;
+  throw UserError(when_refused, "cannot signal process " + std::to_string(pid) + ": " + std::strerror(errno),
+                  "run this as the user who owns the node");
+}
+
 json::object local_postgres(const config::Config& config) {
   const fs::path pgdata = config.pgdata;
   const auto pid = postmaster_pid(config);
@@ -99,7 +107,8 @@ json::object local_state(const config::Config& config) {
             {"groupId", config.group},
             {"nodeId", state.at("node_id")},
             {"term", state.at("term")},
-            {"timeline", state.at("timeline")}};
+            {"timeline", state.at("timeline")},
+            {"sslmode", state.as_object().contains("sslmode") ? state.at("sslmode") : json::value("prefer")}};
   } catch (const std::exception& error) {
     throw UserError(ExitCode::bad_state, "the state file " + file.string() + " cannot be used: " + error.what());
   }

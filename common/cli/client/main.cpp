@@ -8,10 +8,10 @@ cli::Program program() {
   cli::Program tree;
   tree.name = "pgvigil";  // also when called through a symlink: what the texts name is what is installed everywhere
   tree.summary = "keeps a PostgreSQL service writable";
-  for (const auto& family :
-       {client::daemon_commands(), client::process_commands(), client::show_commands(), client::uri_commands(),
-        client::fsm_commands(), client::systemd_commands(), client::perform_commands(), client::maintenance_commands(),
-        client::membership_commands(), client::settings_commands(), client::config_commands()}) {
+  for (const auto& family : {client::daemon_commands(), client::process_commands(), client::show_commands(),
+                             client::uri_commands(), client::fsm_commands(), client::systemd_commands(),
+                             client::perform_commands(), client::maintenance_commands(), client::tls_commands(),
+                             client::membership_commands(), client::settings_commands(), client::config_commands()}) {
     tree.commands.insert(tree.commands.end(), family.begin(), family.end());
   }
   tree.common = {{"verbose,v", "", "say more"}, {"quiet,q", "", "say nothing but results and errors"}};

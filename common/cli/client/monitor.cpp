@@ -75,6 +75,9 @@ UserError translated(const pg::ConnectionError& error, const std::string& where)
           "come in";
       break;
     case Kind::timeout: hint = "is its host up, and does a firewall drop the packets?"; break;
+    case Kind::tls:
+      hint = "sslmode and sslrootcert in its URI must fit its certificate; `pgvigil show uri` on its host prints it";
+      break;
     case Kind::lost:
     case Kind::other: break;
   }

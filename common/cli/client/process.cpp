@@ -1,10 +1,8 @@
 // stop, reload, status, enable monitor: the daemon of the local node.
 #include "common/os/process.hpp"
 
-#include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cstring>
 #include <thread>
 
 #include "common/cli/client/commands.hpp"
@@ -33,12 +31,6 @@ pid_t running_daemon(const config::Config& config) {
   return *pid;
 }
 
-void send(pid_t pid, int number, ExitCode when_refused) {
-  if (::kill(pid, number) == 0 || errno == ESRCH) return;
-  throw UserError(when_refused, "cannot signal process " + std::to_string(pid) + ": " + std::strerror(errno),
-                  "run this as the user who owns the node");
-}
-
 int stop(const Args& args) {
   if (args.has("fast") && args.has("immediate")) {
     throw UserError(ExitCode::bad_arguments, "--fast and --immediate exclude each other");
@@ -49,7 +41,7 @@ int stop(const Args& args) {
   const auto handle = os::PidFd::open(pid);  // before the signal: the number could be used again afterwards
   if (!handle) return 0;
   const int number = args.has("immediate") ? SIGQUIT : args.has("fast") ? SIGINT : SIGTERM;
-  send(pid, number, ExitCode::keeper);
+  send_signal(pid, number, ExitCode::keeper);
   const auto deadline = Clock::now() + std::chrono::seconds(wait_seconds);
   while (handle->alive()) {
     if (Clock::now() >= deadline) {
@@ -68,7 +60,7 @@ int reload(const Args& args) {
   const config::Config config =
       load_config(args);  // a file that cannot be read is refused here, before the daemon sees it
   const pid_t pid = running_daemon(config);
-  send(pid, SIGHUP, ExitCode::reload);
+  send_signal(pid, SIGHUP, ExitCode::reload);
   note(args, std::string("told ") + daemon_name(config) + " (process " + std::to_string(pid) + ") to read " +
                  config.file.string());
   return 0;
@@ -88,7 +80,7 @@ int enable_monitor(const Args& args) {
     config::set(config, "monitor.password_file", std::filesystem::absolute(*file).string());
   }
   config::save(config);
-  if (const auto pid = daemon_pid(config)) send(*pid, SIGHUP, ExitCode::reload);
+  if (const auto pid = daemon_pid(config)) send_signal(*pid, SIGHUP, ExitCode::reload);
   note(args, "the node of " + config.pgdata + " has its orders from " + uri + " from now on");
   return 0;
 }

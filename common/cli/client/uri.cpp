@@ -15,19 +15,34 @@ json::object entry(const char* type, const std::string& name, const std::string&
   return {{"type", type}, {"name", name}, {"uri", uri}};
 }
 
+// By which both can be reached.
+std::string weaker(const std::string& one, const std::string& other) {
+  for (const char* mode : {"prefer", "require", "verify-ca"}) {
+    if (one == mode || other == mode) return mode;
+  }
+  return one;
+}
+
 // One of each group: an application writes to one group. "" for a formation without nodes.
-json::array formation_uris(Monitor& monitor, const std::string& formation, std::optional<int> group, bool timeouts) {
+json::array formation_uris(Monitor& monitor, const Args& args, const std::string& formation, std::optional<int> group) {
   const auto rows =
-      monitor.query("select group_id, host, port, dbname from pgvigil.formation_hosts($1::text)", {formation});
+      monitor.query("select group_id, host, port, dbname, sslmode from pgvigil.formation_hosts($1::text)", {formation});
+  const auto local = find_config(args);
   json::array uris;
   for (int i = 0; i < rows.rows();) {
     const std::int64_t number = rows.integer(i, "group_id");
     const std::string dbname = rows.text(i, "dbname");
+    std::string sslmode = rows.text(i, "sslmode");
     std::vector<pg::HostPort> hosts;
-    for (; i < rows.rows() && rows.integer(i, "group_id") == number; ++i)
+    for (; i < rows.rows() && rows.integer(i, "group_id") == number; ++i) {
       hosts.push_back({rows.text(i, "host"), static_cast<int>(rows.integer(i, "port"))});
+      sslmode = weaker(sslmode, rows.text(i, "sslmode"));
+    }
     if (group && *group != number) continue;
-    json::object row = entry("formation", formation, pg::application_uri(hosts, dbname, "prefer", timeouts));
+    const bool verified = local && sslmode.starts_with("verify-");
+    const std::string uri =
+        pg::application_uri(hosts, dbname, sslmode, verified ? local->ssl_ca_file : "", !args.has("plain"));
+    json::object row = entry("formation", formation, uri);
     row["group_id"] = number;
     uris.push_back(row);
   }
@@ -48,7 +63,7 @@ int show_formation(const Args& args) {
   const std::string name = formation_of(args);
   const auto group = group_of(args);
   Monitor monitor(args);
-  const json::array uris = formation_uris(monitor, name, group, !args.has("plain"));
+  const json::array uris = formation_uris(monitor, args, name, group);
   if (cli::cell(uris.front(), "uri").empty()) {
     throw UserError(ExitCode::bad_arguments,
                     "formation \"" + name + "\" has no nodes" +
@@ -79,10 +94,9 @@ int show_uri(const Args& args) {
   if (args.given("formation") || args.given("group")) return show_formation(args);
   Monitor monitor(args);
   json::array all{entry("monitor", "monitor", monitor_uri(args))};
-  const bool timeouts = !args.has("plain");
   const auto formations = monitor.query("select f as name from pgvigil.formations() as f");
   for (int i = 0; i < formations.rows(); ++i) {
-    for (const json::value& row : formation_uris(monitor, formations.text(i, "name"), std::nullopt, timeouts))
+    for (const json::value& row : formation_uris(monitor, args, formations.text(i, "name"), std::nullopt))
       all.push_back(row);
   }
   if (args.has("json")) {
