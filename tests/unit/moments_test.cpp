@@ -86,8 +86,12 @@ TEST_CASE("a keeper's moments stand behind the order and before the report, what
         "first_write@193+13 settled@203+10");
   CHECK(lines.back().seen_by == "b");
   CHECK(lines.front().seen_by == "monitor");
-  CHECK(moments::gap(lines) == Millis{193});
+  CHECK(moments::gap(lines) == moments::Gap{Millis{193}, Millis{193}});
   CHECK(moments::kind(told.monitor) == "failover");
+  SUBCASE("it may have been lost before the first sign") {
+    told.monitor.insert(told.monitor.begin(), {"last_evidence", Millis{600}, ""});
+    CHECK(moments::gap(moments::compose(told)) == moments::Gap{Millis{193}, Millis{593}});
+  }
   SUBCASE("its clock began elsewhere") {
     for (auto& moment : told.successor) moment.at += Millis{123456};
     CHECK(shape(moments::compose(told)) == shape(lines));
@@ -149,7 +153,7 @@ TEST_CASE("the gap of a switchover begins when PostgreSQL begins to stop") {
   CHECK(
       shape(lines).starts_with("asked@0+0 draining@5+5 drain_received@9+4 stopping@39+30 stopped@79+40 "
                                "stop_heard@90+11 caught_up@95+5 ordered@100+5 order_received@110+10 "));
-  CHECK(moments::gap(lines) == Millis{243 - 39});
+  CHECK(moments::gap(lines) == moments::Gap{Millis{243 - 39}, Millis{243 - 39}});
   CHECK(moments::kind(told.monitor) == "switchover");
 }
 
