@@ -340,6 +340,32 @@ TEST_CASE(
   CHECK_FALSE(recorder.telling());
 }
 
+TEST_CASE("a takeover whose end was not seen leaves nothing to the next one") {
+  monitor::Recorder recorder;
+  GroupSnapshot group = three();
+  crash(group.nodes[0]);
+  group.nodes[0].probe_not_good_for = Millis{100};
+  CHECK(step(recorder, group, Millis{1000}).rule == 301);
+  converge(group, 1);
+  converge(group, 2);
+  CHECK(step(recorder, group, Millis{1100}).rule == 311);
+  // Nobody has told the monitor how that went; the group is at work again, and its primary dies.
+  group.term = Term{1};
+  group.nodes = {node(1, NodeState::secondary), node(2, NodeState::primary), node(3, NodeState::secondary)};
+  group.names = {NamesInForce{SyncNames{1, {NodeId{1}, NodeId{3}}}, NodeId{2}}};
+  crash(group.nodes[1]);
+  group.nodes[1].probe_not_good_for = Millis{200};
+  CHECK(step(recorder, group, Millis{9000}).rule == 301);
+  converge(group, 0);
+  converge(group, 2);
+  CHECK(step(recorder, group, Millis{9050}).rule == 311);
+  converge(group, 0);
+  recorder.saw(group, Millis{9200});
+  REQUIRE(recorder.ended().size() == 1);
+  CHECK(recorder.ended().front().former_name == "n2");
+  CHECK(at(recorder.ended().front().moments, "last_evidence") == Millis{8800});
+}
+
 TEST_CASE("a keeper tells how it handed over under the term of the node that took over") {
   keeper::Recorder recorder;
   using keeper::Step;
