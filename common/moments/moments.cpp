@@ -104,14 +104,17 @@ std::vector<Line> compose(const Told& told) {
   return lines;
 }
 
-std::optional<Millis> gap(const std::vector<Line>& lines) {
+std::optional<Gap> gap(const std::vector<Line>& lines) {
   const auto at = [&](std::string_view name) -> std::optional<Millis> {
     const auto found = std::find_if(lines.begin(), lines.end(), [name](const Line& line) { return line.name == name; });
     return found == lines.end() ? std::nullopt : std::optional(found->at);
   };
   const auto end = at(first_write);
   for (const auto name : {suspicion, stopping, verdict}) {
-    if (const auto begin = at(name); begin && end) return *end - *begin;
+    const auto begin = at(name);
+    if (!begin || !end) continue;
+    const Millis earliest = name == suspicion ? std::min(at(last_evidence).value_or(*begin), *begin) : *begin;
+    return Gap{*end - *begin, *end - earliest};
   }
   return std::nullopt;
 }

@@ -77,9 +77,15 @@ struct Line {
 // In the order of time.
 std::vector<Line> compose(const Told& told);
 
-// How long nobody could write, as far as those who have told know: from where PostgreSQL began to stop (switchover), or
-// the first sign of the loss, to the first write. nullopt when nobody was seen to write.
-std::optional<Millis> gap(const std::vector<Line>& lines);
+// How long nobody could write, as far as those who have told know: to the first write, from where PostgreSQL began to
+// stop (switchover), or from somewhere between the last evidence and the first sign of the loss. nullopt when nobody
+// was seen to write.
+struct Gap {
+  Millis at_least{0};
+  Millis at_most{0};
+  friend bool operator==(const Gap&, const Gap&) = default;
+};
+std::optional<Gap> gap(const std::vector<Line>& lines);
 
 // "failover", "forced failover" (an operator accepted the loss of data), "switchover"; "takeover" when the monitor has
 // told nothing.

@@ -119,6 +119,8 @@ void Recorder::decided(const GroupSnapshot& group, const fsm::Decision& decision
                    rule_words(decision));
     to_commit_ = moments::draining;
   } else if (decision.term && gives(decision, NodeState::report_lsn)) {
+    // A primary at work belongs to no takeover before: how that one ended was not seen.
+    if (primary != nullptr && fsm::writing(*primary)) story_.reset();
     const bool begins = !story_;
     story(primary).successor = NodeId{};
     if (begins && primary != nullptr) stamp_loss(*primary, now);

@@ -86,8 +86,12 @@ TEST_CASE("a keeper's moments stand behind the order and before the report, what
         "first_write@193+13 settled@203+10");
   CHECK(lines.back().seen_by == "b");
   CHECK(lines.front().seen_by == "monitor");
-  CHECK(moments::gap(lines) == Millis{193});
+  CHECK(moments::gap(lines) == moments::Gap{Millis{193}, Millis{193}});
   CHECK(moments::kind(told.monitor) == "failover");
+  SUBCASE("it may have been lost before the first sign") {
+    told.monitor.insert(told.monitor.begin(), {"last_evidence", Millis{600}, ""});
+    CHECK(moments::gap(moments::compose(told)) == moments::Gap{Millis{193}, Millis{593}});
+  }
   SUBCASE("its clock began elsewhere") {
     for (auto& moment : told.successor) moment.at += Millis{123456};
     CHECK(shape(moments::compose(told)) == shape(lines));
@@ -149,7 +153,7 @@ TEST_CASE("the gap of a switchover begins when PostgreSQL begins to stop") {
   CHECK(
       shape(lines).starts_with("asked@0+0 draining@5+5 drain_received@9+4 stopping@39+30 stopped@79+40 "
                                "stop_heard@90+11 caught_up@95+5 ordered@100+5 order_received@110+10 "));
-  CHECK(moments::gap(lines) == Millis{243 - 39});
+  CHECK(moments::gap(lines) == moments::Gap{Millis{243 - 39}, Millis{243 - 39}});
   CHECK(moments::kind(told.monitor) == "switchover");
 }
 
@@ -334,6 +338,32 @@ TEST_CASE(
   recorder.ordered(goal_of(NodeState::primary, 6, 2), NodeState::wait_primary, Millis{400});
   recorder.reports(NodeState::primary, 6, Millis{410});
   CHECK_FALSE(recorder.telling());
+}
+
+TEST_CASE("a takeover whose end was not seen leaves nothing to the next one") {
+  monitor::Recorder recorder;
+  GroupSnapshot group = three();
+  crash(group.nodes[0]);
+  group.nodes[0].probe_not_good_for = Millis{100};
+  CHECK(step(recorder, group, Millis{1000}).rule == 301);
+  converge(group, 1);
+  converge(group, 2);
+  CHECK(step(recorder, group, Millis{1100}).rule == 311);
+  // Nobody has told the monitor how that went; the group is at work again, and its primary dies.
+  group.term = Term{1};
+  group.nodes = {node(1, NodeState::secondary), node(2, NodeState::primary), node(3, NodeState::secondary)};
+  group.names = {NamesInForce{SyncNames{1, {NodeId{1}, NodeId{3}}}, NodeId{2}}};
+  crash(group.nodes[1]);
+  group.nodes[1].probe_not_good_for = Millis{200};
+  CHECK(step(recorder, group, Millis{9000}).rule == 301);
+  converge(group, 0);
+  converge(group, 2);
+  CHECK(step(recorder, group, Millis{9050}).rule == 311);
+  converge(group, 0);
+  recorder.saw(group, Millis{9200});
+  REQUIRE(recorder.ended().size() == 1);
+  CHECK(recorder.ended().front().former_name == "n2");
+  CHECK(at(recorder.ended().front().moments, "last_evidence") == Millis{8800});
 }
 
 TEST_CASE("a keeper tells how it handed over under the term of the node that took over") {

@@ -52,7 +52,8 @@ json::object takeover_object(const json::array& rows) {
           {"kind", moments::kind(told.monitor)},
           {"from", told.former_name},
           {"to", told.successor_name},
-          {"gap_ms", gap ? json::value(gap->count()) : json::value()},
+          {"gap_ms", gap ? json::value(gap->at_least.count()) : json::value()},
+          {"gap_at_most_ms", gap ? json::value(gap->at_most.count()) : json::value()},
           {"moments", lines}};
 }
 
@@ -69,9 +70,13 @@ std::string takeover_text(const json::object& takeover) {
     table.add({cell(line, "moment"), cell(line, "seen_by"), cell(line, "at_ms"), cell(line, "part_ms"),
                cell(line, "description")});
   }
-  const std::string gap = cell(value, "gap_ms");
-  return text + table.text() +
-         (gap.empty() ? "\nNo client was seen to write since.\n" : "\nNobody could write for about " + gap + " ms.\n");
+  const std::string least = cell(value, "gap_ms");
+  const std::string most = cell(value, "gap_at_most_ms");
+  text += table.text() + "\n";
+  if (least.empty()) return text + "No client was seen to write since.\n";
+  if (least == most) return text + "Nobody could write for " + least + " ms.\n";
+  return text + "Nobody could write for at least " + least + " ms (since the first sign), at most " + most +
+         " ms (since the last evidence).\n";
 }
 
 }  // namespace pgvigil::client
