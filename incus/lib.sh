@@ -14,6 +14,8 @@ LAB_SUITE=${LAB_SUITE:-bookworm}
 LAB_IMAGE=${LAB_IMAGE:-}
 # The package to install; built when not given.
 LAB_DEB=${LAB_DEB:-}
+# Not empty: containers with the package, and no formation in them (for packaging/ansible).
+LAB_BARE=${LAB_BARE:-}
 # The client on this machine.
 PGVIGIL=${PGVIGIL:-$BUILD/pgvigil}
 LAB_CACHE=${LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pgvigil-lab}

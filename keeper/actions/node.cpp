@@ -69,10 +69,16 @@ postgres::Settings common_settings(const Node& node) {
   };
 }
 
-std::string monitor_host(const std::string& uri) {
+// Where its probes come from. A socket directory says nothing of that.
+std::vector<std::string> monitor_hosts(const std::string& uri) {
   const auto values = pg::parse_conninfo(uri);
-  const auto host = values.find("host");
-  return host == values.end() ? std::string() : host->second;
+  const auto list = values.find("host");
+  std::vector<std::string> hosts;
+  std::istringstream words(list == values.end() ? "" : list->second);
+  for (std::string host; std::getline(words, host, ',');) {
+    if (!host.empty() && host.front() != '/' && host.front() != '@') hosts.push_back(host);
+  }
+  return hosts;
 }
 
 }  // namespace
@@ -145,8 +151,8 @@ std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<
     entries.push_back({type, "postgres", replication_role, host, method});  // pg_rewind
     entries.push_back({type, "postgres", probe_role, host, method});
   }
-  if (const std::string host = monitor_host(node.config.monitor_uri); !host.empty() && !hosts.contains(host)) {
-    entries.push_back({type, "postgres", probe_role, host, method});
+  for (const std::string& host : monitor_hosts(node.config.monitor_uri)) {
+    if (hosts.insert(host).second) entries.push_back({type, "postgres", probe_role, host, method});
   }
   // A line for everybody is not meant for them, unless somebody names them: the one may read every file of the cluster,
   // the other has nothing to look for in another database.

@@ -78,7 +78,7 @@ asio::awaitable<void> Keeper::confirm_names() {
 // Names that stay out of force: somebody has set others (ALTER SYSTEM, a line behind ours), or PostgreSQL cannot read
 // its files. Without them nobody knows which standbys hold the commits.
 asio::awaitable<void> Keeper::hold_names() {
-  if (!core_.names_differ()) {
+  if (!core_.names_differ() && !names_differ_for_new_sessions_) {
     names_differ_since_.reset();
     if (std::exchange(settings_unreadable_, false)) core_.disturb();  // its reason is not true any more
     co_return;
@@ -106,12 +106,17 @@ asio::awaitable<void> Keeper::hold_names() {
 // under the lists before.
 asio::awaitable<void> Keeper::confirm_names_once() {
   const auto wanted = core_.names_to_confirm();
+  names_differ_for_new_sessions_ = false;
   if (!wanted) co_return;
   const SyncNames names = wanted->names;
   const auto version = wanted->version;
   pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
   const LocalFacts facts = co_await look(local);
-  if (facts.in_recovery || facts.names_in_force != to_guc(names)) co_return;
+  if (facts.in_recovery) co_return;
+  // Each process reads the files for itself, at a moment of its own: an old session may have seen what the postmaster
+  // has not.
+  names_differ_for_new_sessions_ = facts.names_in_force != to_guc(names);
+  if (names_differ_for_new_sessions_) co_return;
   if (!names.asynchronous()) {
     if (wanted->stricter && strict_version_ != version) {
       co_await restart_walsenders(local);

@@ -108,6 +108,7 @@ class Keeper {
   std::int64_t strict_version_{0};  // of the names for which the walsenders were started anew
   NodeState logged_goal_{NodeState::init};
   std::optional<Millis> names_differ_since_;
+  bool names_differ_for_new_sessions_{false};
   bool settings_unreadable_{false};
 
   os::Event report_now_;

@@ -32,7 +32,11 @@ Liveness::News Liveness::look(const std::vector<Heard>& nodes, Millis now) {
       entry.session_open = node.session_open;
       news.appeared.push_back(node.node);
     }
-    if (entry.report_count != node.report_count) {
+    if (node.report_count == 0) {
+      // Never, or not since the database lost its unlogged table in a crash: what stands there is not the node's word.
+      entry.report_count = 0;
+      entry.ever_reported = false;
+    } else if (entry.report_count != node.report_count) {
       entry.report_count = node.report_count;
       learn_gap(entry, now - entry.reported_at);
       entry.reported_at = now;

@@ -14,7 +14,7 @@ namespace pgvigil::fsm {
 // What is read of every node on every look.
 struct Heard {
   NodeId node;
-  std::int64_t report_count{0};  // grows with every report; never by a clock
+  std::int64_t report_count{0};  // grows with every report; never by a clock. 0: nothing is known of the node
   bool session_open{false};
 };
 

@@ -5,8 +5,10 @@
 #include <boost/asio/detached.hpp>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "common/log/log.hpp"
+#include "common/os/race.hpp"
 #include "common/pg/connection.hpp"
 
 namespace pgvigil::monitor {
@@ -39,6 +41,7 @@ struct Probes::Target {
   std::string conninfo;
   ProbeState state;
   os::Event now;
+  bool asked{false};  // probe_now(): the answer is wanted whatever it is
   std::optional<pg::Connection> session;
   bool gone{false};
   Clock::time_point begin_at;
@@ -72,7 +75,10 @@ void Probes::forget_others(const std::vector<NodeId>& nodes) {
 }
 
 void Probes::probe_now(NodeId node) {
-  if (const auto found = targets_.find(node); found != targets_.end()) found->second->now.set();
+  const auto found = targets_.find(node);
+  if (found == targets_.end()) return;
+  found->second->asked = true;
+  found->second->now.set();
 }
 
 ProbeState Probes::state(NodeId node) const {
@@ -91,6 +97,7 @@ asio::awaitable<void> Probes::run(std::shared_ptr<Target> target) {
   while (!target->gone) {
     ProbeResult result = ProbeResult::good;
     const bool had_session = target->session.has_value();
+    const bool asked = std::exchange(target->asked, false);
     try {
       if (!had_session) target->session.emplace(co_await pg::Connection::connect(target->conninfo, patience));
       co_await target->session->query("SELECT 1", {}, patience);
@@ -105,20 +112,36 @@ asio::awaitable<void> Probes::run(std::shared_ptr<Target> target) {
     if (result != ProbeResult::good) {
       target->session.reset();
       // A session that broke says little; a new connection at once says whether anybody is there.
-      if (had_session) continue;
+      if (had_session) {
+        target->asked = target->asked || asked;
+        continue;
+      }
     }
-    const bool news = result != target->state.result;
+    const bool news = asked || result != target->state.result;
     target->state.result = result;
     target->state.at = Clock::now();
     if (result == ProbeResult::good) target->state.last_good = target->state.at;
     if (news) changed_(target->node);
-    // Good: the server closing the session is news at once; otherwise ask again soon, without a storm.
+    // Bad: ask again soon, without a storm.
     if (target->session) {
-      co_await target->now.wait(period);
+      co_await rest(*target);
     } else {
       co_await target->now.wait(std::chrono::milliseconds{200});
     }
   }
+}
+
+// Until the next question is due. That the server closes the session is news at once.
+asio::awaitable<void> Probes::rest(Target& target) {
+  const auto order = [&]() -> asio::awaitable<void> { co_await target.now.wait(period); };
+  const auto closed = [&]() -> asio::awaitable<void> { co_await target.session->wait_notification(period); };
+  bool lost = false;
+  try {
+    co_await os::race(order(), closed());
+  } catch (const pg::ConnectionError&) {
+    lost = true;
+  }
+  if (lost) target.session.reset();
 }
 
 }  // namespace pgvigil::monitor

@@ -24,7 +24,7 @@ struct ProbeState {
 
 class Probes {
  public:
-  // `changed` is called when a node's result becomes another.
+  // `changed` is called when a node's result becomes another, and with the first result after probe_now().
   Probes(asio::io_context& context, std::function<void(NodeId)> changed);
   ~Probes();
   // Begins to probe a node, or follows it to another address. `conninfo` carries the probe's password; it is never
@@ -39,6 +39,7 @@ class Probes {
  private:
   struct Target;
   asio::awaitable<void> run(std::shared_ptr<Target> target);
+  static asio::awaitable<void> rest(Target& target);
   asio::io_context& context_;
   std::function<void(NodeId)> changed_;
   std::map<NodeId, std::shared_ptr<Target>> targets_;

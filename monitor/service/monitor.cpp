@@ -3,7 +3,7 @@
 #include <charconv>
 
 #include "common/log/log.hpp"
-#include "common/os/event.hpp"
+#include "common/os/race.hpp"
 #include "common/pg/conninfo.hpp"
 #include "monitor/fsm/decide.hpp"
 #include "monitor/service/witness.hpp"
@@ -35,9 +35,12 @@ Monitor::Monitor(asio::io_context& context, std::string conninfo, bool ours_alon
       conninfo_(std::move(conninfo)),
       ours_alone_(ours_alone),
       witness_(std::move(witness)),
-      probes_(context, [this](NodeId node) {
-        if (const auto found = groups_.find(node); found != groups_.end()) due_.insert(found->second);
-      }) {}
+      probes_(context,
+              [this](NodeId node) {
+                if (const auto found = groups_.find(node); found != groups_.end()) due_.insert(found->second);
+                probed_.set();
+              }),
+      probed_(context.get_executor()) {}
 
 asio::awaitable<void> Monitor::run() {
   while (!stopping_) {
@@ -98,7 +101,17 @@ asio::awaitable<void> Monitor::lead(pg::Connection& database) {
 
 asio::awaitable<void> Monitor::take_notifications(pg::Connection& database, Clock::time_point until) {
   const auto pause = std::chrono::ceil<pg::Millis>(until - Clock::now());
-  auto notification = co_await database.wait_notification(std::max(pause, pg::Millis{0}));
+  std::optional<pg::Notification> notification;
+  bool probed = false;
+  const auto word = [&]() -> asio::awaitable<void> { notification = co_await database.wait_notification(pause); };
+  const auto probe = [&]() -> asio::awaitable<void> { probed = co_await probed_.wait(pause); };
+  if (pause.count() > 0) {
+    co_await os::race(word(), probe());
+  } else {
+    notification = co_await database.wait_notification(pg::Millis{0});
+  }
+  // A server that is gone has often taken its keeper's session with it.
+  if (probed) look_at_ = std::min(look_at_, looked_at_ + shortest_tick);
   while (notification) {
     if (const auto key = parse_payload(notification->payload)) due_.insert(*key);
     notified_ = true;

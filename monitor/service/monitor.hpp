@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 
+#include "common/os/event.hpp"
 #include "common/pg/connection.hpp"
 #include "monitor/fsm/explain.hpp"
 #include "monitor/fsm/liveness.hpp"
@@ -68,6 +69,7 @@ class Monitor {
   std::string system_identifier_;  // of the database
   std::string ca_file_;
   Probes probes_;
+  os::Event probed_;  // a probe has news
   fsm::Liveness liveness_;
   std::map<NodeId, GroupKey> groups_;
   std::map<GroupKey, Picture> pictures_;

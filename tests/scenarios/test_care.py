@@ -3,11 +3,12 @@ the URIs of many groups."""
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
 
-from formation import Daemon, Formation, tool
+from formation import Daemon, Formation, alive, tool
 
 
 def expect(condition, what):
@@ -276,8 +277,12 @@ def scenario_names_of_somebody_else():
         f.wait_until(lambda: file in f.run("show", "why", "--pgdata", f.monitor.pgdata).stdout, 10, "so does show why")
         with open(file) as conf:
             kept = [line for line in conf if not line.startswith("this is no setting")]
+        sessions = primary.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()").split()
         with open(file, "w") as conf:
             conf.writelines(kept)
+        for pid in sessions:  # they read the file again, also the keeper's; the postmaster, which every new session comes from, does not
+            if alive(int(pid)):
+                os.kill(int(pid), signal.SIGHUP)
         f.goes_on(primary, 15)
         f.wait_until(lambda: not f.state()[primary.name]["reason"], 15, "the reason is no more")
         standby.start()
@@ -435,3 +440,17 @@ def scenario_uris():
         for options in (("--formation", "empty"), ("--group", 7), ("--formation", "none"), ("--group", "x")):
             refused = shown(*options, check=False)
             expect(refused.returncode == 1 and "error" in refused.stderr, f"{options}: {refused}")
+
+
+def scenario_monitor_with_two_addresses():
+    """libpq tries the hosts of a URI one after the other; the node's pg_hba.conf has a line for each."""
+    with Formation(nodes=1) as f:
+        f.wait_state(f.nodes[0], "single")
+        address = f"{f.monitor.host}:{f.monitor.port}"
+        expect(address in f.monitor_uri, f.monitor_uri)
+        f.monitor_uri = f.monitor_uri.replace(address, f"localhost:{f.monitor.port},{address}")
+        node = f.add_node()
+        f.wait_healthy()
+        with open(os.path.join(node.pgdata, "pg_hba.conf")) as file:
+            lines = [line.split() for line in file if "pgvigil_probe" in line and "reject" not in line]
+        expect({"localhost", "127.0.0.1/32"} <= {words[3] for words in lines}, str(lines))

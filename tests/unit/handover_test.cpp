@@ -133,6 +133,25 @@ TEST_CASE("a keeper that is heard late all the time is given longer, one that wa
   CHECK(silent_for(Millis{3000}));
 }
 
+TEST_CASE("reports that the monitor's database has lost say nothing of the nodes") {
+  fsm::Liveness liveness;
+  GroupSnapshot group = pair_of();
+  const auto look = [&](std::int64_t count, Millis now) {
+    liveness.look({{NodeId{1}, count, true}, {NodeId{2}, count, true}}, now);
+    liveness.fill_in(group, now, [&](NodeId) { return fsm::ProbeView{ProbeResult::good, now, now}; });
+  };
+  look(7, Millis{0});
+  look(8, Millis{1000});
+  // Both sessions are open again, before the first report has come in by them.
+  for (NodeView& node : group.nodes) node.pg_running = node.pg_responding = node.streaming = false;
+  look(0, Millis{1500});
+  CHECK_FALSE(fsm::fresh(group, group.nodes[0]));
+  CHECK_FALSE(fsm::dead(group, group.nodes[0]));
+  CHECK_FALSE(decide(group));
+  look(1, Millis{1600});
+  CHECK(fsm::dead(group, group.nodes[0]));  // now it is
+}
+
 TEST_CASE("an election waits a moment for the vote of the node with the highest priority") {
   GroupSnapshot group = three();
   group.names.back().names.members = {NodeId{2}};
