@@ -91,6 +91,7 @@ void World::apply(const fsm::Decision& decision) {
       }
     }
     for (int b = 0; b < branches_.count(); ++b) chosen_by_force_.insert(b);
+    forced_term_ = group.term.value;
   }
   if (decision.request == fsm::RequestOutcome::accepted && group.request &&
       group.request->kind == RequestKind::promotion && group.request->node) {

@@ -322,6 +322,8 @@ void World::promoted(int node) {
     highest_promotion_ = term;
   }
   p.branch = branches_.child(p.branch, p.flushed, number, term);
+  // The order was older than an operator's choice, and slept in a paused node.
+  if (term < forced_term_) chosen_by_force_.insert(p.branch);
   p.in_recovery = false;
   p.standby_signal = false;
   p.receiver_at = 0;

@@ -244,6 +244,7 @@ class World {
   std::vector<std::uint64_t> acked_;  // highest acknowledged record on each branch
   std::int64_t highest_promotion_{0};
   std::set<int> named_;            // promotions that an operator asked for by name
+  std::int64_t forced_term_{0};    // of the last choice by force
   std::set<int> chosen_by_force_;  // whose old acknowledgements an operator gave up
   bool removed_by_force_{false};
   bool removals_forgotten_{false};  // with the monitor's memory: nobody knows what such a node still acknowledges
