@@ -140,7 +140,8 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   params.emplace_back(key.formation);
   params.emplace_back(std::to_string(key.group));
   const pg::Result group = co_await database.query_prepared(
-      "SELECT g.*, f.number_sync_standbys, f.unhealthy_ms, f.standby_lost_ms, f.lease_ms, f.drain_ms, f.vote_ms FROM pgvigil.grp "
+      "SELECT g.*, f.number_sync_standbys, f.unhealthy_ms, f.standby_lost_ms, f.lease_ms, f.drain_ms, f.vote_ms FROM "
+      "pgvigil.grp "
       "g "
       "JOIN pgvigil.formation f ON f.name = g.formation WHERE g.formation = $1 AND g.group_id = $2 FOR UPDATE OF g",
       params, patience);
