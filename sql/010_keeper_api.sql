@@ -51,9 +51,11 @@ CREATE OR REPLACE FUNCTION pgvigil.goal_of(n pgvigil.node, gr pgvigil.grp) RETUR
 DECLARE
   last_names jsonb := gr.names_in_force -> -1;
   own boolean := coalesce((last_names ->> 'by')::bigint = n.id, false);
+  f pgvigil.formation;
   source bigint;
   floor pg_lsn;
 BEGIN
+  SELECT * INTO f FROM pgvigil.formation x WHERE x.name = n.formation;
   IF n.goal_state = 'fast_forward' THEN
     source := n.source_id;
   ELSIF n.goal_state IN ('wait_standby', 'catchingup', 'secondary', 'prepare_promotion', 'demoted', 'join_secondary', 'wait_maintenance') THEN
@@ -70,13 +72,13 @@ BEGIN
     'state', n.goal_state, 'term', gr.term, 'seq', n.goal_seq,
     -- Standbys of a group that never writes alone hold a list that nobody can satisfy (keeper/fsm/core.hpp, must_arm()).
     'names', CASE WHEN own THEN last_names - 'by'
-                  WHEN pgvigil.runs_as_standby(n.goal_state) AND (SELECT number_sync_standbys > 0 FROM pgvigil.formation WHERE name = n.formation)
+                  WHEN pgvigil.runs_as_standby(n.goal_state) AND f.number_sync_standbys > 0
                   THEN '{"required": 1, "members": [0]}'::jsonb ELSE '{"required": 0, "members": []}'::jsonb END,
-    'heartbeat_ms', (SELECT heartbeat_ms FROM pgvigil.formation WHERE name = n.formation),
+    'heartbeat_ms', f.heartbeat_ms,
     'names_version', CASE WHEN own THEN gr.names_version ELSE 0 END,
     'peers_version', gr.peers_version, 'upstream', source, 'promised_timeline', gr.timeline, 'wal_floor', coalesce(floor, '0/0'),
-    'number_sync_standbys', (SELECT number_sync_standbys FROM pgvigil.formation WHERE name = n.formation),
-    'lease_seconds', (SELECT lease_ms / 1000 FROM pgvigil.formation WHERE name = n.formation));
+    'number_sync_standbys', f.number_sync_standbys,
+    'lease_seconds', f.lease_ms / 1000);
 END $$;
 
 CREATE OR REPLACE FUNCTION pgvigil.register_node(

@@ -92,6 +92,12 @@ std::string without_password(const std::string& text) {
   return text.find("://") != std::string::npos ? to_uri(values) : to_conninfo(values);
 }
 
+void set_sslmode(ConninfoMap& values, const std::string& sslmode, const std::string& ca_file) {
+  const bool verifies = sslmode.starts_with("verify-");
+  values["sslmode"] = verifies && ca_file.empty() ? "require" : sslmode;
+  if (verifies && !ca_file.empty()) values["sslrootcert"] = ca_file;
+}
+
 std::string application_uri(const std::vector<HostPort>& hosts, const std::string& dbname, const std::string& sslmode,
                             const std::string& root_certificate, bool timeouts) {
   std::string list;

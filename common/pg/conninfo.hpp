@@ -18,6 +18,9 @@ std::string to_uri(const ConninfoMap& values);
 // `text` with the password left out, for logs and messages.
 std::string without_password(const std::string& text);
 
+// By this sslmode; verified only by who knows the certificates: without `ca_file` "verify-..." becomes "require".
+void set_sslmode(ConninfoMap& values, const std::string& sslmode, const std::string& ca_file);
+
 struct HostPort {
   std::string host;
   int port{5432};

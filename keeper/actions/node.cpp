@@ -35,10 +35,8 @@ std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, 
                          {"keepalives_interval", "2"},
                          {"keepalives_count", "3"}};
   if (!dbname.empty()) values["dbname"] = dbname;
-  if (peer.sslmode == unencrypted) return pg::to_conninfo(values);  // libpq's default, "prefer"
-  const bool verified = peer.sslmode.starts_with("verify-") && !node.config.ssl_ca_file.empty();
-  values["sslmode"] = verified ? peer.sslmode : "require";
-  if (verified) values["sslrootcert"] = node.config.ssl_ca_file;
+  if (peer.sslmode != unencrypted)
+    pg::set_sslmode(values, peer.sslmode, node.config.ssl_ca_file);  // else libpq's default
   return pg::to_conninfo(values);
 }
 

@@ -171,7 +171,6 @@ std::optional<Decision> start_maintenance(const GroupSnapshot& group) {
       return refuse(target->name + " is the primary: --allow-failover hands over to another node first");
     if (auto reason = no_handover(group, primary); !reason.empty()) return refuse(reason);
     if (in_transit(*primary)) return std::nullopt;
-    if (in_transit(*primary)) return std::nullopt;
     const NodeView* candidate = switchover_candidate(group, *primary);
     if (candidate == nullptr) return refuse("no node is ready to take over from " + primary->name);
     return hand_over(*primary, *candidate, NodeState::prepare_maintenance);

@@ -191,8 +191,7 @@ void Monitor::age(GroupSnapshot& group) {
 asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
   const pg::Result rows = co_await database.query(
       "SELECT n.id, n.host, n.port, n.sslmode, f.probe_password FROM pgvigil.node n JOIN pgvigil.formation f ON f.name "
-      "= "
-      "n.formation "
+      "= n.formation "
       "WHERE n.reported_state NOT IN ('init', 'wait_standby', 'dropped')",
       {}, patience);
   std::vector<NodeId> nodes;
@@ -202,11 +201,8 @@ asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
     pg::ConninfoMap values{{"host", rows.text(row, "host")}, {"port", rows.text(row, "port")},
                            {"user", "pgvigil_probe"},        {"password", rows.text(row, "probe_password")},
                            {"dbname", "postgres"},           {"application_name", "pgvigil_probe"}};
-    // As its keeper has seen it to work; verified only by who knows the certificates.
-    const std::string sslmode = rows.text(row, "sslmode");
-    const bool verified = sslmode.starts_with("verify-") && !ca_file_.empty();
-    values["sslmode"] = sslmode.starts_with("verify-") && !verified ? "require" : sslmode;
-    if (verified) values["sslrootcert"] = ca_file_;
+    // As its keeper has seen it to work.
+    pg::set_sslmode(values, rows.text(row, "sslmode"), ca_file_);
     probes_.watch(node, pg::to_conninfo(values));
   }
   probes_.forget_others(nodes);

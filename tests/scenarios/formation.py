@@ -24,6 +24,16 @@ class ScenarioError(AssertionError):
 _reserved = []  # abstract sockets: a port is ours as long as this process lives, and nothing is left behind
 
 
+def expect(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def text_of(path):
+    with open(path, errors="replace") as file:
+        return file.read()
+
+
 def free_port():
     """Below the ephemeral range: there an outgoing connection could take the port while PostgreSQL restarts. Scenarios run side by side,
     and a port is picked long before it is listened on; the reservation keeps them apart."""

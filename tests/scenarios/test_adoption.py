@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 
-from formation import Daemon, Formation, tool
+from formation import Daemon, Formation, expect, text_of, tool
 
 # What the formation needs when nobody writes it into pg_hba.conf.
 USERS_HBA = """# the user's own
@@ -13,16 +13,6 @@ local replication all trust
 host all all 127.0.0.1/32 trust
 host replication pgvigil_replicator 127.0.0.1/32 trust
 """
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
-
-
-def text_of(path):
-    with open(path, errors="replace") as file:
-        return file.read()
 
 
 def append(path, text):

@@ -8,17 +8,7 @@ import subprocess
 import threading
 import time
 
-from formation import Daemon, Formation, alive, tool
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
-
-
-def text_of(path):
-    with open(path, errors="replace") as file:
-        return file.read()
+from formation import Daemon, Formation, alive, expect, text_of, tool
 
 
 def everything_below(directory):

@@ -3,12 +3,7 @@ import json
 import os
 import time
 
-from formation import Formation, Writer
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Formation, Writer, expect
 
 
 def why(f):

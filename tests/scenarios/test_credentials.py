@@ -5,9 +5,9 @@ import random
 import stat
 import subprocess
 
-from formation import Formation, Writer
+from formation import Formation, Writer, expect
 from test_memory import Backups, wait_learned
-from test_sql import expect, literal, run_script
+from test_sql import literal, run_script
 
 OWN_FUNCTIONS = {"report", "tell", "get_peers", "step_down", "request_status", "open_session", "take_place", "leave_place",
                  "say_sslmode", "tell_moments"}

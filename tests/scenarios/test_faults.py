@@ -5,12 +5,7 @@ import signal
 import subprocess
 import time
 
-from formation import Formation, Writer
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Formation, Writer, expect
 
 
 def settle(f, former=None):

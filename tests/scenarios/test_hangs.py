@@ -4,12 +4,7 @@ import signal
 import subprocess
 import time
 
-from formation import Formation, alive, children
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Formation, alive, children, expect
 
 
 def command_line(pid):

@@ -4,12 +4,7 @@ import os
 import subprocess
 import time
 
-from formation import Daemon, Formation, Writer
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Daemon, Formation, Writer, expect
 
 
 def scenario_build_up():

@@ -5,12 +5,7 @@ import signal
 import subprocess
 import time
 
-from formation import Daemon, Formation, Writer
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Daemon, Formation, Writer, expect
 
 
 def command(f, *words, check=True):

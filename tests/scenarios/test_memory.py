@@ -5,17 +5,7 @@ import os
 import shutil
 import time
 
-from formation import Daemon, Formation, Writer
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
-
-
-def text_of(path):
-    with open(path, errors="replace") as file:
-        return file.read()
+from formation import Daemon, Formation, Writer, expect, text_of
 
 
 class Backups:

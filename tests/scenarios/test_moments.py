@@ -1,7 +1,7 @@
 """What a failover consisted of: `show events --failover`."""
 import json
 
-from formation import Formation, Writer
+from formation import Formation, Writer, expect
 
 BY_NEW_PRIMARY = ["ordered", "order_received", "promoting", "promoted", "first_write"]
 BY_FORMER = ["drain_received", "stopping", "stopped"]
@@ -9,11 +9,6 @@ BY_VOTER = ["vote_received", "cut_off", "voted"]
 OF_FAILOVER = ["last_evidence", "suspicion", "verdict", "votes_asked", *BY_VOTER, "fenced", "elected", *BY_NEW_PRIMARY]
 OF_SWITCHOVER = ["asked", "draining", *BY_FORMER, "stop_heard", "caught_up", *BY_NEW_PRIMARY]
 OF_CHOICE = ["last_evidence", "suspicion", "verdict", "votes_asked", *BY_VOTER, "fenced", "chosen", "elected", *BY_NEW_PRIMARY]
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
 
 
 def show(f, *words, check=True):

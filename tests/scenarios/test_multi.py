@@ -4,12 +4,7 @@ import os
 import signal
 import time
 
-from formation import Formation, Writer
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Formation, Writer, expect
 
 
 def command(f, *words, check=True):

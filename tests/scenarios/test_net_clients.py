@@ -3,12 +3,7 @@ import json
 import subprocess
 import time
 
-from formation import Formation
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Formation, expect
 
 
 def uri(f, *options):

@@ -2,7 +2,7 @@
 import os
 import subprocess
 
-from formation import Formation
+from formation import Formation, expect
 
 # What the probe needs is SELECT 1. What PUBLIC may do in the database postgres it may too; these are not for PUBLIC.
 REFUSED_TO_THE_PROBE = [
@@ -11,11 +11,6 @@ REFUSED_TO_THE_PROBE = [
     "ALTER ROLE pgvigil_probe CONNECTION LIMIT -1", "ALTER SYSTEM SET port = 1", "SELECT pg_reload_conf()", "SELECT pg_promote()", "SELECT pg_switch_wal()",
     "SELECT pg_create_physical_replication_slot('s')", "SELECT pg_drop_replication_slot('pgvigil_standby_2')", "CREATE TABLE public.t (x int)",
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> session_user"]
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
 
 
 def scenario_stolen_passwords():

@@ -4,14 +4,9 @@ Beside the client that follows the primary, one sits on every host and writes th
 acknowledge at a time would show as ids that are missing in the end."""
 import time
 
-from formation import Formation
+from formation import Formation, expect
 
 SYNCHRONOUS = [("set", "formation", "number-sync-standbys", "1")]
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
 
 
 def healed(f, primary=None):

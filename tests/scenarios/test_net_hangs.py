@@ -5,12 +5,7 @@ import shutil
 import subprocess
 import time
 
-from formation import Formation, ScenarioError
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Formation, ScenarioError, expect
 
 
 def fill(disk):

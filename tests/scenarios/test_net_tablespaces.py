@@ -5,12 +5,7 @@ import shutil
 import signal
 import subprocess
 
-from formation import Formation
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Formation, expect
 
 
 class Apart(Formation):

@@ -8,12 +8,7 @@ import struct
 import subprocess
 import time
 
-from formation import BIN, Daemon, Formation
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import BIN, Daemon, Formation, expect
 
 
 class ServiceManager:

@@ -5,12 +5,7 @@ import random
 import signal
 import subprocess
 
-from formation import Formation, Writer
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Formation, Writer, expect
 
 
 FUNCTIONS = """SELECT p.proname, coalesce(string_agg(format_type(t.type, NULL), ',' ORDER BY t.place), '')

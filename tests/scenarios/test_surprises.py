@@ -5,12 +5,7 @@ import signal
 import subprocess
 import time
 
-from formation import Formation
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Formation, expect, text_of
 
 
 def tool(name):
@@ -22,11 +17,6 @@ def system_identifier(pgdata):
     shown = subprocess.run([tool("pg_controldata"), pgdata], capture_output=True, text=True, check=True,
                            env=dict(os.environ, LC_ALL="C")).stdout
     return next(line.split(":")[1].strip() for line in shown.splitlines() if "system identifier" in line)
-
-
-def text_of(path):
-    with open(path, errors="replace") as file:
-        return file.read()
 
 
 def scenario_another_cluster_in_pgdata():

@@ -4,12 +4,7 @@ import shutil
 import stat
 import subprocess
 
-from formation import Daemon, Formation, tool
-
-
-def expect(condition, what):
-    if not condition:
-        raise AssertionError(what)
+from formation import Daemon, Formation, expect, tool
 
 
 def enter(f, **how):
