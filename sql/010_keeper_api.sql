@@ -207,7 +207,10 @@ BEGIN
       -- The order is forgotten with its number: this one is higher than any.
       -- Later than every order that it may have been given; and not the last number that there is, should it tell it to a monitor without memory.
       RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', seq + 1000000000000, 'names', '{"required": 0, "members": []}'::jsonb,
-                                'names_version', 0, 'peers_version', 0, 'upstream', NULL, 'lease_seconds', 10);
+                                'names_version', 0, 'peers_version', 0, 'upstream', NULL,
+                                -- It is not prolonged by this (keeper/fsm/core.hpp): how long the one lasts that it still has.
+                                'lease_seconds', coalesce((SELECT f.lease_ms / 1000 FROM pgvigil.removed_node d JOIN pgvigil.formation f
+                                                           ON f.name = d.formation WHERE d.node_id = reporter), 2));
     END IF;
     IF reporter IS NULL OR reporter < 1 THEN PERFORM pgvigil.refuse(format('there is no node %s', reporter), '', 'PV404'); END IF;
     RETURN '{"tell": true}';

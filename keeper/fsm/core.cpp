@@ -88,6 +88,8 @@ Core::Save Core::answered(const Goal& goal, Millis sent, Millis now) {
   // An answer that was overtaken by a later one. It proves no contact: the monitor of that answer may be gone.
   if (goal.term < state_.term || (goal.term == state_.term && goal.seq < held.seq)) return Save::no;
   monitor_contact_ = sent;
+  // Who is no member any more has no lease, however often it is told so.
+  if (goal.state != NodeState::dropped) lease_began_ = sent;
   const bool moved = goal.state != held.state || goal.term != held.term || goal.seq != held.seq;
   const bool details = goal.names != held.names || goal.names_version != held.names_version ||
                        goal.upstream != held.upstream || goal.lease_seconds != held.lease_seconds ||
@@ -123,7 +125,7 @@ Core::Save Core::reached_by(std::string sslmode) {
 }
 
 bool Core::in_contact(Millis now) const {
-  return monitor_contact_ && now - *monitor_contact_ < lease();
+  return lease_began_ && now - *lease_began_ < lease();
 }
 
 Core::Seen Core::saw(const LocalFacts& facts, Millis now) {
@@ -346,7 +348,7 @@ std::optional<std::string> Core::must_fence(Millis now) const {
   // A promotion may have happened and not been reported.
   contact.state = takes_writes(state_.reported) ? state_.reported : state_.goal.state;
   contact.asynchronous = asynchronous();
-  contact.monitor_age = now - monitor_contact_.value_or(began_);
+  contact.monitor_age = now - lease_began_.value_or(began_);
   contact.standby_age = now - standby_contact_;
   contact.lease = lease();
   // A keeper that was held up (suspended, swapped out) has seen no standby because it has not looked. It looks first:

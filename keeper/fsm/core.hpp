@@ -68,7 +68,7 @@ class Core {
   Save answered(const Goal& goal, Millis sent, Millis now);
   Save learned_peers(std::vector<Peer> peers, std::int64_t version);
   Save reached_by(std::string sslmode);
-  bool in_contact(Millis now) const;  // an answered report is younger than the lease
+  bool in_contact(Millis now) const;  // its lease is valid
   std::optional<Millis> contact() const { return monitor_contact_; }
 
   // --- What PostgreSQL does. True: worth a report at once.
@@ -160,6 +160,7 @@ class Core {
   // Contact.
   Millis began_;
   std::optional<Millis> monitor_contact_;  // when the last answered report was sent
+  std::optional<Millis> lease_began_;      // when the last report was sent whose answer prolonged the lease
   Millis standby_contact_;
   bool fenced_{false};
   bool names_set_{false};

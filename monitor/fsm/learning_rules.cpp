@@ -79,12 +79,13 @@ const NodeView* founder(const GroupSnapshot& group, const Memory& memory) {
 }
 
 // It writes by a list of names, and so many of that list have been heard that no election can have been held without
-// one of them, which would have promised it.
-bool quorum_heard(const Memory& memory) {
+// one of them, which would have promised it. But one that an operator has forced: of that, this record may know the
+// term.
+bool quorum_heard(const GroupSnapshot& group, const Memory& memory) {
   if (memory.last_primary == nullptr) return false;
   const Account& primary = *memory.last_primary->account;
   if (!takes_writes(primary.goal) || !takes_writes(primary.reported)) return false;
-  if (primary.names.asynchronous() || primary.term < memory.top) return false;
+  if (primary.names.asynchronous() || primary.term < std::max(memory.top, group.term)) return false;
   const auto members = std::count_if(memory.heard.begin(), memory.heard.end(), [&](const NodeView* node) {
     const auto& list = primary.names.members;
     return std::find(list.begin(), list.end(), node->id) != list.end();
@@ -92,10 +93,10 @@ bool quorum_heard(const Memory& memory) {
   return members >= primary.names.required;
 }
 
-bool still_primary(const Memory& memory) {
+bool still_primary(const GroupSnapshot& group, const Memory& memory) {
   if (memory.last_primary == nullptr) return false;
   const Account& account = *memory.last_primary->account;
-  if (!memory.all_heard()) return quorum_heard(memory);
+  if (!memory.all_heard()) return quorum_heard(group, memory);
   // Newer promises without a newer timeline: an election that has promoted nobody.
   return account.term == memory.top || account.timeline >= memory.promised;
 }
@@ -213,8 +214,8 @@ std::optional<Decision> learned(const GroupSnapshot& group) {
     memory.last_primary = founder(group, memory);
     if (memory.last_primary == nullptr && !forced(group)) return std::nullopt;
   }
-  if (!memory.unheard.empty() && !quorum_heard(memory) && !forced(group)) return std::nullopt;
-  return still_primary(memory) ? with_primary(group, memory) : with_election(group, memory);
+  if (!memory.unheard.empty() && !quorum_heard(group, memory) && !forced(group)) return std::nullopt;
+  return still_primary(group, memory) ? with_primary(group, memory) : with_election(group, memory);
 }
 
 constexpr Rule table[] = {

@@ -97,6 +97,7 @@ void World::apply(const fsm::Decision& decision) {
       group.request->kind == RequestKind::promotion && group.request->node) {
     named_.insert(index_of(*group.request->node));
   }
+  if (decision.learned && group.request && group.request->allow_data_loss) learned_by_force_ = true;
   store_.apply(decision);
   int writers = 0;
   for (const NodeView& node : store_.group.nodes) writers += takes_writes(node.goal) ? 1 : 0;

@@ -21,6 +21,7 @@ Store::Reported Store::report(const Report& report) {
     result.goal.state = NodeState::dropped;
     result.goal.term = report.term;
     result.goal.seq = report.goal_seq + 1000000000000;
+    result.goal.lease_seconds = static_cast<int>(group.timing.lease.count() / 1000);
     return result;
   }
   // Heard, but nothing of it is believed.

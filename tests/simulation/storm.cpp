@@ -239,14 +239,15 @@ void World::check() {
   const std::string why = unhealthy();
   if (!why.empty()) {
     healthy_since_ = -1;
-    // Only where data was taken away by force may a person be needed, or where nobody remembers how a node has left.
+    // Only where data was taken away or left out by force may a person be needed, or where nobody remembers how a node
+    // has left.
     const auto& lists = store_.group.names;
     const bool forgotten = std::any_of(lists.begin(), lists.end(), [this](const NamesInForce& entry) {
       const auto& members = entry.names.members;
       return entry.by.value == 0 && std::any_of(members.begin(), members.end(),
                                                 [this](NodeId id) { return store_.group.find(id) == nullptr; });
     });
-    if ((removed_by_force_ || forgotten) && now_ - asked_help_at_ > 15000) {
+    if ((removed_by_force_ || learned_by_force_ || forgotten) && now_ - asked_help_at_ > 15000) {
       asked_help_at_ = now_;
       const auto explanations = fsm::explain(store_.group);
       const bool advised = std::any_of(explanations.begin(), explanations.end(), [](const fsm::Explanation& e) {

@@ -85,6 +85,19 @@ TEST_CASE("learning: a primary and enough of its standbys") {
   CHECK(decision->learned->names == std::vector{NamesInForce{any_1_of_2_3, NodeId{1}}});
 }
 
+TEST_CASE("learning: a primary and its standbys are not enough where this record knows of a later promotion") {
+  GroupSnapshot group = without_memory();
+  group.term = Term{8};  // by an operator's force, without n1 and n3
+  group.nodes[0].account = primary_of(any_1_of_2_3, 7);
+  group.nodes[2].account = told(NodeState::secondary, 7);
+  CHECK(!decide(group));
+  group.nodes[1].account = told(NodeState::wait_primary, 8, 2);
+  const auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(goal_in(*decision, 2) == NodeState::wait_primary);
+  CHECK(goal_in(*decision, 1) == NodeState::demote_timeout);
+}
+
 TEST_CASE("learning: a newer promise of a standby takes the word from a primary") {
   GroupSnapshot group = without_memory();
   group.nodes[0].account = primary_of(any_1_of_2_3, 7);
@@ -179,4 +192,25 @@ TEST_CASE("an old order promotes no node that has followed a later primary") {
   CHECK(core.no_promotion(seen, Millis{0}));
   seen.in_recovery = false;  // promoted already, by this order
   CHECK(!core.no_promotion(seen, Millis{0}));
+}
+
+TEST_CASE("who was removed from the formation has no lease, however often it is told so") {
+  keeper::KeeperState state;
+  state.node = NodeId{1};
+  state.reported = NodeState::wait_primary;
+  keeper::Core core(state, true, Millis{0});
+  Goal goal;
+  goal.state = NodeState::wait_primary;
+  goal.term = Term{2};
+  goal.seq = 5;
+  goal.lease_seconds = 10;
+  core.answered(goal, Millis{1000}, Millis{1001});
+  goal.state = NodeState::dropped;
+  goal.seq = 6;
+  for (std::int64_t at = 2000; at <= 10000; at += 1000) {
+    core.answered(goal, Millis{at}, Millis{at + 1});
+    CHECK(!core.must_fence(Millis{at + 1}));
+  }
+  CHECK(core.contact() == Millis{10000});  // heard all the same: it may end when the monitor knows
+  CHECK(core.must_fence(Millis{11001}));
 }
