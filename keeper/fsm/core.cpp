@@ -217,7 +217,7 @@ Core::Work Core::next(Millis now) {
   }
   if (state_.goal.seq == 0) return work;  // nothing was ordered yet
   if (fenced_) {
-    if (!in_contact(now)) return work;
+    if (!in_contact(now) && state_.goal.state != NodeState::dropped) return work;
     fenced_ = false;
   }
   if (crashed() && crashed_at_ && converged() && takes_writes(state_.reported) && !asynchronous() && monitor_contact_ &&

@@ -212,5 +212,7 @@ TEST_CASE("who was removed from the formation has no lease, however often it is 
     CHECK(!core.must_fence(Millis{at + 1}));
   }
   CHECK(core.contact() == Millis{10000});  // heard all the same: it may end when the monitor knows
-  CHECK(core.must_fence(Millis{11001}));
+  REQUIRE(core.must_fence(Millis{11001}));
+  core.fenced("its lease is over");
+  CHECK(core.next(Millis{11002}).step == keeper::Step::stop);  // and goes on with going
 }
