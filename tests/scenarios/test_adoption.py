@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 
-from formation import Daemon, Formation, expect, text_of, tool
+from formation import Daemon, Formation, expect, major, text_of, tool
 
 # What the formation needs when nobody writes it into pg_hba.conf.
 USERS_HBA = """# the user's own
@@ -120,9 +120,9 @@ def scenario_stopped_cluster_and_copy():
 
 
 def debian_cluster(f, name, root, filled):
-    """As pg_createcluster makes it: configuration in root/15/NAME, PGDATA elsewhere."""
+    """As pg_createcluster makes it: configuration in root/MAJOR/NAME, PGDATA elsewhere."""
     node = made_by_hand(f, name)
-    directory = os.path.join(root, "15", name)
+    directory = os.path.join(root, major(), name)
     os.makedirs(directory)
     for file in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
         shutil.move(os.path.join(node.pgdata, file), directory)
