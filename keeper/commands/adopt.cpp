@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <sstream>
 
@@ -15,6 +16,12 @@ namespace pgvigil::keeper {
 namespace fs = std::filesystem;
 
 namespace {
+
+// "postgres (PostgreSQL) 15.8 (Debian 15.8-0+deb12u1)"; 0 when it says something else.
+int major_in(const std::string& version) {
+  const auto number = version.find(") ");
+  return number == std::string::npos ? 0 : std::atoi(version.c_str() + number + 2);
+}
 
 // As the server itself would read it, with all that is included.
 asio::awaitable<std::string> setting_in(const config::Config& config, const fs::path& file, const std::string& name) {
@@ -96,6 +103,25 @@ asio::awaitable<void> adopt_stopped(config::Config& config, const cli::Args& arg
 }
 
 }  // namespace
+
+asio::awaitable<void> fit_programs(config::Config& config, const cli::Args& args) {
+  const postgres::Instance instance(instance_settings(config));
+  if (!instance.has_cluster()) co_return;
+  const std::vector<std::string> argv{(instance.settings().bindir / "postgres").string(), "--version"};
+  const os::ProcessResult result = co_await os::run(argv);
+  const int found = major_in(result.output);
+  const int wanted = instance.major_version();
+  if (found == wanted || found == 0) co_return;
+  const fs::path installed = fs::path("/usr/lib/postgresql") / std::to_string(wanted) / "bin";
+  if (args.has("pgctl") || !fs::exists(installed / "postgres")) {
+    const std::string version = std::to_string(wanted);
+    throw UserError(ExitCode::bad_arguments,
+                    config.pgdata + " is a cluster of PostgreSQL " + version + ", but the programs in " +
+                        config.bindir + " are of " + std::to_string(found),
+                    "install the server of PostgreSQL " + version + ", or name its pg_ctl with --pgctl");
+  }
+  config.bindir = postgres::find_bindir(installed).string();
+}
 
 asio::awaitable<void> adopt_cluster(config::Config& config, const cli::Args& args) {
   const postgres::Instance instance(instance_settings(config));

@@ -222,3 +222,27 @@ def scenario_tablespace_on_one_machine():
         expect(picture(location).keys() == before.keys(), "files of the primary are gone")
         primary.sql("CHECKPOINT")
         expect(primary.sql("SELECT count(*) FROM there") == "1000", "data of the primary is gone")
+
+
+def scenario_programs_of_another_major():
+    """What is found first may be another major version than the cluster is of: its own is taken when it is installed, and
+    else said to be missing, before anything is registered."""
+    with Formation(nodes=0) as f:
+        other = os.path.join(f.work, "other")
+        os.mkdir(other)
+        for name in ("postgres", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind"):
+            append(os.path.join(other, name), "#!/bin/sh\necho 'postgres (PostgreSQL) 9.6.24'\n")
+            os.chmod(os.path.join(other, name), 0o755)
+        node = made_by_hand(f, "mine")
+        f.env["PATH"] = other + ":" + f.env["PATH"]
+        result = f.run(*f.create_args(node), check=False)
+        installed = f"/usr/lib/postgresql/{major()}/bin"
+        if os.path.exists(installed + "/postgres"):
+            expect(result.returncode == 0, f"refused, though the right programs are there: {result}")
+            found = f.run("config", "get", "postgresql.bindir", "--pgdata", node.pgdata).stdout
+            expect(found.strip() == installed, f"taken are those in {found}")
+        else:
+            expect(result.returncode == 1 and f"PostgreSQL {major()}" in result.stderr and "9" in result.stderr, f"{result}")
+        refused = f.run(*f.create_args(made_by_hand(f, "given")), "--pgctl", other, check=False)
+        expect(refused.returncode == 1 and "--pgctl" in refused.stderr, f"another major was taken: {refused}")
+        expect(list(f.state()) == ([node.name] if result.returncode == 0 else []), f"registered: {f.state()}")
