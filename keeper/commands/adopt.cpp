@@ -50,6 +50,11 @@ void take_port(config::Config& config, const cli::Args& args, const std::string&
   if (!args.has("pgport")) config::set(config, "postgresql.port", port);
 }
 
+// With less its logical slots would keep PostgreSQL from starting.
+void take_wal_level(config::Config& config, const std::string& wal_level) {
+  if (wal_level == "logical") config.wal_level = wal_level;
+}
+
 // A cluster that has TLS keeps its certificate and key. In a copy of a node they are that node's.
 void keep_own_certificate(config::Config& config, const cli::Args& args, const std::string& ssl) {
   if (ssl != "on" || !config.ssl || cli::asks_for_tls(args)) return;
@@ -76,9 +81,10 @@ asio::awaitable<void> adopt_running(config::Config& config, const cli::Args& arg
   pg::Connection local = co_await open_local(instance, pg::Millis{5000});
   const pg::Result row = co_await local.query(
       "SELECT current_setting('config_file') AS conf, current_setting('hba_file') AS hba, current_setting('ssl') AS "
-      "ssl");
+      "ssl, current_setting('wal_level') AS wal_level");
   config.config_file = row.text(0, "conf");
   config.hba_file = row.text(0, "hba");
+  take_wal_level(config, row.text(0, "wal_level"));
   keep_own_certificate(config, args, row.text(0, "ssl"));
 }
 
@@ -98,6 +104,8 @@ asio::awaitable<void> adopt_stopped(config::Config& config, const cli::Args& arg
   const std::string sockets = co_await setting_in(config, file, "unix_socket_directories");
   const std::string directory = first_of_list(sockets);
   if (directory.starts_with('/') && ::access(directory.c_str(), W_OK) == 0) config.socket_directory = directory;
+  const std::string wal_level = co_await setting_in(config, file, "wal_level");
+  take_wal_level(config, wal_level);
   const std::string ssl = co_await setting_in(config, file, "ssl");
   keep_own_certificate(config, args, ssl);
 }

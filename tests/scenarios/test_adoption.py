@@ -246,3 +246,43 @@ def scenario_programs_of_another_major():
         refused = f.run(*f.create_args(made_by_hand(f, "given")), "--pgctl", other, check=False)
         expect(refused.returncode == 1 and "--pgctl" in refused.stderr, f"another major was taken: {refused}")
         expect(list(f.state()) == ([node.name] if result.returncode == 0 else []), f"registered: {f.state()}")
+
+
+def scenario_logical_replication():
+    """A cluster with logical slots starts and keeps them; a second node is told to write WAL for them, too. From PostgreSQL 17
+    on the slots that are meant to move to the next primary do."""
+    with Formation(nodes=0) as f:
+        moving = int(major()) >= 17
+        first = made_by_hand(f, "first")
+        append(os.path.join(first.pgdata, "postgresql.conf"), "wal_level = logical\n")
+        fill(first, "SELECT pg_create_logical_replication_slot('stays', 'pgoutput')")
+        join(f, first)
+        f.wait_state(first, "single")
+        second = Daemon(f, "second")
+        f.run(*f.create_args(second))
+        f.run("config", "set", "postgresql.wal_level", "logical", "--pgdata", second.pgdata)
+        f.nodes.append(second)
+        second.start()
+        f.wait_healthy()
+        slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = "
+        expect(first.sql(slots + "'stays'") == "1", "the slot is gone")
+        if moving:
+            first.sql("SELECT pg_create_logical_replication_slot('moves', 'pgoutput', false, false, true)")
+            for setting in ("hot_standby_feedback", "sync_replication_slots"):
+                second.sql(f"ALTER SYSTEM SET {setting} = on")
+            second.sql("SELECT pg_reload_conf()")
+
+            def moved():  # nobody reads from it: a slot that lags behind what the standby has is not taken over
+                first.sql("SELECT pg_replication_slot_advance('moves', pg_current_wal_lsn())")
+                return second.sql(slots + "'moves' AND NOT temporary") == "1"
+            f.wait_until(moved, what="the standby has the slot")
+        f.start_writers()
+        first.crash()
+        f.wait_takeover(first)
+        expect(second.sql("SHOW wal_level") == "logical", "the new primary writes no WAL for logical slots")
+        expect(second.sql(slots + "'moves'") == str(int(moving)), "the slot has not moved")
+        second.sql("SELECT pg_create_logical_replication_slot('new', 'pgoutput')")
+        first.start()
+        f.wait_healthy()
+        expect(first.sql("SHOW wal_level") == "logical", "its wal_level is lost")
+        f.check_acknowledged()
