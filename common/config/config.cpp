@@ -124,6 +124,7 @@ const std::vector<Key>& table() {
         text("postgresql", "superuser", &Config::superuser),
         text("postgresql", "dbname", &Config::dbname, not_empty),
         text("postgresql", "auth", &Config::auth, one_of({"trust", "scram-sha-256"})),
+        text("postgresql", "wal_level", &Config::wal_level, one_of({"replica", "logical"})),
         boolean("postgresql", "manage_hba", &Config::manage_hba),
         text("postgresql", "socket_directory", &Config::socket_directory),
         boolean("ssl", "active", &Config::ssl),

@@ -43,6 +43,7 @@ struct Config {
   std::string superuser;  // "" = the OS user
   std::string dbname{"postgres"};
   std::string auth{"scram-sha-256"};  // trust | scram-sha-256
+  std::string wal_level{"replica"};   // replica | logical; at PostgreSQL's next start
   bool manage_hba{true};
   std::string socket_directory;  // "" = state_directory
   // [ssl]: TLS of a data node's or a monitor's own PostgreSQL

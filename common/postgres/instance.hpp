@@ -17,7 +17,7 @@ namespace pgvigil::postgres {
 using Millis = std::chrono::milliseconds;
 namespace fs = std::filesystem;
 
-// Where the programs are: --pgctl, else PG_CONFIG, else pg_ctl in PATH, else the newest /usr/lib/postgresql/*/bin.
+// Where the programs are: beside `pg_ctl` (--pgctl), else in PATH, else in the newest /usr/lib/postgresql/*/bin.
 // Throws UserError(bad_arguments) naming what was tried.
 fs::path find_bindir(const std::optional<fs::path>& pg_ctl);
 

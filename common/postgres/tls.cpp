@@ -48,7 +48,8 @@ boost::asio::awaitable<void> make_self_signed(fs::path certificate, fs::path key
       ::inet_pton(AF_INET, hostname.c_str(), buffer) == 1 || ::inet_pton(AF_INET6, hostname.c_str(), buffer) == 1;
   const fs::path new_key = key.string() + ".new";
   const fs::path new_certificate = certificate.string() + ".new";
-  // The name stands in the extension alone: a common name ends after 64 characters.
+  // The name stands in the extension alone: a common name ends after 64 characters. libpq before 15 looks for an
+  // address, too, among the DNS names only.
   const std::vector<std::string> argv{"openssl",
                                       "req",
                                       "-new",
@@ -63,7 +64,7 @@ boost::asio::awaitable<void> make_self_signed(fs::path certificate, fs::path key
                                       "-subj",
                                       "/CN=pgvigil",
                                       "-addext",
-                                      std::string("subjectAltName=") + (address ? "IP:" : "DNS:") + hostname,
+                                      "subjectAltName=DNS:" + hostname + (address ? ",IP:" + hostname : ""),
                                       "-keyout",
                                       new_key.string(),
                                       "-out",

@@ -58,10 +58,11 @@ Lsn lsn_of(const pg::Result& result, std::string_view column) {
 asio::awaitable<pg::Connection> open_local(const postgres::Instance& instance, pg::Millis timeout) {
   pg::Connection local = co_await pg::Connection::connect(instance.local_conninfo(), timeout);
   // Our own statements must neither hang on a lost standby nor show a password in the server's log.
-  co_await local.query(
+  std::string sql =
       "SET synchronous_commit = local; SET log_statement = 'none'; SET log_min_duration_statement = -1; "
-      "SET log_min_error_statement = 'panic'; SET statement_timeout = 0; SET default_transaction_read_only = off",
-      {}, timeout);
+      "SET log_min_error_statement = 'panic'; SET statement_timeout = 0; SET default_transaction_read_only = off";
+  if (local.server_version() >= 170000) sql += "; SET transaction_timeout = 0";
+  co_await local.query(sql, {}, timeout);
   co_return local;
 }
 

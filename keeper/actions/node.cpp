@@ -49,7 +49,7 @@ postgres::Settings common_settings(const Node& node) {
       {"listen_addresses", node.config.listen_addresses},
       {"port", std::to_string(node.config.port)},
       {"unix_socket_directories", instance.socket_directory.string()},
-      {"wal_level", "replica"},
+      {"wal_level", node.config.wal_level},
       {"max_wal_senders", "16"},
       {"max_replication_slots", "16"},
       {"wal_log_hints", "on"},
@@ -99,8 +99,9 @@ postgres::Settings primary_settings(const Node& node, const SyncNames& names) {
 postgres::Settings standby_settings(const Node& node, const Peer* upstream, const SyncNames& names) {
   auto settings = common_settings(node);
   settings["synchronous_standby_names"] = to_guc(names);
+  // The database is for who synchronizes slots (PostgreSQL 17); a walreceiver needs none.
   settings["primary_conninfo"] =
-      upstream == nullptr ? "" : peer_conninfo(node, *upstream, replication_role, "", standby_name(node.id));
+      upstream == nullptr ? "" : peer_conninfo(node, *upstream, replication_role, "postgres", standby_name(node.id));
   return settings;
 }
 

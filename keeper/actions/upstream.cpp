@@ -118,20 +118,32 @@ class KeptFile {
   std::optional<std::string> content_;
 };
 
+// pg_rewind finishes the recovery of a target that has crashed; but one of PostgreSQL 13 and 14 knows only a
+// configuration that lies in PGDATA. What goes wrong here pg_rewind will say again.
+asio::awaitable<void> finish_recovery(const postgres::Instance& instance) {
+  const postgres::ControlData control = co_await instance.control_data();
+  if (control.clean_shutdown()) co_return;
+  const std::vector<std::string> argv{
+      (instance.settings().bindir / "postgres").string(), "--single", "-D", instance.settings().pgdata.string(), "-c",
+      "config_file=" + instance.config_file().string(),   "template1"};
+  const os::ProcessResult result = co_await os::run(argv);
+  if (!result.ok()) log::warn("the recovery before a rewind failed: {}", result.output);
+}
+
 asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, const Peer& upstream, Progress progress) {
   const std::string source = peer_conninfo(node, upstream, replication_role, "postgres");
   os::write_file_atomic(marker(node), "rewind\n");
   std::vector<std::string> argv{(instance.settings().bindir / "pg_rewind").string(),
                                 "--target-pgdata=" + instance.settings().pgdata.string(), "--source-server=" + source,
                                 "--progress"};
-  // For the recovery of a target that has crashed. Without the option (PostgreSQL 13 and 14) that fails where the
-  // configuration lies elsewhere, and a base backup follows.
-  if (!instance.settings().config_file.empty() && instance.major_version() >= 15)
-    argv.push_back("--config-file=" + instance.config_file().string());
+  const bool elsewhere = !instance.settings().config_file.empty();
+  const bool has_option = instance.major_version() >= 15;
+  if (elsewhere && has_option) argv.push_back("--config-file=" + instance.config_file().string());
   os::ProcessOptions options;
   options.on_line = progress;
   options.environment["LC_ALL"] = "C";
   progress("rewind to the history of " + upstream.name);
+  if (elsewhere && !has_option) co_await finish_recovery(instance);
   const KeptFile config(instance.config_file());
   const KeptFile hba(instance.hba_file());
   const os::ProcessResult result = co_await os::run(argv, options);

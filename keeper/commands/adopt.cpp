@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <sstream>
 
@@ -15,6 +16,12 @@ namespace pgvigil::keeper {
 namespace fs = std::filesystem;
 
 namespace {
+
+// "postgres (PostgreSQL) 15.8 (Debian 15.8-0+deb12u1)"; 0 when it says something else.
+int major_in(const std::string& version) {
+  const auto number = version.find(") ");
+  return number == std::string::npos ? 0 : std::atoi(version.c_str() + number + 2);
+}
 
 // As the server itself would read it, with all that is included.
 asio::awaitable<std::string> setting_in(const config::Config& config, const fs::path& file, const std::string& name) {
@@ -43,6 +50,11 @@ void take_port(config::Config& config, const cli::Args& args, const std::string&
   if (!args.has("pgport")) config::set(config, "postgresql.port", port);
 }
 
+// With less its logical slots would keep PostgreSQL from starting.
+void take_wal_level(config::Config& config, const std::string& wal_level) {
+  if (wal_level == "logical") config.wal_level = wal_level;
+}
+
 // A cluster that has TLS keeps its certificate and key. In a copy of a node they are that node's.
 void keep_own_certificate(config::Config& config, const cli::Args& args, const std::string& ssl) {
   if (ssl != "on" || !config.ssl || cli::asks_for_tls(args)) return;
@@ -69,9 +81,10 @@ asio::awaitable<void> adopt_running(config::Config& config, const cli::Args& arg
   pg::Connection local = co_await open_local(instance, pg::Millis{5000});
   const pg::Result row = co_await local.query(
       "SELECT current_setting('config_file') AS conf, current_setting('hba_file') AS hba, current_setting('ssl') AS "
-      "ssl");
+      "ssl, current_setting('wal_level') AS wal_level");
   config.config_file = row.text(0, "conf");
   config.hba_file = row.text(0, "hba");
+  take_wal_level(config, row.text(0, "wal_level"));
   keep_own_certificate(config, args, row.text(0, "ssl"));
 }
 
@@ -91,11 +104,32 @@ asio::awaitable<void> adopt_stopped(config::Config& config, const cli::Args& arg
   const std::string sockets = co_await setting_in(config, file, "unix_socket_directories");
   const std::string directory = first_of_list(sockets);
   if (directory.starts_with('/') && ::access(directory.c_str(), W_OK) == 0) config.socket_directory = directory;
+  const std::string wal_level = co_await setting_in(config, file, "wal_level");
+  take_wal_level(config, wal_level);
   const std::string ssl = co_await setting_in(config, file, "ssl");
   keep_own_certificate(config, args, ssl);
 }
 
 }  // namespace
+
+asio::awaitable<void> fit_programs(config::Config& config, const cli::Args& args) {
+  const postgres::Instance instance(instance_settings(config));
+  if (!instance.has_cluster()) co_return;
+  const std::vector<std::string> argv{(instance.settings().bindir / "postgres").string(), "--version"};
+  const os::ProcessResult result = co_await os::run(argv);
+  const int found = major_in(result.output);
+  const int wanted = instance.major_version();
+  if (found == wanted || found == 0) co_return;
+  const fs::path installed = fs::path("/usr/lib/postgresql") / std::to_string(wanted) / "bin";
+  if (args.has("pgctl") || !fs::exists(installed / "postgres")) {
+    const std::string version = std::to_string(wanted);
+    throw UserError(ExitCode::bad_arguments,
+                    config.pgdata + " is a cluster of PostgreSQL " + version + ", but the programs in " +
+                        config.bindir + " are of " + std::to_string(found),
+                    "install the server of PostgreSQL " + version + ", or name its pg_ctl with --pgctl");
+  }
+  config.bindir = postgres::find_bindir(installed).string();
+}
 
 asio::awaitable<void> adopt_cluster(config::Config& config, const cli::Args& args) {
   const postgres::Instance instance(instance_settings(config));

@@ -8,6 +8,9 @@
 
 namespace pgvigil::keeper {
 
+// A cluster that is there gets the programs of its own major version, or throws UserError: others would not start it.
+boost::asio::awaitable<void> fit_programs(config::Config& config, const cli::Args& args);
+
 // Takes the cluster's own port (unless one was asked for), socket directory and places of configuration files into
 // `config`. Changes nothing on disk.
 boost::asio::awaitable<void> adopt_cluster(config::Config& config, const cli::Args& args);

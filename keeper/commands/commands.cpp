@@ -267,6 +267,7 @@ void register_and_save(config::Config config, const Args& args) {
   os::make_directories(config.state_directory, 0700);
   asio::io_context context(1);
   const auto work = [&]() -> asio::awaitable<int> {
+    co_await fit_programs(config, args);
     if (first_time) co_await adopt_cluster(config, args);
     co_return co_await create(config);
   };

@@ -52,10 +52,19 @@ def free_port():
     raise ScenarioError("no free port between 6200 and 6999")
 
 
+def bindir():
+    """Of the PostgreSQL that pgvigil finds too: in PATH, else the newest that is installed (find_bindir())."""
+    installed = sorted(os.listdir("/usr/lib/postgresql"), key=int, reverse=True) if os.path.isdir("/usr/lib/postgresql") else []
+    directories = os.environ["PATH"].split(":") + [f"/usr/lib/postgresql/{version}/bin" for version in installed]
+    return next(directory for directory in directories if os.path.exists(directory + "/postgres") and os.path.exists(directory + "/pg_rewind"))
+
+
 def tool(name):
-    """A program of the newest PostgreSQL that is installed."""
-    words = ["bash", "-c", f"ls -d /usr/lib/postgresql/*/bin/{name} | sort -V | tail -1"]
-    return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+    return os.path.join(bindir(), name)
+
+
+def major():
+    return subprocess.run([tool("postgres"), "--version"], check=True, capture_output=True, text=True).stdout.split()[2].split(".")[0]
 
 
 def alive(pid):

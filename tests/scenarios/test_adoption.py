@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 
-from formation import Daemon, Formation, expect, text_of, tool
+from formation import Daemon, Formation, expect, major, text_of, tool
 
 # What the formation needs when nobody writes it into pg_hba.conf.
 USERS_HBA = """# the user's own
@@ -120,9 +120,9 @@ def scenario_stopped_cluster_and_copy():
 
 
 def debian_cluster(f, name, root, filled):
-    """As pg_createcluster makes it: configuration in root/15/NAME, PGDATA elsewhere."""
+    """As pg_createcluster makes it: configuration in root/MAJOR/NAME, PGDATA elsewhere."""
     node = made_by_hand(f, name)
-    directory = os.path.join(root, "15", name)
+    directory = os.path.join(root, major(), name)
     os.makedirs(directory)
     for file in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
         shutil.move(os.path.join(node.pgdata, file), directory)
@@ -222,3 +222,67 @@ def scenario_tablespace_on_one_machine():
         expect(picture(location).keys() == before.keys(), "files of the primary are gone")
         primary.sql("CHECKPOINT")
         expect(primary.sql("SELECT count(*) FROM there") == "1000", "data of the primary is gone")
+
+
+def scenario_programs_of_another_major():
+    """What is found first may be another major version than the cluster is of: its own is taken when it is installed, and
+    else said to be missing, before anything is registered."""
+    with Formation(nodes=0) as f:
+        other = os.path.join(f.work, "other")
+        os.mkdir(other)
+        for name in ("postgres", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind"):
+            append(os.path.join(other, name), "#!/bin/sh\necho 'postgres (PostgreSQL) 9.6.24'\n")
+            os.chmod(os.path.join(other, name), 0o755)
+        node = made_by_hand(f, "mine")
+        f.env["PATH"] = other + ":" + f.env["PATH"]
+        result = f.run(*f.create_args(node), check=False)
+        installed = f"/usr/lib/postgresql/{major()}/bin"
+        if os.path.exists(installed + "/postgres"):
+            expect(result.returncode == 0, f"refused, though the right programs are there: {result}")
+            found = f.run("config", "get", "postgresql.bindir", "--pgdata", node.pgdata).stdout
+            expect(found.strip() == installed, f"taken are those in {found}")
+        else:
+            expect(result.returncode == 1 and f"PostgreSQL {major()}" in result.stderr and "9" in result.stderr, f"{result}")
+        refused = f.run(*f.create_args(made_by_hand(f, "given")), "--pgctl", other, check=False)
+        expect(refused.returncode == 1 and "--pgctl" in refused.stderr, f"another major was taken: {refused}")
+        expect(list(f.state()) == ([node.name] if result.returncode == 0 else []), f"registered: {f.state()}")
+
+
+def scenario_logical_replication():
+    """A cluster with logical slots starts and keeps them; a second node is told to write WAL for them, too. From PostgreSQL 17
+    on the slots that are meant to move to the next primary do."""
+    with Formation(nodes=0) as f:
+        moving = int(major()) >= 17
+        first = made_by_hand(f, "first")
+        append(os.path.join(first.pgdata, "postgresql.conf"), "wal_level = logical\n")
+        fill(first, "SELECT pg_create_logical_replication_slot('stays', 'pgoutput')")
+        join(f, first)
+        f.wait_state(first, "single")
+        second = Daemon(f, "second")
+        f.run(*f.create_args(second))
+        f.run("config", "set", "postgresql.wal_level", "logical", "--pgdata", second.pgdata)
+        f.nodes.append(second)
+        second.start()
+        f.wait_healthy()
+        slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = "
+        expect(first.sql(slots + "'stays'") == "1", "the slot is gone")
+        if moving:
+            first.sql("SELECT pg_create_logical_replication_slot('moves', 'pgoutput', false, false, true)")
+            for setting in ("hot_standby_feedback", "sync_replication_slots"):
+                second.sql(f"ALTER SYSTEM SET {setting} = on")
+            second.sql("SELECT pg_reload_conf()")
+
+            def moved():  # nobody reads from it: a slot that lags behind what the standby has is not taken over
+                first.sql("SELECT pg_replication_slot_advance('moves', pg_current_wal_lsn())")
+                return second.sql(slots + "'moves' AND NOT temporary") == "1"
+            f.wait_until(moved, what="the standby has the slot")
+        f.start_writers()
+        first.crash()
+        f.wait_takeover(first)
+        expect(second.sql("SHOW wal_level") == "logical", "the new primary writes no WAL for logical slots")
+        expect(second.sql(slots + "'moves'") == str(int(moving)), "the slot has not moved")
+        second.sql("SELECT pg_create_logical_replication_slot('new', 'pgoutput')")
+        first.start()
+        f.wait_healthy()
+        expect(first.sql("SHOW wal_level") == "logical", "its wal_level is lost")
+        f.check_acknowledged()

@@ -85,8 +85,9 @@ def scenario_waits_for_the_one_with_the_data():
 
 
 def scenario_diverged_wal_is_kept():
-    """A primary that wrote what nobody received: its WAL stands beside its new PGDATA after the rewind."""
-    with Formation() as f:
+    """A primary that wrote what nobody received: its WAL stands beside its new PGDATA after the rewind. However long
+    it takes to write it, the standby that hangs is not given up meanwhile."""
+    with Formation(settings=[("set", "formation", "settings", "standby_lost_ms", "60000")]) as f:
         former = f.primary()
         other = f.secondary()
         # Nothing reaches the standby any more; a local commit does not wait for it.

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 
-from formation import Daemon, Formation, Writer, expect
+from formation import Daemon, Formation, Writer, expect, tool
 
 
 def scenario_build_up():
@@ -85,14 +85,13 @@ def scenario_drop_the_primary():
 def scenario_take_over_running_cluster():
     with Formation(nodes=0) as f:
         node = Daemon(f, "old")
-        pg = subprocess.run(["bash", "-c", "ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1"], capture_output=True, text=True).stdout.strip()
         os.makedirs(node.state, mode=0o700)
-        subprocess.run([pg + "/initdb", "-D", node.pgdata, "-k", "--auth=trust"], check=True, capture_output=True)
+        subprocess.run([tool("initdb"), "-D", node.pgdata, "-k", "--auth=trust"], check=True, capture_output=True)
         with open(os.path.join(node.pgdata, "postgresql.conf"), "a") as conf:
             conf.write(f"port = {node.port}\nunix_socket_directories = '{node.state}'\n# the user's last line\n")
         with open(os.path.join(node.pgdata, "pg_hba.conf"), "a") as hba:
             hba.write("host all the_users_own 10.1.2.3/32 reject\n")
-        subprocess.run([pg + "/pg_ctl", "-D", node.pgdata, "-l", node.log + ".pg", "-w", "start"], check=True, capture_output=True)
+        subprocess.run([tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".pg", "-w", "start"], check=True, capture_output=True)
         pid = node.postmaster()
         node.sql("CREATE TABLE kept AS SELECT 42 AS x")
         f.nodes.append(node)
@@ -173,12 +172,11 @@ class FormationInExistingDatabase(Formation):
     def create_monitor(self):
         monitor = self.monitor
         self.database = Daemon(self, "database")
-        bindir = subprocess.run(["bash", "-c", "ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1"], capture_output=True, text=True).stdout.strip()
         os.makedirs(self.database.state, mode=0o700)
-        subprocess.run([bindir + "/initdb", "-D", self.database.pgdata, "--auth=trust"], check=True, capture_output=True)
+        subprocess.run([tool("initdb"), "-D", self.database.pgdata, "--auth=trust"], check=True, capture_output=True)
         with open(os.path.join(self.database.pgdata, "postgresql.conf"), "a") as conf:
             conf.write(f"port = {self.database.port}\nunix_socket_directories = '{self.database.state}'\n")
-        subprocess.run([bindir + "/pg_ctl", "-D", self.database.pgdata, "-l", self.database.log, "-w", "start"], check=True, capture_output=True)
+        subprocess.run([tool("pg_ctl"), "-D", self.database.pgdata, "-l", self.database.log, "-w", "start"], check=True, capture_output=True)
         self.database.sql("CREATE DATABASE somewhere")
         uri = f"postgres://{self.owner()}@127.0.0.1:{self.database.port}/somewhere"
         printed = self.run("create", "monitor", "--pgdata", monitor.pgdata, "--state-directory", monitor.state, "--database-uri", uri).stdout

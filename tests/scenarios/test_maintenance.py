@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 
-from formation import Daemon, Formation, Writer, expect
+from formation import Daemon, Formation, Writer, expect, tool
 
 
 def command(f, *words, check=True):
@@ -231,8 +231,7 @@ def scenario_primary_dies_and_a_node_rests():
 
 
 def start_by_hand(f, node):
-    bindir = sorted(entry.path for entry in os.scandir("/usr/lib/postgresql"))[-1] + "/bin"
-    subprocess.run([bindir + "/pg_ctl", "-D", node.pgdata, "-l", node.log + ".by-hand", "-w", "start"], check=True,
+    subprocess.run([tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".by-hand", "-w", "start"], check=True,
                    env=f.env, stdout=subprocess.DEVNULL)
 
 
@@ -498,10 +497,7 @@ def scenario_primary_rests():
         rests(f, former, "--allow-failover")
         expect(f.wait_takeover(former) is not former, "nobody took over")
         expect(former.postmaster() is None, "it was not stopped")
-        bindir = subprocess.run(["pg_config", "--bindir"], capture_output=True, text=True).stdout.strip()
-        if not os.path.exists(os.path.join(bindir, "pg_ctl")):
-            bindir = "/usr/lib/postgresql/15/bin"
-        control = [os.path.join(bindir, "pg_ctl"), "-D", former.pgdata, "-l", os.path.join(f.work, "by-hand.log"), "-w"]
+        control = [tool("pg_ctl"), "-D", former.pgdata, "-l", os.path.join(f.work, "by-hand.log"), "-w"]
         subprocess.run(control + ["start"], check=True, stdout=subprocess.DEVNULL, env=f.env)
         expect(former.sql("SELECT pg_is_in_recovery()") == "t", "started by hand it takes writes")
         returns(f, former)

@@ -439,8 +439,8 @@ def scenario_last_of_three():
 
 def scenario_diverged_wal_of_three():
     """A primary that wrote what nobody received: its own WAL is kept aside before it is rewound, and nobody else has
-    such a directory."""
-    with Formation(nodes=3) as f:
+    such a directory. However long it takes to write it, the standbys that hang are not given up meanwhile."""
+    with Formation(nodes=3, settings=[("set", "formation", "settings", "standby_lost_ms", "60000")]) as f:
         Writer(f)
         former = f.primary()
         others = standbys(f, former)

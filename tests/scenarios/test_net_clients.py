@@ -28,9 +28,9 @@ def scenario_primary_vanishes():
         expect(patient.poll() is None, f"the client has left a healthy server: {patient.stderr}")
         f.network.cut(former.name)
         began = time.monotonic()
-        _, errors = patient.communicate(timeout=30)
+        _, errors = patient.communicate(timeout=30)  # psql 13 calls it an error of the statement
         noticed = time.monotonic() - began
-        expect(patient.returncode == 2 and 2 < noticed < 7, f"after {noticed:.1f} s: {patient.returncode}, {errors}")
+        expect(patient.returncode in (1, 2) and 2 < noticed < 7, f"after {noticed:.1f} s: {patient.returncode}, {errors}")
         f.wait_takeover(former)
         began = time.monotonic()
         # The host that has vanished is the first of the URI: it costs connect_timeout.

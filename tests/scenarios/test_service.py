@@ -8,7 +8,7 @@ import struct
 import subprocess
 import time
 
-from formation import BIN, Daemon, Formation, expect
+from formation import BIN, Daemon, Formation, expect, major, tool
 
 
 class ServiceManager:
@@ -214,13 +214,12 @@ def scenario_debian_cluster():
     """A cluster made by pg_createcluster is refused until Debian has let go of it, and keeps its settings then."""
     with Formation(nodes=0) as f:
         node = Daemon(f, "debian")
-        version = sorted(os.listdir("/usr/lib/postgresql"), key=int)[-1]
-        bindir = f"/usr/lib/postgresql/{version}/bin"
+        version = major()
         etc = os.path.join(f.work, "debian", "etc")
         configuration = os.path.join(etc, version, "main")
         f.env["PG_CLUSTER_CONF_ROOT"] = etc
         os.makedirs(configuration)
-        subprocess.run([bindir + "/initdb", "-D", node.pgdata, "-k", "--auth=trust"], check=True, capture_output=True)
+        subprocess.run([tool("initdb"), "-D", node.pgdata, "-k", "--auth=trust"], check=True, capture_output=True)
         # What pg_createcluster does, which refuses to do it for this test's user in this place.
         for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
             shutil.move(os.path.join(node.pgdata, name), configuration)
@@ -247,11 +246,11 @@ def scenario_debian_cluster():
         start_conf("auto")
         refused("starts it at boot")
         start_conf("manual")
-        subprocess.run([bindir + "/pg_ctl", "-D", configuration, "-l", node.log, "-w", "start"], check=True, capture_output=True)
+        subprocess.run([tool("pg_ctl"), "-D", configuration, "-l", node.log, "-w", "start"], check=True, capture_output=True)
         refused("it runs")
         result = f.run("create", "monitor", "--pgdata", node.pgdata, check=False)
         expect(result.returncode == 1 and "Debian's cluster" in result.stderr, "a monitor may have it: " + result.stderr)
-        subprocess.run([bindir + "/pg_ctl", "-D", node.pgdata, "-w", "stop"], check=True, capture_output=True)
+        subprocess.run([tool("pg_ctl"), "-D", node.pgdata, "-w", "stop"], check=True, capture_output=True)
         f.run(*command)
         f.nodes.append(node)
         f.run("config", "set", "postgresql.socket_directory", node.state, "--pgdata", node.pgdata)

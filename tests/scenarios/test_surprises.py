@@ -5,12 +5,7 @@ import signal
 import subprocess
 import time
 
-from formation import Formation, expect, text_of
-
-
-def tool(name):
-    words = ["bash", "-c", f"ls -d /usr/lib/postgresql/*/bin/{name} | sort -V | tail -1"]
-    return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+from formation import Formation, expect, text_of, tool
 
 
 def system_identifier(pgdata):

@@ -143,7 +143,7 @@ class Authority:
         certificate, key, request, extension = (os.path.join(self.f.work, name + end) for end in (".crt", ".key", ".csr", ".ext"))
         openssl("req", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=" + name, "-keyout", key, "-out", request)
         with open(extension, "w") as file:
-            file.write(f"subjectAltName=IP:{host}\n")
+            file.write(f"subjectAltName=DNS:{host},IP:{host}\n")  # libpq before 15 does not look at the second
         openssl("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial", "-days", "10", "-extfile", extension,
                 "-out", certificate)
         os.chmod(key, 0o600)
