@@ -1,5 +1,6 @@
 #include "common/pg/connection.hpp"
 
+#include <algorithm>
 #include <boost/asio.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <map>
@@ -15,6 +16,10 @@ using Clock = std::chrono::steady_clock;
 namespace {
 
 enum class Ready { io, timeout };
+
+// With TLS and a password a session takes seven round trips. A server that answers each in time is there: on a slow
+// line a limit for all of them would never let anybody in.
+constexpr int patience_with_the_slow = 5;
 
 }  // namespace
 
@@ -69,7 +74,7 @@ Connection& Connection::operator=(Connection&&) noexcept = default;
 Connection::~Connection() = default;
 
 asio::awaitable<Connection> Connection::connect(std::string conninfo, Millis timeout) {
-  const auto deadline = Clock::now() + timeout;
+  const auto end = Clock::now() + patience_with_the_slow * timeout;
   const auto executor = co_await asio::this_coro::executor;
   auto impl = std::make_unique<Impl>(executor);
   const detail::ConnectParams params(conninfo);
@@ -82,7 +87,7 @@ asio::awaitable<Connection> Connection::connect(std::string conninfo, Millis tim
   auto direction = asio::posix::stream_descriptor::wait_write;
   for (;;) {
     impl->follow_socket();
-    const Ready ready = co_await impl->wait(direction, deadline);
+    const Ready ready = co_await impl->wait(direction, std::min(Clock::now() + timeout, end));
     if (ready == Ready::timeout) {
       throw ConnectionError(ConnectionError::Kind::timeout,
                             "no answer within " + std::to_string(timeout.count()) + " ms");

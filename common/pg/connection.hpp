@@ -69,7 +69,7 @@ using Param = std::optional<std::string>;
 
 class Connection {
  public:
-  // `conninfo`: a keyword/value string or a postgres:// URI, of one or several hosts. Never logged.
+  // `conninfo`: keywords or a URI of one or several hosts; never logged. `timeout`: of silence; five times that in all.
   static boost::asio::awaitable<Connection> connect(std::string conninfo, Millis timeout);
 
   Connection(Connection&&) noexcept;

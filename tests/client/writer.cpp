@@ -2,9 +2,11 @@
 // failed for sure, in doubt. The demo, the benchmarks and the scenarios judge by its log. libpq alone, one thread;
 // every wait has a limit, so that no hung host can hold it.
 //
-//   pgvigil-writer --uri URI --log FILE [--table T] [--seconds N] [--rate N]     inserts until SIGTERM or N seconds;
-//   prints a summary (JSON) pgvigil-writer --uri URI --check FILE [--check FILE ...] [--table T]         is every
-//   acknowledged id there? exit 1 when one is missing
+//   pgvigil-writer --uri URI --log FILE [--table T] [--seconds N] [--rate N] [--connect-ms N] [--answer-ms N]
+//     inserts until SIGTERM or N seconds; prints a summary (JSON). The limits are for one host (2000) and for one
+//     answer (3000); 0 leaves them to libpq and what the URI says.
+//   pgvigil-writer --uri URI --check FILE [--check FILE ...] [--table T]
+//     is every acknowledged id there? exit 1 when one is missing
 #include <libpq-fe.h>
 #include <poll.h>
 #include <signal.h>
@@ -32,8 +34,12 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr milliseconds connect_limit{2000};
-constexpr milliseconds statement_limit{3000};
+// 0: libpq's own, by the URI.
+struct Limits {
+  milliseconds connect{2000};  // to one host
+  milliseconds answer{3000};
+};
+
 constexpr milliseconds first_backoff{2};
 constexpr milliseconds last_backoff{20};
 
@@ -44,11 +50,11 @@ void interrupt(int) {
 
 enum class Fate : char { acknowledged = 'A', failed = 'F', in_doubt = 'D' };
 
-// False after the deadline (or a signal).
-bool wait_for(PGconn* connection, short events, Clock::time_point deadline) {
+// False after the deadline; without one, after a signal.
+bool wait_for(PGconn* connection, short events, std::optional<Clock::time_point> deadline) {
   for (;;) {
-    const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now()).count();
-    if (left <= 0 || PQsocket(connection) < 0) return false;
+    const auto left = deadline ? std::chrono::duration_cast<milliseconds>(*deadline - Clock::now()).count() : 1000;
+    if (left <= 0 || PQsocket(connection) < 0 || (!deadline && interrupted != 0)) return false;
     pollfd entry{PQsocket(connection), events, 0};
     const int ready = ::poll(&entry, 1, static_cast<int>(left));
     if (ready > 0) return true;
@@ -58,7 +64,10 @@ bool wait_for(PGconn* connection, short events, Clock::time_point deadline) {
 
 class Client {
  public:
-  Client(std::string uri, std::string table) : uri_(std::move(uri)), table_(std::move(table)) { read_hosts(); }
+  Client(std::string uri, std::string table, Limits limits)
+      : uri_(std::move(uri)), table_(std::move(table)), limits_(limits) {
+    read_hosts();
+  }
   ~Client() { close(); }
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
@@ -73,6 +82,7 @@ class Client {
   // and says nothing) must not hide those after it, so the next attempt begins with the host behind it.
   bool connect() {
     close();
+    if (limits_.connect == milliseconds{0}) return connect_as_libpq_does();
     const std::string hosts = rotated(hosts_);
     const std::string ports = rotated(ports_);
     const std::array<const char*, 4> keywords{"dbname", hosts_.empty() ? nullptr : "host",
@@ -81,10 +91,15 @@ class Client {
     connection_ = PQconnectStartParams(keywords.data(), values.data(), 1);
     if (connection_ == nullptr) return false;
     PQsetNoticeProcessor(connection_, &Client::on_notice, this);
-    const auto deadline = Clock::now() + connect_limit;
+    auto deadline = Clock::now() + limits_.connect;
+    std::string host = current_host();
     short events = POLLOUT;
     for (;;) {
       if (PQstatus(connection_) == CONNECTION_BAD) break;
+      if (host != current_host()) {
+        host = current_host();
+        deadline = Clock::now() + limits_.connect;
+      }
       if (!wait_for(connection_, events, deadline)) {
         pass_over_current_host();
         break;
@@ -101,7 +116,8 @@ class Client {
   // nullopt: no answer, the connection is closed then. Otherwise the SQLSTATE, "" for success.
   std::optional<std::string> run(const std::string& sql, std::vector<std::string>* first_column = nullptr) {
     warned_ = false;
-    const auto deadline = Clock::now() + statement_limit;
+    std::optional<Clock::time_point> deadline;
+    if (limits_.answer > milliseconds{0}) deadline = Clock::now() + limits_.answer;
     if (PQsendQuery(connection_, sql.c_str()) == 0) {
       close();
       return std::nullopt;
@@ -159,6 +175,22 @@ class Client {
   }
 
  private:
+  bool connect_as_libpq_does() {
+    connection_ = PQconnectdb(uri_.c_str());
+    if (PQstatus(connection_) == CONNECTION_OK) {
+      PQsetNoticeProcessor(connection_, &Client::on_notice, this);
+      return true;
+    }
+    close();
+    return false;
+  }
+
+  std::string current_host() const {
+    const char* const host = PQhost(connection_);
+    const char* const port = PQport(connection_);
+    return std::string(host == nullptr ? "" : host) + ":" + (port == nullptr ? "" : port);
+  }
+
   static void on_notice(void* self, const char* message) {
     if (std::strstr(message, "WARNING") != nullptr) static_cast<Client*>(self)->warned_ = true;
   }
@@ -207,6 +239,7 @@ class Client {
 
   std::string uri_;
   std::string table_;
+  Limits limits_;
   std::vector<std::string> hosts_;
   std::vector<std::string> ports_;
   std::size_t first_{0};
@@ -221,6 +254,7 @@ struct Options {
   std::vector<std::string> check;
   double seconds{0};
   double rate{0};
+  Limits limits;
 };
 
 Options parse(int argc, char** argv) {
@@ -241,6 +275,10 @@ Options parse(int argc, char** argv) {
       options.seconds = std::stod(value);
     else if (name == "--rate")
       options.rate = std::stod(value);
+    else if (name == "--connect-ms")
+      options.limits.connect = milliseconds{std::stoi(value)};
+    else if (name == "--answer-ms")
+      options.limits.answer = milliseconds{std::stoi(value)};
     else
       throw std::runtime_error("unknown option " + name);
   }
@@ -255,7 +293,7 @@ struct Gap {
 };
 
 int write(const Options& options) {
-  Client client(options.uri, options.table);
+  Client client(options.uri, options.table, options.limits);
   std::ofstream log(options.log, std::ios::app);
   if (!log) throw std::runtime_error("cannot write " + options.log);
   const auto begin = Clock::now();
@@ -325,7 +363,7 @@ int check(const Options& options) {
       if (fields >> fate >> id >> at) logged[static_cast<Fate>(fate)].push_back(id);  // a torn last line is skipped
     }
   }
-  Client client(options.uri, options.table);
+  Client client(options.uri, options.table, options.limits);
   const auto deadline = Clock::now() + std::chrono::seconds{60};
   std::vector<std::string> column;
   for (;;) {

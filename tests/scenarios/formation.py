@@ -166,14 +166,14 @@ class Writer:
     """A client that follows the primary; or, with a node, one that is beside that node and knows no other (its ids are in a table of their
     own): what two nodes acknowledge at a time shows as ids of one of them that are missing in the end."""
 
-    def __init__(self, formation, rate=0, node=None):
+    def __init__(self, formation, rate=0, node=None, table="vigil_ids", options=()):
         self.formation = formation
         self.summary = None
         self.node = node
-        self.table = f"ids_of_{node.name}" if node else "vigil_ids"
+        self.table = f"ids_of_{node.name}" if node else table
         self.log = os.path.join(formation.work, f"writer-{len(formation.writers)}.log")
         self.process = subprocess.Popen(formation.command([os.path.join(BIN, "pgvigil-writer"), "--uri", node.socket_uri() if node else formation.uri(),
-                                                           "--log", self.log, "--rate", str(rate), "--table", self.table]),
+                                                           "--log", self.log, "--rate", str(rate), "--table", self.table, *options]),
                                         stdout=subprocess.PIPE, env=formation.env, text=True)
         formation.writers.append(self)
 

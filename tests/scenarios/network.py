@@ -116,9 +116,9 @@ class Network:
         self.faults[("link down", host)] = ()
         self.at_switch("ip", "link", "set", f"p-{host}", "down")
 
-    def delay(self, host, seconds, jitter=0.0):
-        """Every packet in each direction, by up to `jitter` more; the order is kept. A process of ours passes the
-        frames on between the host's port and the bridge, because not every kernel has netem."""
+    def delay(self, host, seconds, jitter=0.0, in_order=True):
+        """Every packet in each direction, by up to `jitter` more, each by itself; the order is kept, or not (as netem's). A process of ours
+        passes the frames on between the host's port and the bridge, because not every kernel has netem."""
         port, far, near = f"p-{host}", f"d-{host}", f"e-{host}"
         self.faults[("delay", host)] = ()
         self.at_switch("ip", "link", "add", near, "type", "veth", "peer", "name", far)
@@ -130,7 +130,7 @@ class Network:
         self.at_switch("ip", "link", "set", far, "name", port)
         self.at_switch("ip", "link", "set", f"w-{host}", "up")
         self.at_switch("ip", "link", "set", port, "master", "br0", "up")
-        words = [sys.executable, os.path.abspath(__file__), f"w-{host}", near, str(seconds), str(jitter)]
+        words = [sys.executable, os.path.abspath(__file__), f"w-{host}", near, str(seconds), str(jitter), "in order" if in_order else "as it comes"]
         self.lines[host] = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.switch.enter(), *words])
 
     def no_delay(self, host):
@@ -157,7 +157,7 @@ class Network:
             self.no_delay(key[1])
 
 
-def pass_on(one, other, seconds, jitter):
+def pass_on(one, other, seconds, jitter, in_order):
     """Between two interfaces, each frame after its delay."""
     SOL_PACKET, PACKET_VNET_HDR, ETH_P_ALL = 263, 15, 3
     ends = []
@@ -177,9 +177,11 @@ def pass_on(one, other, seconds, jitter):
             if address[2] == socket.PACKET_OUTGOING:
                 continue
             side = ends.index(end)
-            last[side] = max(last[side], time.monotonic() + seconds + random.uniform(0, jitter))
+            due = time.monotonic() + seconds + random.uniform(0, jitter)
+            if in_order:
+                due = last[side] = max(last[side], due)
             count += 1
-            heapq.heappush(queue, (last[side], count, 1 - side, frame))
+            heapq.heappush(queue, (due, count, 1 - side, frame))
         while queue and queue[0][0] <= time.monotonic():
             _, _, side, frame = heapq.heappop(queue)
             try:
@@ -189,4 +191,4 @@ def pass_on(one, other, seconds, jitter):
 
 
 if __name__ == "__main__":
-    pass_on(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4]))
+    pass_on(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4]), sys.argv[5] == "in order")

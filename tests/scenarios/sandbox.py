@@ -3,7 +3,9 @@ was started."""
 import os
 import pwd
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 
 OWNER = os.environ.get("PGVIGIL_USER", "postgres")
@@ -19,7 +21,7 @@ def stage():
     for name in ("pgvigil", "pgvigil-monitor", "pgvigil-keeper", "pgvigil-writer"):
         shutil.copy(os.path.join(binaries, name), copy + "/build")
     shutil.copytree(os.path.join(ROOT, "scripts"), copy + "/scripts")
-    for folder in ("scenarios", "storm"):
+    for folder in ("scenarios", "storm", "bench"):
         shutil.copytree(os.path.join(HERE, "..", folder), os.path.join(copy, "tests", folder),
                         ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
@@ -46,3 +48,23 @@ def contained(words):
     shell reaps the orphans, as init does: a postmaster that is a zombie would look alive to the next one."""
     return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "bash", "-c",
             'mount -t tmpfs -o mode=1777 pgvigil-test /dev/shm && "$@"; exit $?', "contained"] + words
+
+
+def run_copy(program, arguments, result=None, as_root=True):
+    """For root: a program of this tree, from a copy and contained; its exit code. `result`: where the file goes that it writes by --json."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    copy = stage()
+    written = copy + "/tmp/result.json"
+    words = [sys.executable, f"{copy}/{program}", *arguments, *(["--json", written] if result else []), "--inside"]
+    child = None
+    try:
+        child = subprocess.Popen(contained(words if as_root else as_owner(words)), cwd=copy, env=environment(copy))
+        code = child.wait()
+        if os.path.exists(written):
+            shutil.copyfile(written, result)
+        return code
+    finally:
+        if child is not None and child.poll() is None:
+            child.kill()
+            child.wait()
+        shutil.rmtree(copy, ignore_errors=True)

@@ -8,6 +8,8 @@
 #include <boost/asio.hpp>
 #include <chrono>
 #include <filesystem>
+#include <string>
+#include <thread>
 
 #include "common/os/event.hpp"
 #include "common/os/process.hpp"
@@ -43,7 +45,8 @@ int listening_port(int& fd, bool listen) {
 pg::ConnectionError::Kind connect_kind(int port) {
   pg::ConnectionError::Kind kind = pg::ConnectionError::Kind::other;
   run([&]() -> asio::awaitable<void> {
-    const std::string conninfo = "host=127.0.0.1 port=" + std::to_string(port) + " dbname=x user=y password=hush";
+    const std::string conninfo =
+        "host=127.0.0.1 port=" + std::to_string(port) + " dbname=x user=y password=hush sslmode=disable";
     try {
       pg::Connection connection = co_await pg::Connection::connect(conninfo, milliseconds{300});
     } catch (const pg::ConnectionError& error) {
@@ -64,6 +67,33 @@ TEST_CASE("a refused port, and one that never answers") {
   const int closed = listening_port(fd, false);
   CHECK(connect_kind(closed) == pg::ConnectionError::Kind::refused);
   ::close(fd);
+}
+
+TEST_CASE("a server that is slow with each answer, and no longer silent than the limit, is waited for; not for ever") {
+  for (const int settings : {0, 100}) {
+    int listener = -1;
+    const int port = listening_port(listener, true);
+    std::thread server([&] {
+      using namespace std::string_literals;
+      const int session = ::accept(listener, nullptr, nullptr);
+      const std::string password_please = "R\0\0\0\x08\0\0\0\x03"s;
+      const std::string welcome = "R\0\0\0\x08\0\0\0\0"s;
+      const std::string setting = "S\0\0\0\x08a\0b\0"s;
+      const std::string ready = "Z\0\0\0\x05I"s;
+      const auto say = [&](const std::string& words) {
+        std::this_thread::sleep_for(milliseconds{200});
+        return ::send(session, words.data(), words.size(), MSG_NOSIGNAL) > 0;
+      };
+      bool there = say(password_please) && say(welcome);
+      for (int i = 0; i < settings && there; ++i) there = say(setting);
+      if (there) say(ready);
+      ::close(session);
+    });
+    const bool in_time = connect_kind(port) != pg::ConnectionError::Kind::timeout;
+    CHECK(in_time == (settings == 0));
+    server.join();
+    ::close(listener);
+  }
 }
 
 TEST_CASE("processes: output, exit codes, missing programs") {
