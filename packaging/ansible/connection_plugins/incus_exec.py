@@ -30,7 +30,7 @@ RUN = f'(umask 077; : >"$1"; : >"$1.err"); sh -c "$2" >"$1" 2>"$1.err"; code=$?;
 class Connection(ConnectionBase):
     transport = "incus_exec"
     has_pipelining = True
-    _file = None
+    _kept_output = None
 
     def _connect(self):
         self._connected = True
@@ -40,18 +40,18 @@ class Connection(ConnectionBase):
         result = subprocess.run([to_bytes(word) for word in ("incus", *words)], input=data or b"", capture_output=True, check=False)
         return result.returncode, result.stdout, result.stderr
 
-    def _shell(self, script, *words, data=None):
+    def _in_container(self, script, *words, data=None):
         return self._incus("exec", "--cwd", "/", self.get_option("remote_addr"), "--", "sh", "-c", script, "sh", *words, data=data)
 
     def exec_command(self, cmd, in_data=None, sudoable=False):
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
-        if not self._file:
-            self._file = f"/run/incus_exec.{uuid.uuid4().hex}"
-        code, out, error = self._shell(RUN, self._file, cmd, data=in_data)
+        if not self._kept_output:
+            self._kept_output = f"/run/incus_exec.{uuid.uuid4().hex}"
+        code, out, error = self._in_container(RUN, self._kept_output, cmd, data=in_data)
         for _ in range(20):
             if out.endswith(MARK) and error.endswith(MARK):
                 return code, out[:-len(MARK)], error[:-len(MARK)]
-            _, out, error = self._shell(SHOW, self._file)
+            _, out, error = self._in_container(SHOW, self._kept_output)
         raise AnsibleConnectionFailure(f"the output of a command does not come out of the container: {error.decode(errors='replace')}")
 
     def put_file(self, in_path, out_path):
@@ -67,7 +67,7 @@ class Connection(ConnectionBase):
             raise AnsibleConnectionFailure(f"{in_path} was not fetched: {error.decode(errors='replace')}")
 
     def close(self):
-        if self._file:
-            self._shell('rm -f "$1" "$1.err"', self._file)
-            self._file = None
+        if self._kept_output:
+            self._in_container('rm -f "$1" "$1.err"', self._kept_output)
+            self._kept_output = None
         self._connected = False
