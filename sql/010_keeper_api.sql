@@ -124,6 +124,11 @@ BEGIN
   replication_password := f.replication_password; probe_password := f.probe_password;
 END $$;
 
+-- The first node's database is that of the applications, where nobody has said another one with the formation.
+CREATE OR REPLACE FUNCTION pgvigil.name_database(formation_name text, of_node text) RETURNS void LANGUAGE sql AS $$
+  UPDATE pgvigil.formation SET dbname = of_node WHERE name = formation_name AND dbname = 'postgres' AND of_node NOT IN ('', 'postgres')
+$$;
+
 CREATE OR REPLACE FUNCTION pgvigil.add_node(f pgvigil.formation, gr pgvigil.grp, node_name text, node_host text, node_port integer, node_dbname text,
                                             sysid text, priority integer, quorum boolean) RETURNS pgvigil.node
 LANGUAGE plpgsql AS $$
@@ -143,6 +148,7 @@ BEGIN
     IF leaders = 0 THEN PERFORM pgvigil.refuse('there is no primary to copy from yet', 'try again in a moment', 'PV001'); END IF;
     first_goal := 'wait_standby';
   END IF;
+  IF NOT EXISTS (SELECT FROM pgvigil.node WHERE formation = gr.formation) THEN PERFORM pgvigil.name_database(gr.formation, node_dbname); END IF;
   INSERT INTO pgvigil.node (formation, group_id, name, host, port, dbname, candidate_priority, replication_quorum, goal_state)
   VALUES (gr.formation, gr.group_id, coalesce(nullif(node_name, ''), 'new.' || gen_random_uuid()), node_host, node_port, node_dbname, priority,
           quorum, first_goal)

@@ -157,6 +157,7 @@ BEGIN
     replication_quorum = CASE WHEN goal_seq = 0 THEN quorum ELSE replication_quorum END,
     dbname = CASE WHEN goal_seq = 0 THEN node_dbname ELSE dbname END
   WHERE id = reporter;
+  PERFORM pgvigil.name_database(formation_name, node_dbname);
   UPDATE pgvigil.grp SET peers_version = greatest(peers_version, (account ->> 'peers_version')::bigint),
                          system_identifier = coalesce(system_identifier, nullif(sysid, '')::numeric)
   WHERE formation = formation_name AND group_id = group_number;

@@ -48,6 +48,12 @@ DO $$
 DECLARE
   f regprocedure;
 BEGIN
+  -- Functions of an older version that no file has made anew in this transaction (those of triggers belong to the tables): left, they would be open to
+  -- pgvigil_node, with another version's rules.
+  FOR f IN SELECT p.oid::regprocedure FROM pg_proc p
+           WHERE p.pronamespace = 'pgvigil'::regnamespace AND p.prorettype <> 'trigger'::regtype AND p.xmin <> pg_current_xact_id()::xid LOOP
+    EXECUTE format('DROP FUNCTION %s', f);
+  END LOOP;
   IF to_regrole('pgvigil_node') IS NULL THEN CREATE ROLE pgvigil_node LOGIN; END IF;
   IF to_regrole('pgvigil_keeper') IS NULL THEN CREATE ROLE pgvigil_keeper NOLOGIN; END IF;
   REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgvigil FROM PUBLIC, pgvigil_keeper;

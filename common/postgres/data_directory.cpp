@@ -21,8 +21,8 @@ bool same_directory(const fs::path& one, const fs::path& other) {
   return ::stat(one.c_str(), &a) == 0 && ::stat(other.c_str(), &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-// The data directory of another postmaster or backend that has a tablespace in `directory`; "" when there is none. A
-// process may see other mounts than we do: its paths are followed from its root.
+// The data directory of another postmaster or backend that has a tablespace or its WAL in `directory`; "" when there is
+// none. A process may see other mounts than we do: its paths are followed from its root.
 std::string other_user(const fs::path& directory, const fs::path& pgdata) {
   std::error_code error;
   for (const auto& process : fs::directory_iterator("/proc", error)) {
@@ -31,7 +31,9 @@ std::string other_user(const fs::path& directory, const fs::path& pgdata) {
     if (error || !exe.starts_with("postgres")) continue;
     const fs::path other = fs::read_symlink(process.path() / "cwd", error);
     if (error || same_directory(process.path() / "cwd", pgdata)) continue;
-    for (const fs::path& theirs : tablespaces(process.path() / "cwd")) {
+    auto places = tablespaces(process.path() / "cwd");
+    if (const auto wal = linked_wal(process.path() / "cwd")) places.push_back(*wal);
+    for (const fs::path& theirs : places) {
       if (same_directory(process.path() / "root" / theirs.relative_path(), directory)) return other.string();
     }
   }
@@ -58,6 +60,13 @@ std::vector<fs::path> tablespaces(const fs::path& pgdata) {
   return found;
 }
 
+std::optional<fs::path> linked_wal(const fs::path& pgdata) {
+  std::error_code error;
+  const fs::path target = fs::read_symlink(pgdata / "pg_wal", error);
+  if (error) return std::nullopt;
+  return target.is_absolute() ? target : fs::weakly_canonical(pgdata / target, error);
+}
+
 void empty_directory(const fs::path& directory) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(directory, error)) {
@@ -69,6 +78,11 @@ void empty_cluster(const fs::path& pgdata) {
   std::string version = os::read_file(pgdata / "PG_VERSION").value_or("");
   while (!version.empty() && version.back() == '\n') version.pop_back();
   const auto elsewhere = tablespaces(pgdata);
+  const auto wal = linked_wal(pgdata);
+  if (wal) {
+    if (const std::string other = other_user(*wal, pgdata); !other.empty())
+      throw Error("the WAL in " + wal->string() + " is that of the PostgreSQL of " + other + "; it is left alone");
+  }
   for (const fs::path& directory : elsewhere) {
     if (const std::string other = other_user(directory, pgdata); !other.empty()) {
       throw Error("the tablespace in " + directory.string() + " is used by the PostgreSQL of " + other +
@@ -78,6 +92,7 @@ void empty_cluster(const fs::path& pgdata) {
   for (const fs::path& directory : elsewhere) {
     if (!version.empty()) empty_tablespace(directory, version);
   }
+  if (wal) empty_directory(*wal);  // before the link to it
   empty_directory(pgdata);
 }
 

@@ -1,6 +1,7 @@
 // What belongs to a data directory: its own content, and what its tablespaces hold elsewhere.
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 namespace pgvigil::postgres {
@@ -10,12 +11,15 @@ namespace fs = std::filesystem;
 // Where the tablespaces lie (the targets of the links in pg_tblspc).
 std::vector<fs::path> tablespaces(const fs::path& pgdata);
 
+// Where pg_wal lies, when it is a link to another place.
+std::optional<fs::path> linked_wal(const fs::path& pgdata);
+
 // Everything inside a directory, never the directory itself (it may be a mount point); lost+found stays.
 void empty_directory(const fs::path& directory);
 
-// Everything inside PGDATA, and what this cluster has in its tablespaces. Interrupted, it can be run again. Throws
-// pgvigil::Error, before anything is removed, when another running PostgreSQL has one of the tablespaces too: nodes on
-// one machine, of which the second has replayed the first one's CREATE TABLESPACE.
+// Everything inside PGDATA, and what this cluster has in its tablespaces and behind the link pg_wal. Interrupted, it
+// can be run again. Throws pgvigil::Error, before anything is removed, when another running PostgreSQL has one of these
+// directories too: nodes on one machine, of which the second has replayed the first one's CREATE TABLESPACE.
 void empty_cluster(const fs::path& pgdata);
 
 }  // namespace pgvigil::postgres

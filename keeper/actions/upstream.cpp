@@ -19,6 +19,8 @@ namespace fs = std::filesystem;
 
 constexpr pg::Millis short_wait{5000};
 
+constexpr std::string_view wal_key = "pg_wal ";  // in the marker
+
 fs::path marker(const Node& node) {
   return node.file("copy-in-progress");
 }
@@ -48,9 +50,11 @@ bool has_nothing(const fs::path& directory) {
 }
 
 // pg_basebackup fills the tablespaces before it makes the links to them. The marker names those that had nothing in
-// them when it began: only what a copy that broke off has left there may be removed.
-void write_marker(const Node& node, const std::vector<fs::path>& filling) {
+// them when it began: only what a copy that broke off has left there may be removed. And it names the directory to
+// which the link pg_wal goes: that link is gone between two attempts.
+void write_marker(const Node& node, const std::vector<fs::path>& filling, const std::optional<fs::path>& wal) {
   std::string text = "base backup\n";
+  if (wal) text += std::string(wal_key) + wal->string() + "\n";
   for (const fs::path& directory : filling) text += directory.string() + "\n";
   os::write_file_atomic(marker(node), text);
 }
@@ -64,17 +68,30 @@ std::vector<fs::path> half_filled(const Node& node) {
   return directories;
 }
 
+std::optional<fs::path> wal_elsewhere(const Node& node) {
+  if (auto linked = postgres::linked_wal(node.pgdata())) return linked;
+  std::istringstream lines(os::read_file(marker(node)).value_or(std::string()));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(wal_key)) return fs::path(line.substr(wal_key.size()));
+  }
+  return std::nullopt;
+}
+
 asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance, const Peer& upstream,
                                   Progress progress) {
   const fs::path directory = instance.settings().pgdata;
   std::vector<fs::path> filling = co_await tablespaces_of(node, upstream);
   const auto half = half_filled(node);
-  write_marker(node, half);
+  const auto wal = wal_elsewhere(node);
+  if (wal && !fs::is_directory(*wal))
+    throw Error("there is no " + wal->string() + ", to which pg_wal is a link; is its disk mounted?");
+  write_marker(node, half, wal);
   os::make_directories(directory, 0700);
   postgres::empty_cluster(directory);
   for (const fs::path& left : half) postgres::empty_directory(left);
+  if (wal) postgres::empty_directory(*wal);  // what an attempt has left there that broke off
   std::erase_if(filling, [](const fs::path& location) { return !has_nothing(location); });
-  write_marker(node, filling);
+  write_marker(node, filling, wal);
   std::vector<std::string> argv{(instance.settings().bindir / "pg_basebackup").string(),
                                 "--pgdata=" + directory.string(),
                                 "--dbname=" + peer_conninfo(node, upstream, replication_role, ""),
@@ -84,6 +101,7 @@ asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance
                                 "--max-rate=" + node.config.maximum_backup_rate,
                                 "--no-password",
                                 "--progress"};
+  if (wal) argv.push_back("--waldir=" + wal->string());
   os::ProcessOptions options;
   options.on_line = progress;
   options.environment["LC_ALL"] = "C";

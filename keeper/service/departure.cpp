@@ -38,7 +38,9 @@ std::string Keeper::describe() const {
           : core_.pg_answering() ? ""
                                  : "; PostgreSQL does not answer";
   if (!core_.in_contact(now())) text += "; no contact with the monitor";
-  return core_.reason().empty() ? text : text + "; " + core_.reason();
+  for (const std::string& trouble : {core_.reason(), certificates_.notice()})
+    if (!trouble.empty()) text += "; " + trouble;
+  return text;
 }
 
 asio::awaitable<void> Keeper::await_departure() {

@@ -10,6 +10,7 @@ Keeper::Keeper(asio::io_context& context, config::Config config, KeeperState sta
       node_{std::move(config), state.node},
       instance_(instance_settings(node_.config)),
       core_(std::move(state), instance_.postmaster().has_value(), now()),
+      certificates_(context.get_executor()),
       logged_goal_(core_.goal().state),
       report_now_(context.get_executor()),
       reconcile_now_(context.get_executor()),
@@ -21,10 +22,11 @@ Keeper::Keeper(asio::io_context& context, config::Config config, KeeperState sta
 asio::awaitable<ExitCode> Keeper::run() {
   log::info("keeper of node {} ({}) starts in state {}, goal {}, term {}", node_.id.value, core_.state().name,
             to_string(core_.state().reported), to_string(core_.goal().state), core_.state().term.value);
+  certificates_.look_at(node_.config);
   reconcile_now_.set();
   // reconcile() ends by itself, await_departure() when PostgreSQL is to be let go; the others are then cancelled.
   co_await os::race(reconcile(), await_departure(), monitor_link(), watch(), fence(), see_upstream(), confirm_names(),
-                    keep_slots(), watch_disk(), see_first_write(), prove_tls());
+                    keep_slots(), watch_disk(), see_first_write(), prove_tls(), certificates_.run());
   co_return exit_code_;
 }
 
@@ -32,6 +34,7 @@ void Keeper::reload(config::Config config) {
   node_.config = std::move(config);
   instance_ = postgres::Instance(instance_settings(node_.config));
   if (instance_.postmaster()) instance_.reload();  // perhaps there is another certificate in the same file
+  certificates_.look_at(node_.config);
   core_.disturb();
   reconcile_now_.set();
   report_now_.set();  // perhaps to another monitor

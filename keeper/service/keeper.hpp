@@ -15,6 +15,7 @@
 #include <string>
 
 #include "common/os/event.hpp"
+#include "common/postgres/certificate_watch.hpp"
 #include "keeper/actions/local_sql.hpp"
 #include "keeper/actions/node.hpp"
 #include "keeper/actions/upstream.hpp"
@@ -104,6 +105,7 @@ class Keeper {
   postgres::Instance instance_;
   Core core_;
   Recorder recorder_;
+  postgres::CertificateWatch certificates_;
   std::string logged_reason_;
   std::int64_t strict_version_{0};  // of the names for which the walsenders were started anew
   NodeState logged_goal_{NodeState::init};

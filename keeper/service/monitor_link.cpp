@@ -39,7 +39,8 @@ asio::awaitable<void> Keeper::monitor_session() {
   std::string said;
   while (!finished_ && uri == node_.config.monitor_uri) {  // another one after a reload
     const auto sent = now();
-    const Report report = core_.report(sent);
+    Report report = core_.report(sent);
+    if (!certificates_.notice().empty()) report.reason += (report.reason.empty() ? "" : "; ") + certificates_.notice();
     recorder_.reports(report.state, report.goal_seq, sent);
     const monitor_api::Answer answer = co_await monitor_api::report(monitor, report, pg::Millis{2000});
     if (answer.kind == monitor_api::Answer::Kind::goal) {

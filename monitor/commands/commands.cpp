@@ -16,6 +16,7 @@
 #include "common/os/race.hpp"
 #include "common/os/service_manager.hpp"
 #include "common/pg/conninfo.hpp"
+#include "common/postgres/certificate_watch.hpp"
 #include "common/postgres/config_files.hpp"
 #include "common/postgres/debian_layout.hpp"
 #include "common/postgres/instance.hpp"
@@ -189,7 +190,7 @@ void run_to_end(asio::io_context& context, asio::awaitable<void> work) {
 }
 
 // The rest counts from the next start on.
-void read_again(const config::Config& running, Monitor& monitor) {
+void read_again(const config::Config& running, Monitor& monitor, postgres::CertificateWatch& certificates) {
   try {
     const config::Config fresh = config::load(running.file);
     log::setup("pgvigil-monitor", fresh.log_level, fresh.log_format);
@@ -202,6 +203,7 @@ void read_again(const config::Config& running, Monitor& monitor) {
       write_files(now);
       postgres::Instance(instance_settings(running)).reload();  // also for another certificate in the same file
       monitor.trust(fresh.ssl_ca_file);
+      certificates.look_at(now);
     }
     log::info("configuration read again: [log] and [ssl] count at once");
   } catch (const std::exception& error) {
@@ -261,11 +263,14 @@ int serve(const config::Config& config) {
   postgres::Instance instance(instance_settings(config));
   Monitor monitor(context, owner_conninfo(config), embedded(config), witness_file(config));
   monitor.trust(config.ssl_ca_file);
+  postgres::CertificateWatch certificates(context.get_executor());
+  certificates.look_at(config);
+  asio::co_spawn(context, certificates.run(), asio::detached);
   const fs::path program = os::this_program();
   os::ServiceManager manager;
   Ending ending;
   os::handle_signals(context, [&](int number) {
-    if (number == SIGHUP) return read_again(config, monitor);
+    if (number == SIGHUP) return read_again(config, monitor, certificates);
     ending.take(number);
     if (ending.stop_signal != 0) manager.stopping(std::chrono::seconds{2 * config.stop + 30});
     monitor.stop();
@@ -275,7 +280,8 @@ int serve(const config::Config& config) {
   const auto describe = [&]() -> std::string {
     if (monitor.deciding() || std::chrono::steady_clock::now() >= patience_ends) manager.ready();
     if (!monitor.deciding()) return "waiting for its database";
-    return "deciding for " + std::to_string(monitor.nodes()) + " nodes";
+    return "deciding for " + std::to_string(monitor.nodes()) + " nodes" +
+           (certificates.notice().empty() ? "" : "; " + certificates.notice());
   };
   asio::co_spawn(context, manager.attend(describe), asio::detached);
   run_to_end(context, decide(config, instance, monitor, ending));

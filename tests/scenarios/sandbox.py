@@ -20,7 +20,8 @@ def stage():
     os.makedirs(copy + "/build")
     for name in ("pgvigil", "pgvigil-monitor", "pgvigil-keeper", "pgvigil-writer"):
         shutil.copy(os.path.join(binaries, name), copy + "/build")
-    shutil.copytree(os.path.join(ROOT, "scripts"), copy + "/scripts")
+    for folder in ("scripts", "sql"):
+        shutil.copytree(os.path.join(ROOT, folder), os.path.join(copy, folder))
     for folder in ("scenarios", "storm", "bench"):
         shutil.copytree(os.path.join(HERE, "..", folder), os.path.join(copy, "tests", folder),
                         ignore=shutil.ignore_patterns("__pycache__"))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+import tomllib
 
 from formation import Daemon, Formation, alive, expect, text_of, tool
 
@@ -141,6 +142,12 @@ def scenario_configuration():
         everything = json.loads(config("get", "--json").stdout)
         file = json.loads(f.run("status", "--pgdata", node.pgdata, "--json").stdout)["pg_autoctl"]["config"]
         expect(everything["postgresql"]["port"] == node.port and everything["node"]["role"] == "keeper", everything)
+        for daemon in (f.monitor, node):
+            printed = f.run("config", "get", "--pgdata", daemon.pgdata).stdout
+            typed = json.loads(f.run("config", "get", "--pgdata", daemon.pgdata, "--json").stdout)
+            for section, values in tomllib.loads(printed).items():
+                for key, value in values.items():
+                    expect(typed[section][key] == value, f"{section}.{key} is {typed[section][key]!r} in JSON, {value!r} in TOML")
         before = text_of(file)
         for key, value, code, words in BAD_VALUES:
             refused = config("set", key, value, check=False)

@@ -1,11 +1,12 @@
 """Each process crashes in turn; hangs; divergence; durability."""
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 
-from formation import Formation, Writer, expect
+from formation import Formation, Writer, expect, text_of
 
 
 def settle(f, former=None):
@@ -289,6 +290,38 @@ def scenario_keeper_killed_in_base_backup():
         two.start()
         f.wait_healthy()
         expect(two.sql("SELECT count(*) FROM bulk") == "200000", "the copy is incomplete")
+
+
+def scenario_copy_with_wal_elsewhere():
+    """pg_wal is a link to another disk: a base backup leaves it one, also when it breaks off, and waits for a disk that is not there."""
+    with Formation(nodes=2) as f:
+        Writer(f, rate=100)
+        f.goes_on()
+        two = f.secondary()
+        link, disk = os.path.join(two.pgdata, "pg_wal"), os.path.join(f.work, "disk", "wal")
+        marker = os.path.join(two.state, "copy-in-progress")
+        two.crash()
+        f.directory(os.path.dirname(disk))
+        shutil.move(link, disk)
+        os.symlink(disk, link)
+        with open(marker, "w") as file:
+            file.write("rewind\n")  # one that broke off: a base backup follows
+        os.rename(disk, disk + ".away")
+        two.start()
+        f.wait_until(lambda: "is its disk mounted?" in f.state()[two.name]["reason"], what="show state says that the disk is missing")
+        expect(os.path.islink(link) and os.path.exists(two.pgdata + "/PG_VERSION"), "something was removed")
+        os.rename(disk + ".away", disk)
+        f.wait_until(lambda: "pg_wal " in text_of(marker) and not os.path.exists(two.pgdata + "/PG_VERSION"), what="the base backup has begun")
+        two.kill()
+        if os.path.islink(link):
+            os.unlink(link)  # as between the removal of the old cluster and the first steps of the copy
+        two.start()
+        f.wait_healthy()
+        expect(os.path.islink(link) and os.readlink(link) == disk, "pg_wal is not the link that it was")
+        expect(any(len(name) == 24 for name in os.listdir(disk)), f"its WAL is not there: {os.listdir(disk)}")
+        f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+        f.goes_on(two)
+        f.check_acknowledged()
 
 
 def scenario_rto_script():

@@ -3,6 +3,7 @@ nodes, and decides nothing before it knows enough."""
 import json
 import os
 import shutil
+import subprocess
 import time
 
 from formation import Daemon, Formation, Writer, expect, text_of
@@ -96,6 +97,28 @@ def scenario_old_backup():
         f.wait_healthy()
         f.goes_on(another)
         f.check_acknowledged()
+
+
+def scenario_database_of_the_application():
+    """The first node names it; the URI has it, also from a monitor that has learned of the formation by its nodes."""
+    def uri():
+        return f.run("show", "uri", "--formation", "default", "--pgdata", f.monitor.pgdata).stdout
+    f = Formation(nodes=1)
+    f.node_options = lambda node: ["--dbname", "shop"] if node.name == "node1" else []
+    with f:
+        f.wait_state(f.nodes[0], "single")
+        expect("/shop?" in uri(), f"before: {uri()}")
+        f.add_node()
+        f.wait_healthy()
+        f.monitor.crash()
+        f.monitor = Daemon(f, "monitor2")
+        f.create_monitor()
+        for node in f.nodes:
+            f.run("enable", "monitor", "--pgdata", node.pgdata, "--monitor", f.monitor_uri, "--monitor-password-file", f.password_file)
+        f.wait_healthy()
+        expect("/shop?" in uri(), f"after: {uri()}")
+        seen = subprocess.run(["psql", "-XAtc", "SELECT current_database()", uri().strip() + "&user=" + f.owner()], env=f.env, capture_output=True, text=True)
+        expect(seen.stdout.strip() == "shop", f"{seen}")
 
 
 def scenario_replaced():

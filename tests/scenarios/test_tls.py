@@ -4,7 +4,7 @@ import shutil
 import stat
 import subprocess
 
-from formation import Daemon, Formation, expect, tool
+from formation import Daemon, Formation, expect, text_of, tool
 
 
 def enter(f, **how):
@@ -257,3 +257,29 @@ def scenario_own_certificate_of_a_cluster():
         expect(one.sql("SHOW ssl_cert_file") == certificate, f"it has another certificate: {one.sql('SHOW ssl_cert_file')}")
         expect(role_of(f, one, "pgvigil_probe", sslmode="verify-full", sslrootcert=authority.certificate) == "1", "it shows another certificate")
         f.run("drop", "node", "--pgdata", one.pgdata)
+
+
+def certificate_for(f, path, days):
+    """Another self-signed certificate in the place of one, good for so many days."""
+    subprocess.run(["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", str(days), "-subj", "/CN=pgvigil",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path[:-3] + "key", "-out", path], check=True, capture_output=True)
+
+
+def scenario_ending():
+    """Who has a certificate that ends within 14 days says so wherever an operator looks, and no more once there is another one."""
+    with Formation(nodes=1) as f:
+        node = f.nodes[0]
+        f.wait_state(node, "single")
+        for daemon in (f.monitor, node):
+            def seen(words, daemon=daemon):
+                places = [f.run("status", "--pgdata", daemon.pgdata).stdout, f.run("status", "--pgdata", daemon.pgdata, "--json").stdout]
+                if daemon is node:
+                    places.append(f.run("show", "state", "--pgdata", f.monitor.pgdata).stdout)
+                return [words in place for place in places]
+            certificate = os.path.join(daemon.state, "server.crt")
+            words = f"the certificate {certificate} ends on "
+            for days, said in ((13, True), (15, False)):
+                certificate_for(f, certificate, days)
+                f.run("reload", "--pgdata", daemon.pgdata)
+                f.wait_until(lambda: set(seen(words)) == {said}, what=f"{daemon.name} with {days} days left: {said} at all places, not {seen(words)}")
+            expect(text_of(daemon.log).count(words) == 1, f"not once in the log of {daemon.name}")

@@ -12,6 +12,7 @@
 #include "common/monitor_api/json.hpp"
 #include "common/os/file.hpp"
 #include "common/pg/conninfo.hpp"
+#include "common/postgres/certificate_watch.hpp"
 
 using namespace pgvigil;
 namespace asio = boost::asio;
@@ -65,6 +66,28 @@ void make(const fs::path& directory, const std::string& name, const std::string&
   context.run();
   if (failure) std::rethrow_exception(failure);
 }
+
+std::string ending(const std::vector<fs::path>& files) {
+  asio::io_context context(1);
+  std::string notice;
+  asio::co_spawn(context, postgres::ending_certificates(files),
+                 [&](std::exception_ptr, std::string text) { notice = std::move(text); });
+  context.run();
+  return notice;
+}
+
+// Of January 2020.
+constexpr const char* ended_certificate = R"(-----BEGIN CERTIFICATE-----
+MIIBbTCCAROgAwIBAgIULrDp/QgGBtWFZQkSzzn6+xzBRYQwCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBeDAeFw0yMDAxMDEwMDAwMDBaFw0yMDAxMzEwMDAwMDBaMAwx
+CjAIBgNVBAMMAXgwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQE6zX3xiXeBX1Y
+rrI9Nb4ebKsiSwbn24hyIcxHwR8OK+xTQ6E9+tUY/nst5VlafRsWqOwSktgGr17+
+P1XjZPuWo1MwUTAdBgNVHQ4EFgQUQpnKqoxk5+ZY/Sus/2YZp3kAOzMwHwYDVR0j
+BBgwFoAUQpnKqoxk5+ZY/Sus/2YZp3kAOzMwDwYDVR0TAQH/BAUwAwEB/zAKBggq
+hkjOPQQDAgNIADBFAiEA+WBnLGlmV9qkZBSDWVGS+aCW/lMwIuWPi0q7Hlk0i4YC
+IGPNiszeGiU5KE7rPSjeLZ9eNBdzlbkI2f3vGaQ30yAL
+-----END CERTIFICATE-----
+)";
 
 }  // namespace
 
@@ -130,6 +153,30 @@ TEST_CASE("TLS: certificates that PostgreSQL can use") {
   fs::permissions(file("one.key"), fs::perms::group_read, fs::perm_options::add);
   CHECK(objection(file("one.crt"), file("one.key")).find("open to others") != std::string::npos);
   fs::remove_all(directory);
+}
+
+TEST_CASE("TLS: certificates that end") {
+  char name[] = "/tmp/pgvigil-unit.XXXXXX";
+  const fs::path directory = ::mkdtemp(name);
+  make(directory, "lasting", "a.example");
+  const fs::path lasting = directory / "lasting.crt", old = directory / "old.crt", several = directory / "several.crt";
+  os::write_file_atomic(old, ended_certificate, 0644);
+  os::write_file_atomic(several, std::string(ended_certificate) + ended_certificate, 0644);
+  CHECK(ending({lasting, directory / "none.crt", directory / "lasting.key"}).empty());
+  CHECK(ending({old, lasting}) == "the certificate " + old.string() + " has ended on Jan 31 00:00:00 2020 GMT");
+  CHECK(ending({several}).find("has ended on") != std::string::npos);
+  CHECK(ending({lasting, several}).empty());  // of these nobody knows which one counts
+  CHECK(ending({old, old}).find("; the certificate") != std::string::npos);
+  fs::remove_all(directory);
+
+  config::Config config = chosen(node(), {});
+  CHECK(postgres::certificates_of(config) == std::vector<fs::path>{"/s/server.crt"});
+  config.ssl_ca_file = "/ca";
+  CHECK(postgres::certificates_of(config) == std::vector<fs::path>{"/s/server.crt", "/ca"});
+  config.ssl_ca_file = config.ssl_cert_file;
+  CHECK(postgres::certificates_of(config).size() == 1);
+  config.ssl = false;
+  CHECK(postgres::certificates_of(config).empty());
 }
 
 TEST_CASE("TLS: how nodes are reached") {

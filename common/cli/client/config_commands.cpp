@@ -17,8 +17,8 @@ namespace {
 
 json::value typed(const std::string& key, const std::string& value) {
   constexpr std::array numbers{
-      "node.group",    "postgresql.port",       "replication.candidate_priority", "timeouts.start",
-      "timeouts.stop", "timeouts.heartbeat_ms", "timeouts.switchover_on_stop"};
+      "node.group",     "monitor.max_nodes", "postgresql.port",       "replication.candidate_priority",
+      "timeouts.start", "timeouts.stop",     "timeouts.heartbeat_ms", "timeouts.switchover_on_stop"};
   constexpr std::array booleans{"postgresql.manage_hba", "replication.replication_quorum", "ssl.active"};
   if (std::find(numbers.begin(), numbers.end(), key) != numbers.end()) return json::parse(value);
   if (std::find(booleans.begin(), booleans.end(), key) != booleans.end()) return value == "true";

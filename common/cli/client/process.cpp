@@ -1,6 +1,8 @@
 // stop, reload, status, enable monitor: the daemon of the local node.
 #include "common/os/process.hpp"
 
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
 #include <chrono>
 #include <csignal>
 #include <thread>
@@ -10,6 +12,7 @@
 #include "common/cli/client/local.hpp"
 #include "common/cli/json_text.hpp"
 #include "common/pg/conninfo.hpp"
+#include "common/postgres/certificate_watch.hpp"
 
 namespace pgvigil::client {
 
@@ -101,6 +104,15 @@ json::object daemon_object(const config::Config& config, const std::optional<int
           {"services", services}};
 }
 
+std::string ending_certificates(const config::Config& config) {
+  std::string notice;
+  boost::asio::io_context context(1);
+  boost::asio::co_spawn(context, postgres::ending_certificates(postgres::certificates_of(config)),
+                        [&](std::exception_ptr, std::string text) { notice = std::move(text); });
+  context.run();
+  return notice;
+}
+
 int status(const Args& args) {
   const config::Config config = load_config(args);
   const auto pid = daemon_pid(config);
@@ -108,8 +120,10 @@ int status(const Args& args) {
   const bool has_postgres = config.database_uri.empty();
   const json::object postgres = has_postgres ? local_postgres(config) : json::object{};
   const bool ready = !has_postgres || postgres_word(postgres) == "ready";
+  const std::string certificates = ending_certificates(config);
   if (args.has("json")) {
-    print_json(json::object{{"postgres", postgres}, {"pg_autoctl", daemon_object(config, pid)}});
+    print_json(json::object{
+        {"postgres", postgres}, {"pg_autoctl", daemon_object(config, pid)}, {"certificates", certificates}});
   } else {
     print(std::string(daemon_name(config)) + ": " + (pid ? "running, process " + std::to_string(*pid) : "not running") +
           "\n");
@@ -118,6 +132,7 @@ int status(const Args& args) {
       print("PostgreSQL: " + postgres_word(postgres) + (number == "0" ? "" : ", process " + number) + ", port " +
             std::to_string(config.port) + ", " + config.pgdata + "\n");
     }
+    if (!certificates.empty()) print(certificates + "\n");
   }
   if (!pid) return static_cast<int>(ExitCode::bad_state);
   return static_cast<int>(ready ? ExitCode::ok : ExitCode::postgres);
