@@ -139,8 +139,6 @@ class KeptFile {
 // pg_rewind finishes the recovery of a target that has crashed; but one of PostgreSQL 13 and 14 knows only a
 // configuration that lies in PGDATA. What goes wrong here pg_rewind will say again.
 asio::awaitable<void> finish_recovery(const postgres::Instance& instance) {
-  const postgres::ControlData control = co_await instance.control_data();
-  if (control.clean_shutdown()) co_return;
   const std::vector<std::string> argv{
       (instance.settings().bindir / "postgres").string(), "--single", "-D", instance.settings().pgdata.string(), "-c",
       "config_file=" + instance.config_file().string(),   "template1"};
@@ -148,7 +146,8 @@ asio::awaitable<void> finish_recovery(const postgres::Instance& instance) {
   if (!result.ok()) log::warn("the recovery before a rewind failed: {}", result.output);
 }
 
-asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, const Peer& upstream, Progress progress) {
+asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, const Peer& upstream, Timeline timeline,
+                             Progress progress) {
   const std::string source = peer_conninfo(node, upstream, replication_role, "postgres");
   os::write_file_atomic(marker(node), "rewind\n");
   std::vector<std::string> argv{(instance.settings().bindir / "pg_rewind").string(),
@@ -161,7 +160,14 @@ asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, con
   options.on_line = progress;
   options.environment["LC_ALL"] = "C";
   progress("rewind to the history of " + upstream.name);
-  if (elsewhere && !has_option) co_await finish_recovery(instance);
+  const postgres::ControlData control = co_await instance.control_data();
+  if (!control.clean_shutdown()) {
+    // Its recovery is finished by a single-user server, which refuses to be a standby. One that ended in the middle of
+    // a promotion has the sign still; configure_standby gives it again. (On one and the same timeline nothing is
+    // rewound, and what a recovery adds would stay.)
+    if (control.timeline < timeline) postgres::set_standby_signal(instance.settings().pgdata, false);
+    if (elsewhere && !has_option) co_await finish_recovery(instance);
+  }
   const KeptFile config(instance.config_file());
   const KeptFile hba(instance.hba_file());
   const os::ProcessResult result = co_await os::run(argv, options);
@@ -264,7 +270,7 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
       co_await wait_for_checkpoint(node, upstream, identity.position.timeline);
       co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{20});
       keep_aside(node, directory.local.position, identity.position);
-      const bool rewound = co_await rewind(node, instance, upstream, preparing.progress);
+      const bool rewound = co_await rewind(node, instance, upstream, identity.position.timeline, preparing.progress);
       if (!rewound) co_await base_backup(node, instance, upstream, preparing.progress);
       break;
     }

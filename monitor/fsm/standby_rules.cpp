@@ -116,10 +116,17 @@ std::optional<Decision> caught_up(const GroupSnapshot& group) {
   });
 }
 
+// The primary was heard after the standby was lost, and not only before: if it went first, or with it, the standby is
+// what the group goes on with, and keeps its place in the names.
+bool heard_since(const GroupSnapshot& group, const NodeView& primary, const NodeView& standby) {
+  const Millis lost_for = std::max({standby.report_age, standby.not_streaming_for, group.timing.standby_lost_after});
+  return primary.session_open && 2 * primary.report_age <= lost_for;
+}
+
 std::optional<Decision> lost(const GroupSnapshot& group) {
   return for_each_standby(group, [&](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
     const bool counted = node.goal == NodeState::secondary || node.goal == NodeState::join_secondary;
-    if (!counted || !healthy(group, primary)) return std::nullopt;
+    if (!counted || !healthy(group, primary) || !heard_since(group, primary, node)) return std::nullopt;
     const auto why = standby_lost(group, node);
     if (!why) return std::nullopt;
     Decision decision = change(node.name + " is lost: " + *why);
@@ -157,7 +164,8 @@ constexpr Rule table[] = {
       "secondary"},
      caught_up},
     {{423, "standby_lost",
-      "a secondary or join_secondary is dead, does not report, or does not stream, for longer than standby_lost_after",
+      "a secondary or join_secondary is dead, does not report, or does not stream, for longer than standby_lost_after; "
+      "the primary was heard since",
       "catchingup"},
      lost},
     {{431, "maintenance", "wait_maintenance, and no list of names that may be in force holds the node", "maintenance"},

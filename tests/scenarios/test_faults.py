@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from formation import Formation, Writer, expect, text_of
+from formation import Formation, Writer, expect, text_of, tool
 
 
 def settle(f, former=None):
@@ -180,6 +180,33 @@ def scenario_divergence():
         with open(former.log) as log:
             text = log.read()
         expect("rewound" in text and "base backup" not in text.split("rewound")[0][-2000:], "the old primary was not rewound:\n" + text[-2000:])
+
+
+def scenario_rewind_of_a_crashed_standby():
+    """It does not even start as one in time: its recovery is finished by the rewind, which wants no standby."""
+    with Formation() as f:
+        Writer(f)
+        former = f.primary()
+        former.crash()
+        f.wait_takeover(former)
+        # Records of its own after the end that the new primary knows.
+        server = subprocess.Popen([tool("postgres"), "-D", former.pgdata, "-c", "synchronous_standby_names="], env=f.env, stderr=subprocess.DEVNULL)
+        f.wait_until(lambda: subprocess.run(former.psql("CREATE TABLE only_here AS SELECT generate_series(1, 1000)"), env=f.env, capture_output=True)
+                     .returncode == 0, what="it runs by hand")
+        server.kill()
+        server.wait()
+        slow = os.path.join(former.state, "slow")
+        for name, text in (("standby.signal", ""), ("postgresql.auto.conf", f"restore_command = 'test ! -e {slow} || sleep 20; false'\n")):
+            path = os.path.join(former.pgdata, name)
+            with open(path, "a") as file:
+                file.write(text)
+            os.chmod(path, 0o600)
+        open(slow, "w").close()
+        former.start()
+        f.wait_until(lambda: any(word in text_of(former.log) for word in ("rewound", "base backup from")), what="it is rewound or copied")
+        os.remove(slow)
+        settle(f, former)
+        expect("rewound" in text_of(former.log) and "single-user" not in text_of(former.log), "it was not rewound:\n" + text_of(former.log)[-2000:])
 
 
 def scenario_switchover_under_load():

@@ -209,6 +209,27 @@ TEST_CASE("loss of the secondary: asynchronous with 0, kept with 1") {
   }
 }
 
+TEST_CASE("a standby that does not stream is not lost while its primary is not heard, for that may be why") {
+  GroupSnapshot group = three();
+  for (NodeView& view : group.nodes) view.patience = Millis{9000};  // the line was bad before
+  for (const std::size_t standby : {1u, 2u}) {
+    group.nodes[standby].streaming = false;
+    group.nodes[standby].not_streaming_for = Millis{4000};
+  }
+  group.nodes[0].report_age = Millis{5000};
+  CHECK_FALSE(decide(group));
+  group.nodes[0].report_age = Millis{500};
+  SUBCASE("its keeper's session is closed") {
+    group.nodes[0].session_open = false;
+    CHECK_FALSE(decide(group));
+  }
+  SUBCASE("it is heard again") {
+    const auto decision = decide(group);
+    REQUIRE(decision);
+    CHECK(decision->rule == 423);
+  }
+}
+
 TEST_CASE("quorum arithmetic") {
   const auto names = [](int required, int members) {
     SyncNames result{required, {}};
