@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 
+#include "common/monitor_api/monitor_api.hpp"
 #include "common/os/event.hpp"
 #include "common/postgres/certificate_watch.hpp"
 #include "keeper/actions/local_sql.hpp"
@@ -21,6 +22,7 @@
 #include "keeper/actions/upstream.hpp"
 #include "keeper/fsm/core.hpp"
 #include "keeper/moments/recorder.hpp"
+#include "keeper/service/monitor_access.hpp"
 #include "keeper/service/state_file.hpp"
 
 namespace pgvigil::keeper {
@@ -52,6 +54,7 @@ class Keeper {
  private:
   asio::awaitable<void> monitor_link();
   asio::awaitable<void> monitor_session();
+  asio::awaitable<monitor_api::Answer> answer_to(pg::Connection& monitor, const Report& report);
   asio::awaitable<void> answered(pg::Connection& monitor, Goal goal, pg::Millis sent);
   asio::awaitable<void> tell(pg::Connection& monitor);
   std::string wanted_sslmode() const;
@@ -107,7 +110,8 @@ class Keeper {
   Recorder recorder_;
   postgres::CertificateWatch certificates_;
   std::string logged_reason_;
-  std::int64_t strict_version_{0};  // of the names for which the walsenders were started anew
+  std::int64_t strict_version_{0};            // of the names for which the walsenders were started anew
+  std::optional<MonitorAccess> next_access_;  // made while the present session had no answer
   NodeState logged_goal_{NodeState::init};
   std::optional<Millis> names_differ_since_;
   bool names_differ_for_new_sessions_{false};

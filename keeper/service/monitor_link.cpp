@@ -4,9 +4,16 @@
 #include "common/os/race.hpp"
 #include "keeper/actions/upstream.hpp"
 #include "keeper/service/keeper.hpp"
-#include "keeper/service/monitor_access.hpp"
 
 namespace pgvigil::keeper {
+
+namespace {
+
+constexpr pg::Millis session_limit{2000};  // for each answer while a session is made
+constexpr pg::Millis report_patience{2000};
+constexpr pg::Millis report_limit{10000};
+
+}  // namespace
 
 asio::awaitable<void> Keeper::monitor_link() {
   pg::Millis backoff{100};
@@ -30,7 +37,9 @@ asio::awaitable<void> Keeper::monitor_link() {
 }
 
 asio::awaitable<void> Keeper::monitor_session() {
-  MonitorAccess access = co_await enter_monitor(node_, pg::Millis{2000});
+  std::optional<MonitorAccess> entered = std::exchange(next_access_, std::nullopt);
+  if (!entered) entered = co_await enter_monitor(node_, session_limit);
+  MonitorAccess access = std::move(*entered);
   pg::Connection& monitor = access.session;
   monitor_api::Attention attention;
   co_await attention.open(monitor, node_.id);
@@ -42,7 +51,7 @@ asio::awaitable<void> Keeper::monitor_session() {
     Report report = core_.report(sent);
     if (!certificates_.notice().empty()) report.reason += (report.reason.empty() ? "" : "; ") + certificates_.notice();
     recorder_.reports(report.state, report.goal_seq, sent);
-    const monitor_api::Answer answer = co_await monitor_api::report(monitor, report, pg::Millis{2000});
+    const monitor_api::Answer answer = co_await answer_to(monitor, report);
     if (answer.kind == monitor_api::Answer::Kind::goal) {
       if (answer.goal.heartbeat_ms > 0) heartbeat = pg::Millis{answer.goal.heartbeat_ms};
       co_await answered(monitor, answer.goal, sent);
@@ -57,6 +66,30 @@ asio::awaitable<void> Keeper::monitor_session() {
     const auto news = [&]() -> asio::awaitable<void> { co_await report_now_.wait(heartbeat); };
     co_await os::race(order(), news());
   }
+}
+
+// The session is given up for a late answer only when there is another: on a slow line, where that takes ten times as
+// long as an answer, to begin anew would mean not to be heard at all.
+asio::awaitable<monitor_api::Answer> Keeper::answer_to(pg::Connection& monitor, const Report& report) {
+  std::optional<monitor_api::Answer> answer;
+  const auto old_one = [&]() -> asio::awaitable<void> {
+    answer = co_await monitor_api::report(monitor, report, report_limit);
+  };
+  const auto new_one = [&]() -> asio::awaitable<void> {
+    while (!next_access_) {
+      co_await os::sleep_for(report_patience);
+      try {
+        next_access_ = co_await enter_monitor(node_, session_limit);
+      } catch (const pg::ConnectionError& error) {
+        log::debug("no answer from the monitor, and no other session with it: {}", error.what());
+      }
+    }
+  };
+  co_await os::race(old_one(), new_one());
+  if (!answer)
+    throw pg::ConnectionError(pg::ConnectionError::Kind::timeout, "no answer to a report, but to a new session");
+  next_access_.reset();
+  co_return *answer;
 }
 
 asio::awaitable<void> Keeper::answered(pg::Connection& monitor, Goal goal, pg::Millis sent) {
@@ -103,7 +136,7 @@ asio::awaitable<void> Keeper::tell(pg::Connection& monitor) {
   if (!refused) co_return;
   if (refused->sqlstate != "PV403") throw *refused;
   const std::string conninfo = registration_conninfo(node_.config);
-  pg::Connection registration = co_await pg::Connection::connect(conninfo, pg::Millis{2000});
+  pg::Connection registration = co_await pg::Connection::connect(conninfo, session_limit);
   co_await monitor_api::tell(registration, identity, account);
 }
 
