@@ -5,6 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <utility>
 
 #include "common/os/file.hpp"
 
@@ -28,11 +31,17 @@ bool write_if_changed(const fs::path& path, const std::string& content) {
   return true;
 }
 
-// A file that is the user's too: its mode stays, and where it is a link, what it points to is written.
+// Its mode stays, and where it is a link, what it points to is written.
 void replace_users_file(const fs::path& path, const std::string& content) {
   const fs::path file = fs::canonical(path);
   const auto mode = static_cast<unsigned>(fs::status(file).permissions()) & 0777u;
   os::write_file_atomic(file, content, mode);
+}
+
+std::string whole(std::ifstream& file) {
+  file.clear();
+  file.seekg(0);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 std::vector<std::string> lines_of(const std::string& content) {
@@ -190,6 +199,21 @@ bool has_standby_signal(const fs::path& pgdata) {
   return fs::exists(pgdata / "standby.signal");
 }
 
+bool edit_users_file(const fs::path& path, const std::function<std::string(const std::string&)>& change) {
+  std::ifstream old(path, std::ios::binary);
+  if (!old) throw Error("cannot read " + path.string());
+  std::string present = whole(old);
+  std::string wanted = change(present);
+  if (wanted == present) return false;
+  for (;;) {
+    replace_users_file(path, wanted);
+    std::string later = whole(old);  // of the file that was there, which somebody may have gone on writing
+    if (later == present) return true;
+    present = std::move(later);
+    wanted = change(present);
+  }
+}
+
 std::string hba_line(const HbaEntry& entry) {
   std::string line = entry.type + " " + hba_word(entry.database) + " " + hba_word(entry.user);
   if (entry.type != "local") line += " " + hba_address(entry.address);
@@ -208,29 +232,22 @@ bool hba_names(const fs::path& hba_file, const std::string& user) {
 }
 
 bool write_hba(const fs::path& hba_file, const std::vector<HbaEntry>& entries) {
-  const auto present = os::read_file(hba_file);
-  if (!present) throw Error("there is no " + hba_file.string());
-  std::string content = *present;
-  const auto begin = content.find(std::string(hba_begin) + "\n");
-  const auto end = content.find(std::string(hba_end) + "\n");
-  if ((begin == std::string::npos) != (end == std::string::npos) || (begin != std::string::npos && end < begin)) {
-    throw Error("the lines of pgvigil in " + hba_file.string() +
-                " are damaged: remove what is left of them and reload");
-  }
-  if (begin != std::string::npos) content.erase(begin, end + std::string(hba_end).size() + 1 - begin);
-  std::string block;
-  for (const HbaEntry& entry : entries) block += hba_line(entry) + "\n";
-  if (!block.empty()) content = std::string(hba_begin) + "\n" + block + hba_end + "\n" + content;
-  if (content == *present) return false;
-  replace_users_file(hba_file, content);
-  return true;
+  return edit_users_file(hba_file, [&](std::string content) {
+    const auto begin = content.find(std::string(hba_begin) + "\n");
+    const auto end = content.find(std::string(hba_end) + "\n");
+    if ((begin == std::string::npos) != (end == std::string::npos) || (begin != std::string::npos && end < begin)) {
+      throw Error("the lines of pgvigil in " + hba_file.string() +
+                  " are damaged: remove what is left of them and reload");
+    }
+    if (begin != std::string::npos) content.erase(begin, end + std::string(hba_end).size() + 1 - begin);
+    std::string block;
+    for (const HbaEntry& entry : entries) block += hba_line(entry) + "\n";
+    return block.empty() ? content : std::string(hba_begin) + "\n" + block + hba_end + "\n" + content;
+  });
 }
 
 void remove_own_lines(const fs::path& pgdata, const fs::path& postgresql_conf, const fs::path& hba_file, bool hba) {
-  if (const auto content = os::read_file(postgresql_conf)) {
-    const std::string kept = without_include(*content);
-    if (kept != *content) replace_users_file(postgresql_conf, kept);
-  }
+  if (fs::exists(postgresql_conf)) edit_users_file(postgresql_conf, without_include);
   if (hba && fs::exists(hba_file)) write_hba(hba_file, {});
   fs::remove(pgdata / settings_file);
 }

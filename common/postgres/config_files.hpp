@@ -2,6 +2,7 @@
 // idempotent and leaves the user's own lines untouched, byte for byte.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -33,6 +34,10 @@ std::vector<std::string> drop_overrides(const fs::path& pgdata, const std::vecto
 // standby.signal made or removed, with fsync of the directory. True when something changed.
 bool set_standby_signal(const fs::path& pgdata, bool standby);
 bool has_standby_signal(const fs::path& pgdata);
+
+// A file that is the user's too: replaces it by what `change` makes of it. What he has added until the moment it was
+// replaced goes over into the new one. False: nothing is to be changed.
+bool edit_users_file(const fs::path& path, const std::function<std::string(const std::string&)>& change);
 
 struct HbaEntry {
   std::string type{"host"};  // host, hostssl, local

@@ -193,6 +193,19 @@ TEST_CASE("postgresql.auto.conf does not win over ours") {
   CHECK(postgres::drop_overrides(d.path, {"port", "primary_conninfo"}).empty());
 }
 
+TEST_CASE("what somebody adds to a file while it is being changed is in it afterwards") {
+  Directory d;
+  const fs::path file = d.path / "shared";
+  os::write_file_atomic(file, "one\n");
+  int called = 0;
+  CHECK(postgres::edit_users_file(file, [&](const std::string& content) {
+    if (++called == 1) std::ofstream(file, std::ios::app) << "two\n";
+    return "ours\n" + content;
+  }));
+  CHECK(called == 2);
+  CHECK(content(file) == "ours\none\ntwo\n");
+}
+
 TEST_CASE("HBA: our block, and nobody else's line") {
   Directory d;
   const fs::path hba = d.path / "pg_hba.conf";
