@@ -181,7 +181,15 @@ void World::report_arrives(int node, std::int64_t index) {
   if (!database_up_) return;
   Message& message = messages_[static_cast<std::size_t>(index)];
   if (message.database != databases_) return;  // its backend is gone with the server
-  const Keeper& k = keeper_of(node);
+  Keeper& k = keeper_of(node);
+  if (k.session == message.session && !sessions_[static_cast<std::size_t>(node)].contains(k.session)) {
+    // The server that it was with ended behind a cut: the new one knows no such session, and says so.
+    if (!usable(0, node)) return;
+    k.session = 0;
+    k.awaiting = false;
+    wake_link(node, latency());
+    return;
+  }
   const Store::Reported reported = message.account ? store_.tell(message.report.node, k.priority, k.quorum,
                                                                  k.core->state().system_identifier, *message.account)
                                                    : store_.report(message.report);

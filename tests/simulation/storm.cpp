@@ -292,6 +292,25 @@ void World::after_the_standby() {
   second_victim_ = 0;
 }
 
+// The primary goes and stays away, and for some seconds the monitor hears nobody: its first news are that the standbys
+// do not stream, and not why.
+void World::kill_unheard(int primary) {
+  note("KILL AGAIN the primary " + std::to_string(primary) + ", unheard");
+  const Time until = now_ + random_.between(500, 6000);
+  for (int node = 1; node <= nodes_; ++node) {
+    for (Time* end : {&cut_[0][static_cast<std::size_t>(node)], &cut_[static_cast<std::size_t>(node)][0]}) {
+      *end = std::max(*end, until);
+    }
+  }
+  crash(primary);
+  kill_keeper(primary);
+  second_victim_ = primary;
+  second_at_ = now_ + 45000 + 2 * plan_.slow;
+  at(now_ + 90000, Kind::restart_keeper, primary);
+  healthy_since_ = -1;
+  heal_deadline_ = now_ + 90000 + takeover_limit;
+}
+
 // A healthy group loses as many nodes as it may, at once, its primary among them.
 void World::kill_again() {
   ++rounds_;
@@ -321,6 +340,7 @@ void World::kill_again() {
     heal_deadline_ = now_ + 90000 + takeover_limit;
     return;
   }
+  if (seed_ % 8 == 3 && names.required > 0) return kill_unheard(index_of(primary->id));
   const int may_go = std::max(1, group.names.back().names.required);
   std::vector<int> victims{index_of(primary->id)};
   for (const NodeView& node : group.nodes) {

@@ -202,6 +202,7 @@ class World {
   void check();
   std::string unhealthy();
   void kill_again();
+  void kill_unheard(int primary);
   void restore_monitor(int value);
   void help_to_learn();
   void after_the_standby();
