@@ -94,6 +94,17 @@ std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeVi
   return std::nullopt;
 }
 
+bool heard_since(const GroupSnapshot& group, const NodeView& primary, const NodeView& standby) {
+  const Millis limit = group.timing.standby_lost_after;
+  if (!primary.session_open) return false;
+  // Refused a moment ago: the monitor reaches its host.
+  if (session_and_server_gone(standby)) return 2 * primary.report_age <= limit;
+  // It was silent then already, for two of its heartbeats.
+  const Millis silent_then = standby.report_age - primary.report_age;
+  if (silent_then >= std::max(limit * 2 / 3, standby.patience * 4 / 5)) return true;
+  return 2 * primary.report_age <= standby.not_streaming_for;
+}
+
 bool can_vote(const GroupSnapshot& group, const NodeView& node) {
   // A node on its way through a rewind or a base backup is not healthy: its PostgreSQL does not run.
   const bool holds_wal = node.reported == NodeState::secondary || node.reported == NodeState::prepare_promotion ||

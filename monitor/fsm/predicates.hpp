@@ -25,6 +25,9 @@ std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node
 std::optional<std::string> out_of_space(const GroupSnapshot& group, const NodeView& node);
 // A standby that its primary need not wait for any longer. The reason when it is.
 std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeView& node);
+// The primary was heard after the standby was lost, and not only before: if it went first, or with it, or if it is the
+// monitor that hears nobody, the standby is what the group goes on with, and keeps its place in the names.
+bool heard_since(const GroupSnapshot& group, const NodeView& primary, const NodeView& standby);
 
 // A standby whose WAL counts in an election, once it has cut itself off.
 bool can_vote(const GroupSnapshot& group, const NodeView& node);

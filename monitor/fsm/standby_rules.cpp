@@ -116,13 +116,6 @@ std::optional<Decision> caught_up(const GroupSnapshot& group) {
   });
 }
 
-// The primary was heard after the standby was lost, and not only before: if it went first, or with it, the standby is
-// what the group goes on with, and keeps its place in the names.
-bool heard_since(const GroupSnapshot& group, const NodeView& primary, const NodeView& standby) {
-  const Millis lost_for = std::max({standby.report_age, standby.not_streaming_for, group.timing.standby_lost_after});
-  return primary.session_open && 2 * primary.report_age <= lost_for;
-}
-
 std::optional<Decision> lost(const GroupSnapshot& group) {
   return for_each_standby(group, [&](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
     const bool counted = node.goal == NodeState::secondary || node.goal == NodeState::join_secondary;

@@ -230,6 +230,20 @@ TEST_CASE("a standby that does not stream is not lost while its primary is not h
   }
 }
 
+TEST_CASE(
+    "a silent standby is lost when it was silent already while its primary was heard; else the monitor may be deaf") {
+  GroupSnapshot group = three();
+  group.nodes[1].report_age = group.nodes[2].report_age = Millis{3400};
+  group.nodes[0].report_age = Millis{1500};
+  CHECK_FALSE(decide(group));
+  group.nodes[0].report_age = Millis{900};
+  REQUIRE(decide(group));
+  CHECK(decide(group)->rule == 423);
+  for (NodeView& view : group.nodes) view.patience = Millis{4000};  // heartbeats of 1.6 s
+  group.nodes[1].report_age = Millis{4000};
+  CHECK_FALSE(decide(group));
+}
+
 TEST_CASE("quorum arithmetic") {
   const auto names = [](int required, int members) {
     SyncNames result{required, {}};
