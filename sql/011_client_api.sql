@@ -107,7 +107,9 @@ BEGIN
   WHERE formation = n.formation AND group_id = n.group_id AND learning
     AND NOT coalesce(n.account ->> 'goal' = 'dropped' OR (n.account ->> 'copy_unfinished')::boolean
                      OR n.account ->> 'reported' IN ('init', 'wait_standby', 'catchingup'), false);
-  UPDATE pgvigil.grp SET peers_version = peers_version + 1, term = term + 1
+  -- What it has told to a monitor without memory does not go with it: of later terms and timelines nobody else may know.
+  UPDATE pgvigil.grp SET peers_version = peers_version + 1, term = greatest(term, (n.account ->> 'term')::bigint) + 1,
+                         timeline = greatest(timeline, (n.account ->> 'promised_timeline')::integer)
   WHERE formation = n.formation AND group_id = n.group_id RETURNING * INTO gr;
   PERFORM pgvigil.record_event(n.formation, n.group_id, n, gr.term, 3, 'removed_by_force', n.name || ' is removed by force');
   DELETE FROM pgvigil.node WHERE id = target;

@@ -136,6 +136,7 @@ void World::restore_monitor(int value) {
   if (removed_by_force_) {  // who was removed, with what, only the lost memory knew
     removals_forgotten_ = true;
     for (auto& highest : acked_) highest = 0;
+    highest_promotion_ = 0;
     for (int b = 0; b < branches_.count(); ++b) chosen_by_force_.insert(b);
   }
   learning_since_ = now_;

@@ -252,8 +252,12 @@ bool Store::ask(RequestKind kind, std::optional<NodeId> node, bool allow) {
 }
 
 void Store::remove_by_force(NodeId id) {
-  ++group.term.value;
   const NodeView* node = find(id);
+  if (node != nullptr && node->account) {
+    group.term = std::max(group.term, node->account->term);
+    group.promised_timeline = std::max(group.promised_timeline, node->account->promised_timeline);
+  }
+  ++group.term.value;
   if (group.learning && node != nullptr && fsm::may_hold_commits(*node)) {
     group.names.push_back({SyncNames{1, {id}}, NodeId{0}});
   }

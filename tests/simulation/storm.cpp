@@ -340,7 +340,11 @@ void World::kill_again() {
     heal_deadline_ = now_ + 90000 + takeover_limit;
     return;
   }
-  if (seed_ % 8 == 3 && names.required > 0) return kill_unheard(index_of(primary->id));
+  const bool all_heard = std::all_of(group.nodes.begin(), group.nodes.end(),
+                                     [](const NodeView& node) { return node.report_age < Millis{3000}; });
+  const bool all_here = std::all_of(names.members.begin(), names.members.end(),
+                                    [this](NodeId id) { return store_.group.find(id) != nullptr; });
+  if (seed_ % 8 == 3 && names.required > 0 && all_heard && all_here) return kill_unheard(index_of(primary->id));
   const int may_go = std::max(1, group.names.back().names.required);
   std::vector<int> victims{index_of(primary->id)};
   for (const NodeView& node : group.nodes) {
