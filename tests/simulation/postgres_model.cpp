@@ -278,7 +278,7 @@ void World::acknowledged(int node, const Commit& commit) {
   // It has its quorum, or nobody guards its lease: no keeper, or one that has just come back to life.
   const bool unguarded = p.waits || !k.alive || now_ < k.paused_until + 1000 || now_ - k.started_at < 15000;
   if (p.branch < first_branch_ || (chosen_by_force_.contains(p.branch) && unguarded)) return;
-  if (removals_forgotten_ && store_.group.find(NodeId{node}) == nullptr) return;
+  if (removals_forgotten_ && removed_.contains(node)) return;
   if (highest_promotion_ > branch.term) {
     fail("S2: node " + std::to_string(node) + " acknowledges a commit for term " + std::to_string(branch.term) +
          " after a promotion for term " + std::to_string(highest_promotion_));
@@ -320,6 +320,7 @@ void World::promoted(int node) {
     }
     if (term == highest_promotion_) fail("I2: a second promotion for term " + std::to_string(term));
     highest_promotion_ = term;
+    removed_.erase(node);
   }
   p.branch = branches_.child(p.branch, p.flushed, number, term);
   // The order was older than an operator's choice, and slept in a paused node.

@@ -108,6 +108,7 @@ void World::inject(const Fault& fault) {
     case FaultKind::remove:
       if (store_.group.nodes.size() > 1 && database_up_ && store_.group.find(NodeId{node}) != nullptr) {
         removed_by_force_ = true;
+        removed_.insert(node);
         store_.remove_by_force(NodeId{node});
         wake_monitor();
       }
@@ -344,7 +345,10 @@ void World::kill_again() {
                                      [](const NodeView& node) { return node.report_age < Millis{3000}; });
   const bool all_here = std::all_of(names.members.begin(), names.members.end(),
                                     [this](NodeId id) { return store_.group.find(id) != nullptr; });
-  if (seed_ % 8 == 3 && names.required > 0 && all_heard && all_here) return kill_unheard(index_of(primary->id));
+  // Nothing of it is still on its way.
+  const bool silent = !keeper_of(index_of(primary->id)).awaiting && now_ > noisy_until_ + 7000;
+  if (seed_ % 8 == 3 && names.required > 0 && all_heard && all_here && silent)
+    return kill_unheard(index_of(primary->id));
   const int may_go = std::max(1, group.names.back().names.required);
   std::vector<int> victims{index_of(primary->id)};
   for (const NodeView& node : group.nodes) {

@@ -248,6 +248,7 @@ class World {
   std::int64_t forced_term_{0};    // of the last choice by force
   std::set<int> chosen_by_force_;  // whose old acknowledgements an operator gave up
   bool removed_by_force_{false};
+  std::set<int> removed_;           // by force, and not promoted since
   bool learned_by_force_{false};    // who was not heard then may hold up the next election
   bool removals_forgotten_{false};  // with the monitor's memory: nobody knows what such a node still acknowledges
   Time last_ack_{0};
