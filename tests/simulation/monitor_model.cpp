@@ -69,6 +69,11 @@ void World::apply(const fsm::Decision& decision) {
   const GroupSnapshot& group = store_.group;
   if (decision.term && decision.term->value <= group.term.value) fail("I2: the term does not grow");
   for (const fsm::GoalChange& change : decision.goals) {
+    // Nobody is left who knows of a later one.
+    if (decision.learned && removals_forgotten_ && takes_writes(change.goal)) {
+      const auto term = branches_.at(pg(index_of(change.node)).branch).term;
+      highest_promotion_ = std::min(highest_promotion_, term);
+    }
     const NodeView* node = group.find(change.node);
     const bool named_now = group.request && group.request->node == change.node;
     if (node != nullptr && change.goal == NodeState::prepare_promotion && node->candidate_priority == 0 && !named_now) {
@@ -136,7 +141,6 @@ void World::restore_monitor(int value) {
   if (removed_by_force_) {  // who was removed, with what, only the lost memory knew
     removals_forgotten_ = true;
     for (auto& highest : acked_) highest = 0;
-    highest_promotion_ = 0;
     for (int b = 0; b < branches_.count(); ++b) chosen_by_force_.insert(b);
   }
   learning_since_ = now_;
