@@ -134,14 +134,11 @@ std::string settings_text(const Settings& settings) {
 }
 
 bool write_settings(const fs::path& pgdata, const fs::path& postgresql_conf, const Settings& settings) {
-  bool changed = write_if_changed(pgdata / settings_file, settings_text(settings));
-  const auto main_file = os::read_file(postgresql_conf);
-  if (!main_file) throw Error("there is no " + postgresql_conf.string());
-  if (const auto content = with_include(*main_file, include_statement(pgdata, postgresql_conf))) {
-    replace_users_file(postgresql_conf, *content);
-    changed = true;
-  }
-  return changed;
+  const bool other_settings = write_if_changed(pgdata / settings_file, settings_text(settings));
+  const std::string include = include_statement(pgdata, postgresql_conf);
+  const bool included = edit_users_file(
+      postgresql_conf, [&](const std::string& content) { return with_include(content, include).value_or(content); });
+  return other_settings || included;
 }
 
 std::vector<std::string> drop_overrides(const fs::path& pgdata, const std::vector<std::string>& names) {
@@ -201,7 +198,7 @@ bool has_standby_signal(const fs::path& pgdata) {
 
 bool edit_users_file(const fs::path& path, const std::function<std::string(const std::string&)>& change) {
   std::ifstream old(path, std::ios::binary);
-  if (!old) throw Error("cannot read " + path.string());
+  if (!old) throw Error("there is no " + path.string() + ", or it cannot be read");
   std::string present = whole(old);
   std::string wanted = change(present);
   if (wanted == present) return false;
