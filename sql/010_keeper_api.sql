@@ -93,7 +93,7 @@ DECLARE
 BEGIN
   SELECT * INTO f FROM pgvigil.formation x WHERE x.name = formation_name;
   IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no formation "%s"', formation_name), 'pgvigil create formation', 'PV404'); END IF;
-  IF group_number IS NULL OR group_number < 0 THEN PERFORM pgvigil.refuse('a group number is 0 or more'); END IF;
+  IF group_number IS NULL OR group_number < 0 THEN PERFORM pgvigil.refuse(format('a group number is 0 or more, not %s', group_number)); END IF;
   IF sysid <> '' AND sysid !~ '^[0-9]{1,20}$' THEN PERFORM pgvigil.refuse(format('"%s" is not a system identifier', sysid)); END IF;
   INSERT INTO pgvigil.grp (formation, group_id) VALUES (formation_name, group_number) ON CONFLICT DO NOTHING;
   SELECT * INTO gr FROM pgvigil.grp x WHERE x.formation = formation_name AND x.group_id = group_number FOR UPDATE;
@@ -144,7 +144,10 @@ BEGIN
     IF priority = 0 THEN PERFORM pgvigil.refuse('the first node of a group needs a candidate priority above 0'); END IF;
     first_goal := 'single';
   ELSE
-    IF NOT f.opt_secondary THEN PERFORM pgvigil.refuse(format('formation "%s" takes no secondaries', f.name), 'pgvigil enable secondary'); END IF;
+    -- Read again: the group is locked now.
+    IF NOT (SELECT opt_secondary FROM pgvigil.formation WHERE name = f.name) THEN
+      PERFORM pgvigil.refuse(format('formation "%s" takes no secondaries', f.name), format('pgvigil enable secondary --formation %s', f.name));
+    END IF;
     IF leaders = 0 THEN PERFORM pgvigil.refuse('there is no primary to copy from yet', 'try again in a moment', 'PV001'); END IF;
     first_goal := 'wait_standby';
   END IF;
@@ -174,6 +177,51 @@ WHEN check_violation THEN
   RETURN NULL;
 END $$;
 
+-- What a node hears that is not on record.
+CREATE OR REPLACE FUNCTION pgvigil.answer_to_stranger(reporter bigint, promised_term bigint, seq bigint) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  lease integer;
+BEGIN
+  IF reporter IS NULL OR reporter < 1 THEN PERFORM pgvigil.refuse(format('there is no node %s', coalesce(reporter::text, 'NULL')), '', 'PV404'); END IF;
+  -- How long the lease lasts that it still has; it is not prolonged by this (keeper/fsm/core.hpp).
+  SELECT coalesce(f.lease_ms / 1000, 2) INTO lease FROM pgvigil.removed_node d LEFT JOIN pgvigil.formation f ON f.name = d.formation
+  WHERE d.node_id = reporter;
+  IF NOT FOUND THEN RETURN '{"tell": true}'; END IF;
+  -- Later than every order that it may have been given; and not the last number that there is, should it tell it to a monitor without memory.
+  RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', seq + 1000000000000, 'names', '{"required": 0, "members": []}'::jsonb,
+                            'names_version', 0, 'peers_version', 0, 'upstream', NULL, 'lease_seconds', lease);
+END $$;
+
+-- What no keeper says.
+CREATE OR REPLACE FUNCTION pgvigil.check_report(state text, promised_term bigint, seq bigint, tli integer, upstream_sight text, tli_history text)
+RETURNS void LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  IF pgvigil.known_state(state) IS NOT TRUE THEN PERFORM pgvigil.refuse(format('"%s" is not a state', left(state, 100))); END IF;
+  IF upstream_sight IN ('unknown', 'ok', 'refused', 'silent') IS NOT TRUE THEN
+    PERFORM pgvigil.refuse(format('"%s" is not a sight of an upstream', left(upstream_sight, 100)), 'unknown, ok, refused or silent');
+  END IF;
+  IF tli_history IS NULL OR length(tli_history) > 100000 OR tli_history !~ '^([0-9]+:[0-9A-F]+/[0-9A-F]+(,|$))*$' THEN
+    PERFORM pgvigil.refuse(format('"%s" is not a history of a timeline', left(tli_history, 100)));
+  END IF;
+  IF (tli >= 0 AND promised_term >= 0 AND seq >= 0) IS NOT TRUE THEN
+    PERFORM pgvigil.refuse(format('not numbers from 0 on: timeline %s, term %s, order %s', tli, promised_term, seq));
+  END IF;
+END $$;
+
+-- Heard, but nothing of it is believed: `show state` says why.
+CREATE OR REPLACE FUNCTION pgvigil.report_of_another_system(n pgvigil.node, gr pgvigil.grp, identity numeric, promised_term bigint, seq bigint)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  refusal text := format('its PGDATA is of system %s, but the group is of system %s; nothing is overwritten', identity, gr.system_identifier);
+  before text := (SELECT reason FROM pgvigil.node_report WHERE node_id = n.id);
+BEGIN
+  INSERT INTO pgvigil.node_report AS r (node_id, report_count, reason) VALUES (n.id, 1, refusal)
+  ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = false, pg_responding = false,
+    streaming = false, lsn = '0/0', reason = excluded.reason, answer_version = -1
+  WHERE gr.learning OR (r.of_term, r.of_seq) <= (promised_term, seq);
+  IF FOUND AND before IS DISTINCT FROM refusal THEN PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id); END IF;
+END $$;
+
 -- The heartbeat. One small update of an unlogged table while nothing changes; a durable one, and a wake-up of the monitor, when something does.
 -- A thousand keepers call it a thousand times a second: what says nothing new gets the answer that was kept. Every eighth time it is made anew, for it
 -- also says which WAL the peers still need.
@@ -191,7 +239,6 @@ DECLARE
   identity numeric;
   news boolean := false;
   at_rest boolean;
-  refusal text;
   words text := format('%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s|%s', state, promised_term, seq, running, responding, tli, names_confirmed, upstream_sight,
                        is_streaming, sysid, tli_history, no_space, why);
 BEGIN
@@ -208,29 +255,12 @@ BEGIN
   -- Together: a goal of one moment and a term of another would make an order that nobody has given.
   SELECT m AS node, x AS grp INTO pair FROM pgvigil.node m JOIN pgvigil.grp x ON x.formation = m.formation AND x.group_id = m.group_id
   WHERE m.id = reporter;
-  IF NOT FOUND THEN
-    IF EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = reporter) THEN
-      -- The order is forgotten with its number: this one is higher than any.
-      -- Later than every order that it may have been given; and not the last number that there is, should it tell it to a monitor without memory.
-      RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', seq + 1000000000000, 'names', '{"required": 0, "members": []}'::jsonb,
-                                'names_version', 0, 'peers_version', 0, 'upstream', NULL,
-                                -- It is not prolonged by this (keeper/fsm/core.hpp): how long the one lasts that it still has.
-                                'lease_seconds', coalesce((SELECT f.lease_ms / 1000 FROM pgvigil.removed_node d JOIN pgvigil.formation f
-                                                           ON f.name = d.formation WHERE d.node_id = reporter), 2));
-    END IF;
-    IF reporter IS NULL OR reporter < 1 THEN PERFORM pgvigil.refuse(format('there is no node %s', reporter), '', 'PV404'); END IF;
-    RETURN '{"tell": true}';
-  END IF;
+  IF NOT FOUND THEN RETURN pgvigil.answer_to_stranger(reporter, promised_term, seq); END IF;
   n := pair.node;
   gr := pair.grp;
   identity := nullif(sysid, '')::numeric;
   SELECT * INTO before FROM pgvigil.node_report WHERE node_id = reporter;
-  IF NOT pgvigil.known_state(state) THEN PERFORM pgvigil.refuse(format('"%s" is not a state', state)); END IF;
-  IF upstream_sight NOT IN ('unknown', 'ok', 'refused', 'silent') THEN PERFORM pgvigil.refuse('not a sight of an upstream'); END IF;
-  IF tli_history IS NULL OR length(tli_history) > 100000 OR tli_history !~ '^([0-9]+:[0-9A-F]+/[0-9A-F]+(,|$))*$' THEN
-    PERFORM pgvigil.refuse('not a history of a timeline');
-  END IF;
-  IF tli < 0 OR promised_term < 0 OR seq < 0 THEN PERFORM pgvigil.refuse('a report holds a negative number'); END IF;
+  PERFORM pgvigil.check_report(state, promised_term, seq, tli, upstream_sight, tli_history);
   -- What this monitor does not know it has forgotten (011_learning.sql): it asks for all that the node knows.
   IF (gr.learning AND n.account IS NULL)
      OR (NOT gr.learning AND (promised_term > gr.term OR seq > n.goal_seq OR names_confirmed > gr.names_version)) THEN
@@ -239,13 +269,14 @@ BEGIN
   -- Late news of an older order must undo nothing, neither the state nor the LSN that a vote has told.
   IF NOT gr.learning AND (promised_term, seq) < (n.reported_term, n.reported_seq) THEN RETURN pgvigil.goal_of(n, gr); END IF;
   IF identity IS NOT NULL AND gr.system_identifier IS NOT NULL AND identity <> gr.system_identifier AND state <> 'dropped' THEN
-    -- Heard, but nothing of it is believed: `show state` says why.
-    refusal := format('its PGDATA is of system %s, but the group is of system %s; nothing is overwritten', identity, gr.system_identifier);
-    INSERT INTO pgvigil.node_report AS r (node_id, report_count, reason) VALUES (reporter, 1, refusal)
-    ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = false, pg_responding = false,
-      streaming = false, lsn = '0/0', reason = excluded.reason, answer_version = -1;
-    IF before.reason IS DISTINCT FROM refusal THEN PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id); END IF;
+    PERFORM pgvigil.report_of_another_system(n, gr, identity, promised_term, seq);
     RETURN CASE WHEN gr.learning THEN '{"wait": true}' ELSE pgvigil.goal_of(n, gr) END;
+  END IF;
+  -- An order is reached in the state that it names. Only a copy puts another in its place: what the node was is overwritten (keeper/fsm/core.cpp, copied()).
+  IF NOT gr.learning AND seq = n.goal_seq AND state <> n.goal_state AND NOT (state = 'catchingup' AND n.goal_state IN ('join_secondary', 'fast_forward')) THEN
+    -- A number of an older term was another monitor's, whose memory is lost: the node takes the order instead.
+    IF promised_term < gr.term THEN RETURN pgvigil.goal_of(n, gr); END IF;
+    PERFORM pgvigil.refuse(format('%s cannot be "%s" by order %s, which is "%s"', n.name, state, seq, n.goal_state));
   END IF;
   -- While the monitor learns, what was reached counts for no order.
   IF NOT gr.learning AND ((state, promised_term, seq, names_confirmed) IS DISTINCT FROM (n.reported_state, n.reported_term, n.reported_seq, n.names_version)
@@ -262,13 +293,18 @@ BEGIN
   kept := CASE WHEN gr.learning THEN '{"wait": true}' ELSE pgvigil.goal_of(n, gr) END;
   at_rest := NOT gr.learning AND n.goal_state IN ('single', 'wait_primary', 'primary', 'secondary') AND n.goal_state = state;
   INSERT INTO pgvigil.node_report AS r (node_id, report_count, pg_running, pg_responding, timeline, lsn, upstream, streaming, reason, history,
-                                        disk_full, said, answer, formation, group_id, answer_version)
+                                        disk_full, said, answer, formation, group_id, answer_version, of_term, of_seq)
   VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000), tli_history, coalesce(no_space, false),
-          words, kept, n.formation, n.group_id, CASE WHEN at_rest THEN gr.version ELSE -1 END)
+          words, kept, n.formation, n.group_id, CASE WHEN at_rest THEN gr.version ELSE -1 END,
+          CASE WHEN gr.learning THEN 0 ELSE promised_term END, CASE WHEN gr.learning THEN 0 ELSE seq END)
   ON CONFLICT (node_id) DO UPDATE SET report_count = r.report_count + 1, reported_at = now(), pg_running = excluded.pg_running,
     pg_responding = excluded.pg_responding, timeline = excluded.timeline, lsn = excluded.lsn, upstream = excluded.upstream,
     streaming = excluded.streaming, reason = excluded.reason, history = excluded.history, disk_full = excluded.disk_full,
-    said = excluded.said, answer = excluded.answer, formation = excluded.formation, group_id = excluded.group_id, answer_version = excluded.answer_version;
+    said = excluded.said, answer = excluded.answer, formation = excluded.formation, group_id = excluded.group_id, answer_version = excluded.answer_version,
+    of_term = excluded.of_term, of_seq = excluded.of_seq
+  -- Another session of this keeper may have told of a later order since the node was read above.
+  WHERE gr.learning OR (r.of_term, r.of_seq) <= (excluded.of_term, excluded.of_seq);
+  IF NOT FOUND THEN RETURN kept; END IF;
   -- The monitor decides by the picture that it has until it is woken: whatever a rule or an explanation can see is news.
   news := news OR (running, responding, tli, upstream_sight, is_streaming, coalesce(no_space, false), left(why, 1000), tli_history) IS DISTINCT FROM
                   (before.pg_running, before.pg_responding, before.timeline, before.upstream, before.streaming, before.disk_full, before.reason,

@@ -28,6 +28,29 @@ WHEN check_violation OR not_null_violation THEN
   PERFORM pgvigil.refuse(format('not a valid formation: "%s", database "%s", number_sync_standbys %s', formation_name, database, nss));
 END $$;
 
+-- May its groups have more than one node?
+CREATE OR REPLACE FUNCTION pgvigil.set_formation_secondary(formation_name text, allowed boolean) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  there text;
+  n pgvigil.node;
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  IF allowed IS NULL THEN PERFORM pgvigil.refuse('secondaries are allowed or not: true or false'); END IF;
+  -- Nobody registers meanwhile.
+  PERFORM FROM pgvigil.grp WHERE formation = formation_name ORDER BY group_id FOR UPDATE;
+  SELECT string_agg(s.name, ', ' ORDER BY s.id) INTO there FROM pgvigil.node s
+  WHERE s.formation = formation_name AND NOT pgvigil.takes_writes(s.goal_state)
+    AND EXISTS (SELECT FROM pgvigil.node o WHERE o.formation = s.formation AND o.group_id = s.group_id AND o.id <> s.id);
+  IF NOT allowed AND there IS NOT NULL THEN
+    PERFORM pgvigil.refuse(format('formation "%s" has secondaries: %s', formation_name, there), 'drop them first: pgvigil drop node');
+  END IF;
+  UPDATE pgvigil.formation SET opt_secondary = allowed WHERE name = formation_name;
+  FOR n IN SELECT DISTINCT ON (group_id) * FROM pgvigil.node WHERE formation = formation_name ORDER BY group_id, id LOOP
+    PERFORM pgvigil.settings_changed(n, format('secondaries are now %s', CASE WHEN allowed THEN 'allowed' ELSE 'not allowed' END));
+  END LOOP;
+END $$;
+
 CREATE OR REPLACE FUNCTION pgvigil.drop_formation(formation_name text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 BEGIN
@@ -101,13 +124,13 @@ BEGIN
   PERFORM FROM pgvigil.grp WHERE formation = n.formation AND group_id = n.group_id FOR UPDATE;
   SELECT * INTO n FROM pgvigil.node WHERE id = target;
   IF NOT FOUND THEN RETURN NULL; END IF;
-  -- What a removed node still does belongs to an older term than whatever follows.
   -- While the monitor learns, nobody knows what the node has acknowledged: no election without it (monitor/fsm/decide.hpp, may_hold_commits()).
   UPDATE pgvigil.grp SET names_in_force = names_in_force || jsonb_build_object('required', 1, 'members', jsonb_build_array(target), 'by', 0)
   WHERE formation = n.formation AND group_id = n.group_id AND learning
     AND NOT coalesce(n.account ->> 'goal' = 'dropped' OR (n.account ->> 'copy_unfinished')::boolean
                      OR n.account ->> 'reported' IN ('init', 'wait_standby', 'catchingup'), false);
-  -- What it has told to a monitor without memory does not go with it: of later terms and timelines nobody else may know.
+  -- What a removed node still does belongs to an older term than whatever follows. And what it has told to a monitor without memory does not go with
+  -- it: of later terms and timelines nobody else may know.
   UPDATE pgvigil.grp SET peers_version = peers_version + 1, term = greatest(term, (n.account ->> 'term')::bigint) + 1,
                          timeline = greatest(timeline, (n.account ->> 'promised_timeline')::integer)
   WHERE formation = n.formation AND group_id = n.group_id RETURNING * INTO gr;
@@ -124,16 +147,6 @@ CREATE OR REPLACE FUNCTION pgvigil.node_id(formation_name text, node_name text) 
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
   SELECT (pgvigil.find_node(formation_name, node_name)).id
 $$;
-
-CREATE OR REPLACE FUNCTION pgvigil.node_id_at(node_host text, node_port integer) RETURNS bigint
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
-DECLARE
-  found_id bigint;
-BEGIN
-  SELECT id INTO found_id FROM pgvigil.node WHERE host = node_host AND port = node_port;
-  IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node at %s:%s', node_host, node_port), 'pgvigil show state lists them', 'PV404'); END IF;
-  RETURN found_id;
-END $$;
 
 CREATE OR REPLACE FUNCTION pgvigil.request_status(request_id bigint, OUT status text, OUT message text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
@@ -162,7 +175,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 DECLARE
   n pgvigil.node := pgvigil.find_node(formation_name, node_name);
 BEGIN
-  IF priority IS NULL OR priority NOT BETWEEN 0 AND 100 THEN PERFORM pgvigil.refuse('a candidate priority is between 0 and 100'); END IF;
+  IF priority IS NULL OR priority NOT BETWEEN 0 AND 100 THEN PERFORM pgvigil.refuse(format('a candidate priority is between 0 and 100, not %s', priority)); END IF;
   UPDATE pgvigil.node SET candidate_priority = priority WHERE id = n.id RETURNING * INTO n;
   PERFORM pgvigil.settings_changed(n, format('candidate priority of %s is now %s', n.name, priority));
 END $$;
@@ -191,7 +204,7 @@ DECLARE
   n pgvigil.node;
 BEGIN
   PERFORM pgvigil.check_formation(formation_name);
-  IF nss IS NULL OR nss < 0 THEN PERFORM pgvigil.refuse('number_sync_standbys is 0 or more'); END IF;
+  IF nss IS NULL OR nss < 0 THEN PERFORM pgvigil.refuse(format('number_sync_standbys is 0 or more, not %s', nss)); END IF;
   IF EXISTS (SELECT FROM pgvigil.node WHERE formation = formation_name GROUP BY group_id
              HAVING count(*) > 1 AND count(*) FILTER (WHERE replication_quorum) - 1 < nss) THEN
     PERFORM pgvigil.refuse(format('there are too few standbys with replication quorum for number_sync_standbys = %s', nss), 'add a node first');
@@ -210,10 +223,13 @@ BEGIN
   IF setting IS NULL OR setting NOT IN ('heartbeat_ms', 'unhealthy_ms', 'standby_lost_ms', 'vote_ms', 'lease_ms', 'drain_ms') THEN
     PERFORM pgvigil.refuse(format('there is no timing "%s"', setting), 'heartbeat_ms, unhealthy_ms, standby_lost_ms, vote_ms, lease_ms, drain_ms');
   END IF;
+  IF setting = 'lease_ms' AND ms % 1000 <> 0 THEN
+    PERFORM pgvigil.refuse(format('a lease is of whole seconds, not %s ms', ms), 'its primary counts it in seconds');
+  END IF;
   -- A primary may hold a longer lease than a lowered one for as long as it has not heard of it: the monitor never waits less than before.
   IF setting = 'lease_ms' AND ms < (SELECT lease_ms FROM pgvigil.formation WHERE name = formation_name)
      AND EXISTS (SELECT FROM pgvigil.node WHERE formation = formation_name) THEN
-    PERFORM pgvigil.refuse('a lease can be shortened only while the formation has no nodes');
+    PERFORM pgvigil.refuse(format('lease_ms = %s: a lease can be shortened only while the formation has no nodes', ms));
   END IF;
   EXECUTE format('UPDATE pgvigil.formation SET %I = $1 WHERE name = $2', setting) USING ms, formation_name;
   PERFORM pgvigil.formation_changed(formation_name);
@@ -255,6 +271,8 @@ BEGIN
   UPDATE pgvigil.grp SET peers_version = peers_version + 1 WHERE formation = n.formation AND group_id = n.group_id;
   PERFORM pgvigil.wake_keepers(n.formation, n.group_id);
   PERFORM pgvigil.settings_changed(n, format('%s is now at %s:%s', n.name, n.host, n.port));
-EXCEPTION WHEN unique_violation THEN PERFORM pgvigil.refuse('another node has that name or address');
-WHEN check_violation THEN PERFORM pgvigil.refuse('not a valid name, host or port');
+EXCEPTION WHEN unique_violation THEN 
+  PERFORM pgvigil.refuse(format('another node has the name %s or the address %s:%s', new_name, new_host, new_port));
+WHEN check_violation THEN 
+  PERFORM pgvigil.refuse(format('not a valid name, host or port: "%s", %s:%s', left(new_name, 100), left(new_host, 100), new_port));
 END $$;

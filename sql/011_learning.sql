@@ -30,7 +30,7 @@ DECLARE
   pattern text;
   item jsonb;
 BEGIN
-  IF jsonb_typeof(account) IS DISTINCT FROM 'object' THEN PERFORM pgvigil.refuse('an account is a JSON object'); END IF;
+  IF jsonb_typeof(account) IS DISTINCT FROM 'object' THEN PERFORM pgvigil.refuse(format('an account is a JSON object, not %s', left(account::text, 100))); END IF;
   FOREACH key IN ARRAY ARRAY['reported', 'goal'] LOOP
     IF pgvigil.known_state(account ->> key) IS NOT TRUE THEN PERFORM pgvigil.refuse(format('account: "%s" is not a state', account ->> key)); END IF;
   END LOOP;
@@ -40,19 +40,19 @@ BEGIN
     IF coalesce(account ->> key, '') !~ pattern THEN PERFORM pgvigil.refuse(format('account: "%s" is not a %s', account ->> key, key)); END IF;
   END LOOP;
   FOREACH key IN ARRAY ARRAY['names_confirmed', 'copy_unfinished'] LOOP
-    IF jsonb_typeof(account -> key) IS DISTINCT FROM 'boolean' THEN PERFORM pgvigil.refuse(format('account: %s is true or false', key)); END IF;
+    IF jsonb_typeof(account -> key) IS DISTINCT FROM 'boolean' THEN PERFORM pgvigil.refuse(format('account: %s is true or false, not %s', key, left((account -> key)::text, 100))); END IF;
   END LOOP;
   IF coalesce(account #>> '{names,required}', '') !~ '^[0-9]{1,4}$' OR jsonb_typeof(account #> '{names,members}') IS DISTINCT FROM 'array' THEN
-    PERFORM pgvigil.refuse('account: not a list of names');
+    PERFORM pgvigil.refuse(format('account: not a list of names: %s', left((account -> 'names')::text, 100)));
   END IF;
   FOR item IN SELECT * FROM jsonb_array_elements(account #> '{names,members}') LOOP
-    IF item::text !~ '^[0-9]{1,15}$' THEN PERFORM pgvigil.refuse('account: the members of names are node ids'); END IF;
+    IF item::text !~ '^[0-9]{1,15}$' THEN PERFORM pgvigil.refuse(format('account: the members of names are node ids, not %s', left(item::text, 100))); END IF;
   END LOOP;
-  IF jsonb_typeof(account -> 'peers') IS DISTINCT FROM 'array' THEN PERFORM pgvigil.refuse('account: peers is a list'); END IF;
+  IF jsonb_typeof(account -> 'peers') IS DISTINCT FROM 'array' THEN PERFORM pgvigil.refuse(format('account: peers is a list, not %s', left((account -> 'peers')::text, 100))); END IF;
   FOR item IN SELECT * FROM jsonb_array_elements(account -> 'peers') LOOP
     IF coalesce(item ->> 'id', '') !~ '^[1-9][0-9]{0,14}$' OR coalesce(item ->> 'port', '') !~ '^[0-9]{1,5}$' OR item ->> 'name' IS NULL
        OR item ->> 'host' IS NULL THEN
-      PERFORM pgvigil.refuse('account: a peer has an id, a name, a host and a port');
+      PERFORM pgvigil.refuse(format('account: a peer has an id, a name, a host and a port, not %s', left(item::text, 100)));
     END IF;
   END LOOP;
 END $$;
@@ -119,7 +119,7 @@ BEGIN
   PERFORM pgvigil.check_caller(reporter);
   IF coalesce(reporter, 0) NOT BETWEEN 1 AND 999999999999999 THEN PERFORM pgvigil.refuse(format('%s is not a node''s id', reporter)); END IF;
   PERFORM pgvigil.check_account(account);
-  IF coalesce(group_number, -1) < 0 THEN PERFORM pgvigil.refuse('a group number is 0 or more'); END IF;
+  IF coalesce(group_number, -1) < 0 THEN PERFORM pgvigil.refuse(format('a group number is 0 or more, not %s', group_number)); END IF;
   IF sysid IS NULL OR sysid !~ '^[0-9]{0,20}$' THEN PERFORM pgvigil.refuse(format('"%s" is not a system identifier', sysid)); END IF;
   IF EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = reporter) THEN RETURN; END IF;  -- its next report is answered: dropped
   SELECT * INTO f FROM pgvigil.formation WHERE name = formation_name FOR UPDATE;

@@ -21,7 +21,7 @@ BEGIN
        SELECT FROM jsonb_array_elements(words) AS m
        WHERE NOT coalesce((m ->> 'moment') ~ '^[a-z_]{1,30}$' AND (m ->> 'ms') ~ '^[0-9]{1,10}$' AND jsonb_typeof(m -> 'ms') = 'number'
                           AND jsonb_typeof(m -> 'detail') = 'string', false)) THEN
-    PERFORM pgvigil.refuse('not a list of moments');
+    PERFORM pgvigil.refuse(format('not a list of moments: %s', left(words::text, 100)));
   END IF;
   SELECT * INTO n FROM pgvigil.node WHERE id = reporter;
   IF FOUND THEN PERFORM pgvigil.store_moments(n.formation, n.group_id, of_term, n.id, n.name, '', words); END IF;

@@ -44,7 +44,7 @@ BEGIN
   PERFORM pgvigil.check_formation(formation_name);
   RETURN QUERY
   SELECT 'formation', NULL::integer, NULL::bigint, f.name, s.setting, s.value FROM pgvigil.formation f,
-    LATERAL (VALUES ('number_sync_standbys', f.number_sync_standbys::text),
+    LATERAL (VALUES ('number_sync_standbys', f.number_sync_standbys::text), ('secondaries', f.opt_secondary::text),
                     ('timings', coalesce((SELECT p.name FROM pgvigil.timing_presets() p WHERE (p.heartbeat, p.unhealthy, p.standby_lost, p.vote)
                                           = (f.heartbeat_ms, f.unhealthy_ms, f.standby_lost_ms, f.vote_ms)), 'custom')),
                     ('heartbeat_ms', f.heartbeat_ms::text), ('unhealthy_ms', f.unhealthy_ms::text),
@@ -81,7 +81,7 @@ END $$;
 CREATE OR REPLACE FUNCTION pgvigil.formations() RETURNS SETOF text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$ SELECT name FROM pgvigil.formation ORDER BY name $$;
 
--- What the monitor process knows of why something waits. A new reason that only a person can end becomes an event.
+-- What the monitor process knows of why something waits.
 CREATE OR REPLACE FUNCTION pgvigil.store_explanations(f text, g integer, rows jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   item record;
@@ -92,11 +92,6 @@ BEGIN
               FROM jsonb_array_elements(rows) AS r LOOP
     CONTINUE WHEN EXISTS (SELECT FROM pgvigil.explanation e WHERE e.formation = f AND e.group_id = g AND e.node_id = item.node
                           AND (e.rule, e.waiting_for, e.command) = (item.rule_no, item.words, item.advice));
-    IF item.advice <> '' AND item.rule_no BETWEEN 300 AND 399 THEN
-      PERFORM pgvigil.record_event(f, g, (SELECT n FROM pgvigil.node n WHERE n.id = item.node),
-                                   (SELECT term FROM pgvigil.grp WHERE formation = f AND group_id = g), item.rule_no, 'waiting',
-                                   item.words || '; ' || item.advice);
-    END IF;
     -- What a keeper says of its progress, after the colon, changes all the time: it is the same wait.
     INSERT INTO pgvigil.explanation AS e (formation, group_id, node_id, rule, waiting_for, command)
     VALUES (f, g, item.node, item.rule_no, item.words, item.advice)
@@ -104,6 +99,12 @@ BEGIN
       since = CASE WHEN e.rule = excluded.rule AND split_part(e.waiting_for, ': ', 1) = split_part(excluded.waiting_for, ': ', 1) THEN e.since ELSE now() END;
   END LOOP;
 END $$;
+
+-- It has waited for a person for some time. `node` is 0 for the group as a whole.
+CREATE OR REPLACE FUNCTION pgvigil.tell_of_wait(f text, g integer, node bigint, rule_no integer, words text) RETURNS void LANGUAGE sql AS $$
+  SELECT pgvigil.record_event(f, g, (SELECT n FROM pgvigil.node n WHERE n.id = node), (SELECT term FROM pgvigil.grp WHERE formation = f AND group_id = g),
+                              rule_no, 'waiting', words)
+$$;
 
 DROP FUNCTION IF EXISTS pgvigil.why(text, integer);
 CREATE FUNCTION pgvigil.why(formation_name text, group_number integer)

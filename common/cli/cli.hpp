@@ -11,6 +11,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/model/types.hpp"
@@ -65,6 +66,7 @@ struct Command {
   std::string details{};     // more for its own --help
   bool pass_through{false};  // the arguments are somebody else's: not checked, and --help is not caught
   std::string same_as{};     // whose they are, for the manual: "pgvigil-keeper create"
+  std::vector<std::pair<std::string, std::string>> values{};  // what the first argument may be, with its meaning
 };
 
 struct Program {

@@ -206,6 +206,7 @@ std::string help_text(const Program& program, const Command& command) {
   for (const std::string& argument : command.arguments) usage += " " + argument;
   usage += " [OPTIONS]\n\n" + command.summary + "\n";
   if (!command.details.empty()) usage += "\n" + command.details + "\n";
+  if (!command.values.empty()) usage += "\n" + command.arguments.front() + ":\n" + two_columns(command.values);
   std::vector<std::pair<std::string, std::string>> lines;
   for (const Option& option : command.options) lines.push_back(help_line(option));
   for (const Option& option : program.common) {

@@ -85,6 +85,8 @@ std::string command_page(const Program& program, const Command& command) {
   for (const std::string& argument : command.arguments) text += " " + italic(argument);
   text += " [" + italic("OPTIONS") + "]\n";
   if (!command.details.empty()) text += ".SH DESCRIPTION\n" + roff(command.details) + "\n";
+  if (!command.values.empty()) text += ".SH " + roff(command.arguments.front()) + "\n";
+  for (const auto& [value, meaning] : command.values) text += ".TP\n" + bold(value) + "\n" + roff(meaning) + "\n";
   text += ".SH OPTIONS\n";
   if (command.same_as.empty()) {
     for (const Option& option : options_of(program, command)) text += option_entry(option);
@@ -147,6 +149,7 @@ std::string option_words(const Program& program, const Command& command) {
     text += " --" + name + (option.value.empty() ? "" : "=" + option.value);
     if (!letter.empty()) text += " -" + letter;
   }
+  for (const auto& [value, meaning] : command.values) text += " " + value;
   return text + " --help";
 }
 

@@ -12,7 +12,10 @@ std::vector<Option> tls_options(bool at_create) {
       {"server-cert", "FILE", "certificate of its PostgreSQL, with --server-key"},
       {"server-key", "FILE", "the key of it, mode 0600"},
       {"ssl-ca-file", "FILE", "certificates by which it knows the others, and they know it (at the same path)"},
-      {"ssl-mode", "MODE", "sslmode by which it is reached (require; verify-full with --ssl-ca-file)"}};
+      {"ssl-mode", "MODE", "sslmode by which it is reached (require; verify-full with --ssl-ca-file)"},
+      {"client-certificates", "WHICH",
+       "shown: it shows its certificate to the monitor and the other nodes; required: and asks them for theirs, of the "
+       "authority in --ssl-ca-file (none)"}};
   if (!at_create) return options;
   options.front().help += " (the default)";
   options.push_back({"no-ssl", "", "no TLS"});
@@ -21,7 +24,7 @@ std::vector<Option> tls_options(bool at_create) {
 
 bool asks_for_tls(const Args& args) {
   return args.has("ssl-self-signed") || args.has("server-cert") || args.has("server-key") || args.has("ssl-ca-file") ||
-         args.has("ssl-mode");
+         args.has("ssl-mode") || args.has("client-certificates");
 }
 
 std::vector<fs::path> own_certificate(const config::Config& config) {
@@ -47,15 +50,24 @@ void choose_tls(config::Config& config, const Args& args, bool by_default) {
     config.ssl_key_file = own_certificate(config)[1].string();
   }
   // What belonged to the certificate before does not belong to another one.
-  if (own_files || self_signed) config.ssl_ca_file.clear();
+  if (own_files || self_signed) {
+    config.ssl_ca_file.clear();
+    config.ssl_client_certificates = "none";
+  }
   if (args.has("ssl-ca-file")) config.ssl_ca_file = absolute("ssl-ca-file");
   const std::string mode = args.get("ssl-mode", config.ssl_ca_file.empty() ? "require" : "verify-full");
   if (mode.starts_with("verify-") && config.ssl_ca_file.empty()) {
     throw UserError(ExitCode::bad_arguments, "nothing is said by which a certificate could be verified",
                     "give --ssl-ca-file");
   }
+  const std::string shown = args.get("client-certificates", config.ssl_client_certificates);
+  if (shown != "none" && (config.ssl_ca_file.empty() || config.ssl_cert_file.empty())) {
+    throw UserError(ExitCode::bad_arguments, "only a certificate of an authority that all know can be asked for",
+                    "give --server-cert, --server-key and --ssl-ca-file");
+  }
   config.ssl = true;
   config::set(config, "ssl.sslmode", mode);
+  config::set(config, "ssl.client_certificates", shown);
 }
 
 boost::asio::awaitable<void> provide_certificate(config::Config config, bool anew) {

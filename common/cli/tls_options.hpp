@@ -8,7 +8,8 @@
 
 namespace pgvigil::cli {
 
-// --ssl-self-signed, --server-cert, --server-key, --ssl-ca-file, --ssl-mode; and --no-ssl at create.
+// --ssl-self-signed, --server-cert, --server-key, --ssl-ca-file, --ssl-mode, --client-certificates; and --no-ssl
+// at create.
 std::vector<Option> tls_options(bool at_create);
 // Some certificate is asked for.
 bool asks_for_tls(const Args& args);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <functional>
 
@@ -17,15 +18,20 @@ namespace {
   throw UserError(ExitCode::bad_config, why, hint);
 }
 
-// One key: how it is called, shown, read and checked. The table below is the whole format.
+// One key: how it is called, shown, read, checked and explained. The table below is the whole format.
 struct Key {
   std::string section;
   std::string name;
+  std::string meaning;
+  std::string range;  // what it may be, for people
   std::function<std::string(const Config&)> get;
   std::function<void(Config&, const std::string&)> set;  // throws UserError(bad_config) without the key's name
-  enum class Type { text, integer, boolean } type;
+  Type type;
   std::string full() const { return section + "." + name; }
 };
+
+// Settings of older versions that count no more; a file that still has one is read all the same.
+constexpr std::array former_keys{"timeouts.heartbeat_ms"};  // the formation's to say: set formation timings
 
 void no_control_characters(const std::string& value) {
   if (std::any_of(value.begin(), value.end(),
@@ -34,19 +40,32 @@ void no_control_characters(const std::string& value) {
   }
 }
 
-Key text(std::string section, std::string name, std::string Config::*field,
-         std::function<void(const std::string&)> check = {}) {
-  return {std::move(section), std::move(name), [field](const Config& config) { return config.*field; },
-          [field, check](Config& config, const std::string& value) {
+// What a text may be.
+struct Texts {
+  std::string range;  // for people
+  std::function<void(const std::string&)> check;
+};
+
+Key text(std::string section, std::string name, std::string Config::*field, std::string meaning, Texts may_be = {}) {
+  return {std::move(section),
+          std::move(name),
+          std::move(meaning),
+          may_be.range,
+          [field](const Config& config) { return config.*field; },
+          [field, check = may_be.check](Config& config, const std::string& value) {
             no_control_characters(value);
             if (check) check(value);
             config.*field = value;
           },
-          Key::Type::text};
+          Type::text};
 }
 
-Key integer(std::string section, std::string name, int Config::*field, int low, int high) {
-  return {std::move(section), std::move(name), [field](const Config& config) { return std::to_string(config.*field); },
+Key integer(std::string section, std::string name, int Config::*field, int low, int high, std::string meaning) {
+  return {std::move(section),
+          std::move(name),
+          std::move(meaning),
+          std::to_string(low) + " to " + std::to_string(high),
+          [field](const Config& config) { return std::to_string(config.*field); },
           [field, low, high](Config& config, const std::string& value) {
             int number = 0;
             std::size_t used = 0;
@@ -61,26 +80,29 @@ Key integer(std::string section, std::string name, int Config::*field, int low, 
             }
             config.*field = number;
           },
-          Key::Type::integer};
+          Type::integer};
 }
 
-Key boolean(std::string section, std::string name, bool Config::*field) {
-  return {std::move(section), std::move(name),
+Key boolean(std::string section, std::string name, bool Config::*field, std::string meaning) {
+  return {std::move(section),
+          std::move(name),
+          std::move(meaning),
+          "true, false",
           [field](const Config& config) { return std::string(config.*field ? "true" : "false"); },
           [field](Config& config, const std::string& value) {
             if (value != "true" && value != "false") bad("must be true or false, not \"" + value + "\"");
             config.*field = value == "true";
           },
-          Key::Type::boolean};
+          Type::boolean};
 }
 
-std::function<void(const std::string&)> one_of(std::vector<std::string> words) {
-  return [words](const std::string& value) {
-    if (std::find(words.begin(), words.end(), value) != words.end()) return;
-    std::string list;
-    for (const std::string& word : words) list += (list.empty() ? "" : ", ") + word;
-    bad("must be one of " + list + ", not \"" + value + "\"");
-  };
+Texts one_of(std::vector<std::string> words) {
+  std::string list;
+  for (const std::string& word : words) list += (list.empty() ? "" : ", ") + word;
+  return {list, [words, list](const std::string& value) {
+            if (std::find(words.begin(), words.end(), value) == words.end())
+              bad("must be one of " + list + ", not \"" + value + "\"");
+          }};
 }
 
 void host_name(const std::string& value) {
@@ -91,57 +113,92 @@ void host_name(const std::string& value) {
   if (wrong) bad("must be a host name or address, not \"" + value + "\"");
 }
 
-void not_empty(const std::string& value) {
-  if (value.empty()) bad("must not be empty");
+const Texts not_empty{{}, [](const std::string& value) {
+                        if (value.empty()) bad("must not be empty");
+                      }};
+
+Key role_key() {
+  const Texts roles = one_of({"monitor", "keeper"});
+  return {"node",
+          "role",
+          "what the node is; fixed when it is made",
+          roles.range,
+          [](const Config& config) { return std::string(config.role == Role::monitor ? "monitor" : "keeper"); },
+          [check = roles.check](Config& config, const std::string& value) {
+            check(value);
+            config.role = value == "monitor" ? Role::monitor : Role::keeper;
+          },
+          Type::text};
+}
+
+std::vector<Key> who_and_where() {
+  return {
+      role_key(),
+      text("node", "name", &Config::name, "its name in the formation; empty: the monitor chooses"),
+      text("node", "hostname", &Config::hostname, "where the others reach it", {"", host_name}),
+      text("node", "formation", &Config::formation, "keeper: the formation", not_empty),
+      integer("node", "group", &Config::group, 0, 1'000'000, "keeper: the group of the formation"),
+      text("node", "state_directory", &Config::state_directory, "state, passwords, PostgreSQL's log", not_empty),
+      text("monitor", "uri", &Config::monitor_uri, "keeper: of the monitor's database, without a password"),
+      text("monitor", "password_file", &Config::monitor_password_file, "keeper: file with its password, mode 0600"),
+      text("monitor", "database_uri", &Config::database_uri, "monitor: a database that it uses instead of its own"),
+      integer("monitor", "max_nodes", &Config::max_nodes, 10, 20000,
+              "monitor: sessions that its PostgreSQL has room for"),
+  };
+}
+
+std::vector<Key> local_postgresql() {
+  return {
+      text("postgresql", "pgdata", &Config::pgdata, "its data directory; fixed when the node is made", not_empty),
+      text("postgresql", "bindir", &Config::bindir, "where its programs are"),
+      text("postgresql", "config_file", &Config::config_file, "postgresql.conf where it lies outside PGDATA"),
+      text("postgresql", "hba_file", &Config::hba_file, "pg_hba.conf where it lies outside PGDATA"),
+      integer("postgresql", "port", &Config::port, 1, 65535, "its port"),
+      text("postgresql", "listen_addresses", &Config::listen_addresses, "as in postgresql.conf"),
+      text("postgresql", "superuser", &Config::superuser, "the role that pgvigil uses; empty: the system user's name"),
+      text("postgresql", "dbname", &Config::dbname, "the applications' database", not_empty),
+      text("postgresql", "auth", &Config::auth, "how the nodes prove to each other who they are",
+           one_of({"trust", "scram-sha-256"})),
+      text("postgresql", "wal_level", &Config::wal_level, "counts from PostgreSQL's next start on",
+           one_of({"replica", "logical"})),
+      boolean("postgresql", "manage_hba", &Config::manage_hba, "write the lines of the nodes into pg_hba.conf"),
+      text("postgresql", "socket_directory", &Config::socket_directory, "empty: the state directory"),
+      boolean("ssl", "active", &Config::ssl, "TLS; pgvigil enable ssl sets this and the next five"),
+      text("ssl", "sslmode", &Config::ssl_mode, "by which the others reach it",
+           one_of({"prefer", "require", "verify-ca", "verify-full"})),
+      text("ssl", "ca_file", &Config::ssl_ca_file, "by which certificates are known"),
+      text("ssl", "cert_file", &Config::ssl_cert_file, "its certificate; keeper: empty: what postgresql.conf says"),
+      text("ssl", "key_file", &Config::ssl_key_file, "the key of that certificate"),
+      text("ssl", "client_certificates", &Config::ssl_client_certificates,
+           "shown: it shows its certificate to the monitor and to other nodes; required: and asks them for theirs",
+           one_of({"none", "shown", "required"})),
+  };
+}
+
+std::vector<Key> behaviour() {
+  return {
+      text("replication", "maximum_backup_rate", &Config::maximum_backup_rate,
+           "of a base backup, a second, as pg_basebackup --max-rate takes it", not_empty),
+      integer("replication", "candidate_priority", &Config::candidate_priority, 0, 100,
+              "when it registers; later: pgvigil set node candidate-priority"),
+      boolean("replication", "replication_quorum", &Config::replication_quorum,
+              "when it registers; later: pgvigil set node replication-quorum"),
+      integer("timeouts", "start", &Config::start, 1, 86400, "seconds that a start of PostgreSQL may take"),
+      integer("timeouts", "stop", &Config::stop, 1, 86400, "seconds that a stop of PostgreSQL may take"),
+      integer("timeouts", "switchover_on_stop", &Config::switchover_on_stop, 0, 3600,
+              "seconds that a stop of the primary may wait for another node to take over; 0: not at all"),
+      text("log", "level", &Config::log_level, "how much is logged",
+           one_of({"trace", "debug", "info", "warn", "error"})),
+      text("log", "format", &Config::log_format, "of the log's lines", one_of({"text", "json"})),
+  };
 }
 
 const std::vector<Key>& table() {
   static const std::vector<Key> keys_of_file = [] {
-    Key role{"node", "role",
-             [](const Config& config) { return std::string(config.role == Role::monitor ? "monitor" : "keeper"); },
-             [](Config& config, const std::string& value) {
-               one_of({"monitor", "keeper"})(value);
-               config.role = value == "monitor" ? Role::monitor : Role::keeper;
-             },
-             Key::Type::text};
-    return std::vector<Key>{
-        role,
-        text("node", "name", &Config::name),
-        text("node", "hostname", &Config::hostname, host_name),
-        text("node", "formation", &Config::formation, not_empty),
-        integer("node", "group", &Config::group, 0, 1'000'000),
-        text("node", "state_directory", &Config::state_directory, not_empty),
-        text("monitor", "uri", &Config::monitor_uri),
-        text("monitor", "password_file", &Config::monitor_password_file),
-        text("monitor", "database_uri", &Config::database_uri),
-        integer("monitor", "max_nodes", &Config::max_nodes, 10, 20000),
-        text("postgresql", "pgdata", &Config::pgdata, not_empty),
-        text("postgresql", "bindir", &Config::bindir),
-        text("postgresql", "config_file", &Config::config_file),
-        text("postgresql", "hba_file", &Config::hba_file),
-        integer("postgresql", "port", &Config::port, 1, 65535),
-        text("postgresql", "listen_addresses", &Config::listen_addresses),
-        text("postgresql", "superuser", &Config::superuser),
-        text("postgresql", "dbname", &Config::dbname, not_empty),
-        text("postgresql", "auth", &Config::auth, one_of({"trust", "scram-sha-256"})),
-        text("postgresql", "wal_level", &Config::wal_level, one_of({"replica", "logical"})),
-        boolean("postgresql", "manage_hba", &Config::manage_hba),
-        text("postgresql", "socket_directory", &Config::socket_directory),
-        boolean("ssl", "active", &Config::ssl),
-        text("ssl", "sslmode", &Config::ssl_mode, one_of({"prefer", "require", "verify-ca", "verify-full"})),
-        text("ssl", "ca_file", &Config::ssl_ca_file),
-        text("ssl", "cert_file", &Config::ssl_cert_file),
-        text("ssl", "key_file", &Config::ssl_key_file),
-        text("replication", "maximum_backup_rate", &Config::maximum_backup_rate, not_empty),
-        integer("replication", "candidate_priority", &Config::candidate_priority, 0, 100),
-        boolean("replication", "replication_quorum", &Config::replication_quorum),
-        integer("timeouts", "start", &Config::start, 1, 86400),
-        integer("timeouts", "stop", &Config::stop, 1, 86400),
-        integer("timeouts", "heartbeat_ms", &Config::heartbeat_ms, 50, 10000),
-        integer("timeouts", "switchover_on_stop", &Config::switchover_on_stop, 0, 3600),
-        text("log", "level", &Config::log_level, one_of({"trace", "debug", "info", "warn", "error"})),
-        text("log", "format", &Config::log_format, one_of({"text", "json"})),
-    };
+    std::vector<Key> all;
+    for (const auto& part : {who_and_where(), local_postgresql(), behaviour()})
+      all.insert(all.end(), part.begin(), part.end());
+    return all;
   }();
   return keys_of_file;
 }
@@ -162,13 +219,13 @@ std::string where(const fs::path& file, const toml::source_region& region) {
 
 std::string as_text(const Key& key, const toml::node& node, const std::string& place) {
   switch (key.type) {
-    case Key::Type::text:
+    case Type::text:
       if (const auto* value = node.as_string()) return value->get();
       bad(place + key.full() + " must be a string");
-    case Key::Type::integer:
+    case Type::integer:
       if (const auto* value = node.as_integer()) return std::to_string(value->get());
       bad(place + key.full() + " must be an integer");
-    case Key::Type::boolean:
+    case Type::boolean:
       if (const auto* value = node.as_boolean()) return value->get() ? "true" : "false";
       bad(place + key.full() + " must be true or false");
   }
@@ -307,8 +364,13 @@ Config parse(const std::string& content, const fs::path& file) {
       bad(where(file, section.source()) + "unknown section [" + std::string(section.str()) + "]");
     for (const auto& [name, value] : *entries) {
       const std::string place = where(file, name.source());
+      const std::string full = std::string(section.str()) + "." + std::string(name.str());
+      if (std::find(former_keys.begin(), former_keys.end(), full) != former_keys.end()) {
+        config.without_effect.push_back(place + full);
+        continue;
+      }
       const Key* key = find_key(std::string(section.str()), std::string(name.str()));
-      if (key == nullptr) bad(place + "unknown setting " + std::string(section.str()) + "." + std::string(name.str()));
+      if (key == nullptr) bad(place + "unknown setting " + full);
       const std::string plain = as_text(*key, value, where(file, value.source()));
       try {
         key->set(config, plain);
@@ -326,7 +388,18 @@ Config parse(const std::string& content, const fs::path& file) {
     bad(file.string() + ":1:1: ssl.active needs ssl.cert_file and ssl.key_file");
   if (config.ssl && config.ssl_mode.starts_with("verify-") && config.ssl_ca_file.empty())
     bad(file.string() + ":1:1: the ssl.sslmode " + config.ssl_mode + " needs ssl.ca_file");
+  if (config.ssl && config.ssl_client_certificates != "none" && (without_certificate || config.ssl_ca_file.empty()))
+    bad(file.string() + ":1:1: ssl.client_certificates needs ssl.cert_file, ssl.key_file and ssl.ca_file");
   return config;
+}
+
+std::map<std::string, std::string> shown_certificate(const Config& config) {
+  if (!config.ssl || config.ssl_client_certificates == "none") return {};
+  return {{"sslcert", config.ssl_cert_file}, {"sslkey", config.ssl_key_file}};
+}
+
+std::string asked_certificate(const Config& config) {
+  return config.ssl && config.ssl_client_certificates == "required" ? " clientcert=verify-ca" : "";
 }
 
 Config load(const fs::path& file) {
@@ -347,9 +420,8 @@ std::string to_toml(const Config& config) {
       {"ssl", "TLS of its PostgreSQL; a data node without cert_file uses what postgresql.conf says. See enable ssl."},
       {"replication", "How this node takes part in the formation when it registers; later: pgvigil set node."},
       {"timeouts",
-       "Seconds, but for the heartbeat, which counts until the monitor says how often it wants to hear (pgvigil set "
-       "formation timings). switchover_on_stop: how long a stop of the primary may wait for another "
-       "node to take over; 0: not at all."},
+       "Seconds. switchover_on_stop: how long a stop of the primary may wait for another node to take over; 0: not at "
+       "all."},
       {"log", "level: trace, debug, info, warn, error. format: text, json."},
   };
   std::string content = "# Written by pgvigil create; read again on reload (SIGHUP).\n";
@@ -358,7 +430,7 @@ std::string to_toml(const Config& config) {
     for (const Key& key : table()) {
       if (key.section != section) continue;
       const std::string value = key.get(config);
-      content += key.name + " = " + (key.type == Key::Type::text ? quoted(value) : value) + "\n";
+      content += key.name + " = " + (key.type == Type::text ? quoted(value) : value) + "\n";
     }
   }
   return content;
@@ -373,6 +445,21 @@ std::vector<std::string> keys() {
   std::vector<std::string> names;
   for (const Key& key : table()) names.push_back(key.full());
   return names;
+}
+
+Type type_of(const std::string& key) {
+  return key_named(key).type;
+}
+
+std::vector<std::pair<std::string, std::string>> explained() {
+  std::vector<std::pair<std::string, std::string>> lines;
+  for (const Key& key : table()) {
+    const std::string fallback = key.get(Config{});
+    std::string words = key.range;
+    if (!fallback.empty()) words += (words.empty() ? "" : "; ") + fallback + " when it is not set";
+    lines.emplace_back(key.full(), key.meaning + (words.empty() ? "" : " (" + words + ")"));
+  }
+  return lines;
 }
 
 std::string get(const Config& config, const std::string& key) {

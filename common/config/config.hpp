@@ -7,8 +7,10 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/model/types.hpp"
@@ -18,10 +20,12 @@ namespace pgvigil::config {
 namespace fs = std::filesystem;
 
 enum class Role { monitor, keeper };
+enum class Type { text, integer, boolean };
 
 struct Config {
   Role role{Role::keeper};
-  fs::path file;  // where it was read from / is written to; not a key
+  fs::path file;                            // where it was read from / is written to; not a key
+  std::vector<std::string> without_effect;  // "FILE:LINE:COLUMN: KEY": settings of older versions; not a key
   // [node]
   std::string name;  // "" lets the monitor choose
   std::string hostname{"127.0.0.1"};
@@ -52,6 +56,7 @@ struct Config {
   std::string ssl_ca_file;          // by which it knows the others' certificates, and they its own
   std::string ssl_cert_file;        // keeper: "" = the cluster has its own settings
   std::string ssl_key_file;
+  std::string ssl_client_certificates{"none"};  // none | shown | required
   // [replication]
   std::string maximum_backup_rate{"100M"};
   int candidate_priority{50};
@@ -59,7 +64,6 @@ struct Config {
   // [timeouts], seconds
   int start{60};
   int stop{60};
-  int heartbeat_ms{1000};
   int switchover_on_stop{30};  // 0: a primary that is stopped does not hand over first
   // [log]
   std::string log_level{"info"};
@@ -67,6 +71,11 @@ struct Config {
 
   friend bool operator==(const Config&, const Config&) = default;
 };
+
+// libpq's words for the certificate that it shows the monitor and other nodes; none when it shows none.
+std::map<std::string, std::string> shown_certificate(const Config& config);
+// What an HBA line says behind the method where such a certificate is asked for; "" where it is not.
+std::string asked_certificate(const Config& config);
 
 // The path rules of the header comment: the file that there is, else the one that `create` will make.
 fs::path config_path_for(const fs::path& pgdata);
@@ -88,6 +97,8 @@ void save(const Config& config);            // atomic, 0600
 // `section.key` access for `config get|set`; throws UserError(bad_arguments) for an unknown key, bad_config for a bad
 // value. set() validates the whole.
 std::vector<std::string> keys();
+Type type_of(const std::string& key);
+std::vector<std::pair<std::string, std::string>> explained();  // each key; what it means, may be, and is when not set
 std::string get(const Config& config, const std::string& key);
 void set(Config& config, const std::string& key, const std::string& value);
 

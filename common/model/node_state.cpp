@@ -45,6 +45,10 @@ bool being_demoted(NodeState state) {
          state == NodeState::prepare_maintenance;
 }
 
+bool ends_lease(NodeState goal) {
+  return goal == NodeState::demote_timeout || goal == NodeState::demoted || goal == NodeState::dropped;
+}
+
 bool runs_as_standby(NodeState state) {
   switch (state) {
     case NodeState::catchingup:

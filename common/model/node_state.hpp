@@ -59,6 +59,8 @@ std::optional<NodeState> parse_node_state(std::string_view text);
 bool takes_writes(NodeState state);
 // draining, demote_timeout, demoted, prepare_maintenance: a former primary whose PostgreSQL is stopped or stopping.
 bool being_demoted(NodeState state);
+// An order to stop, or to go: it prolongs no lease. The keeper and the monitor both rely on it.
+bool ends_lease(NodeState goal);
 // PostgreSQL runs as a standby (catchingup, secondary, prepare_promotion, stop_replication, report_lsn, ...).
 bool runs_as_standby(NodeState state);
 

@@ -14,7 +14,8 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The exit codes of every program (documented in README.md and in --help). 121 and 122 tell systemd not to restart.
+// The exit codes of every program (documented in README.md and in --help). After bad_arguments, bad_config and dropped
+// systemd does not restart a keeper (packaging/systemd).
 enum class ExitCode : int {
   ok = 0,
   bad_arguments = 1,  // bad arguments, or the request was refused
@@ -23,11 +24,10 @@ enum class ExitCode : int {
   sql = 4,        // the local PostgreSQL answered with an error
   postgres = 5,   // PostgreSQL could not be started, stopped, or is not ready
   monitor = 6,    // the monitor cannot be reached or answered with an error
-  keeper = 8,
-  reload = 9,
+  keeper = 8,     // the daemon could not be told to stop
+  reload = 9,     // the daemon could not be told to read its configuration again
   internal = 12,  // also: a wait ran out of time
   dropped = 121,
-  fatal = 122,
 };
 
 // An error that says what happened, why, and what to do, and how the program ends because of it.

@@ -12,6 +12,7 @@
 #include <memory>
 
 #include "common/model/types.hpp"
+#include "common/os/core_limit.hpp"
 
 namespace pgvigil::os {
 
@@ -69,6 +70,7 @@ void start_anew(const std::filesystem::path& program, std::vector<std::string> a
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   let_signals_come(false);
+  give_back_core_limit();
   ::execv(program.c_str(), argv.data());
   throw Error("cannot start " + program.string() + " anew: " + std::strerror(errno));
 }

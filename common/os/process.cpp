@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "common/model/types.hpp"
+#include "common/os/core_limit.hpp"
 #include "common/os/event.hpp"
 
 extern char** environ;  // NOLINT: POSIX
@@ -78,6 +79,7 @@ struct Spawn {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != parent) ::_exit(127);
   }
+  give_back_core_limit();
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -191,11 +193,14 @@ asio::awaitable<ProcessResult> run(std::vector<std::string> argv, ProcessOptions
   auto process = PidFd::open(pid);
   ProcessResult result;
   asio::steady_timer timer(co_await asio::this_coro::executor);
-  timer.expires_after(options.timeout);
+  timer.expires_at(asio::steady_timer::time_point::max());
+  if (options.timeout) timer.expires_after(*options.timeout);
   // The output ends when the last process of the group has closed it.
   const auto outcome = co_await (read_output(pipe, result, options.on_line) || timer.async_wait(asio::use_awaitable));
   if (outcome.index() == 1) {
     result.timed_out = true;
+    if (!result.output.empty() && result.output.back() != '\n') result.output += '\n';
+    result.output += argv.front() + " was ended after " + std::to_string(options.timeout->count()) + " ms";
     co_return result;  // the guard ends the group
   }
   while (process && process->alive()) {

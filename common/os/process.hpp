@@ -20,14 +20,14 @@ struct ProcessResult {
   int exit_code{-1};  // -1 when ended by a signal
   int signal{0};
   bool timed_out{false};
-  std::string output;  // stdout and stderr as they came; the last 64 KiB
+  std::string output;  // stdout and stderr as they came, the last 64 KiB; says so when it ran out of time
   bool ok() const { return exit_code == 0; }
 };
 
 struct ProcessOptions {
-  Millis timeout{std::chrono::hours{24}};
-  std::map<std::string, std::string> environment;   // added to our own
-  std::function<void(const std::string&)> on_line;  // each complete line of output (also cut at '\r': progress)
+  std::optional<Millis> timeout{std::chrono::hours{24}};  // nullopt: as long as it takes
+  std::map<std::string, std::string> environment;         // added to our own
+  std::function<void(const std::string&)> on_line;        // each complete line of output (also cut at '\r': progress)
   std::filesystem::path working_directory;
 };
 

@@ -44,7 +44,7 @@ struct HbaEntry {
   std::string database;      // "replication", "all", a name (quoted by us when needed)
   std::string user;          // "all", a name, "+name": its members
   std::string address;       // an IP address gets /32 or /128; a name stays a name; empty for local
-  std::string method;        // trust, scram-sha-256, peer
+  std::string method;        // trust, scram-sha-256, peer; with its options
 };
 
 // Puts exactly `entries` between our two marker lines at the top of `hba_file` (the first match wins in HBA); replaces

@@ -67,6 +67,13 @@ std::optional<fs::path> linked_wal(const fs::path& pgdata) {
   return target.is_absolute() ? target : fs::weakly_canonical(pgdata / target, error);
 }
 
+void refuse_mount_point(const fs::path& directory) {
+  std::error_code error;
+  if (!fs::exists(directory / "lost+found", error)) return;
+  throw UserError(ExitCode::bad_arguments, directory.string() + " holds lost+found, and PostgreSQL makes no copy in " +
+                                               "such a directory: use a directory below the mount point");
+}
+
 void empty_directory(const fs::path& directory) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(directory, error)) {

@@ -14,6 +14,10 @@ std::vector<fs::path> tablespaces(const fs::path& pgdata);
 // Where pg_wal lies, when it is a link to another place.
 std::optional<fs::path> linked_wal(const fs::path& pgdata);
 
+// initdb and pg_basebackup take no file system's own directory, and a server with one cannot be copied: throws
+// UserError when `directory` has a lost+found.
+void refuse_mount_point(const fs::path& directory);
+
 // Everything inside a directory, never the directory itself (it may be a mount point); lost+found stays.
 void empty_directory(const fs::path& directory);
 

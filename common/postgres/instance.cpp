@@ -13,6 +13,7 @@
 #include "common/log/log.hpp"
 #include "common/os/event.hpp"
 #include "common/os/file.hpp"
+#include "common/os/race.hpp"
 #include "common/pg/connection.hpp"
 #include "common/pg/conninfo.hpp"
 
@@ -99,6 +100,63 @@ asio::awaitable<void> end_leftovers(const InstanceSettings& settings) {
   }
   throw UserError(ExitCode::postgres, "processes of " + pgdata.string() + " survive SIGKILL",
                   "look for a hung disk (state D in ps)");
+}
+
+bool is_child(pid_t pid, pid_t parent) {
+  const auto info = process_info(pid);
+  return info && info->parent == parent;
+}
+
+// A walsender, by the title that PostgreSQL gives it. It may be the successor's.
+bool serves_others(const fs::path& pgdata, pid_t postmaster, const std::vector<pid_t>& expendable) {
+  for (const pid_t pid : processes_of(pgdata)) {
+    if (!is_child(pid, postmaster) || std::find(expendable.begin(), expendable.end(), pid) != expendable.end())
+      continue;
+    if (os::read_file("/proc/" + std::to_string(pid) + "/cmdline").value_or("").find("walsender ") != std::string::npos)
+      return true;
+  }
+  return false;
+}
+
+std::size_t not_archived(const fs::path& pgdata) {
+  std::size_t count = 0;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(pgdata / "pg_wal" / "archive_status", error)) {
+    if (entry.path().extension() == ".ready") ++count;
+  }
+  return count;
+}
+
+// A postmaster that stops waits until each walsender has got an answer for the last record, and the archiver has
+// archived all: as long as that takes. When the control file says "shut down" the last record is written (xlog.c,
+// ShutdownXLOG()), and with nobody left who needs it nothing is lost by an end at once.
+asio::awaitable<void> hasten(const Instance& instance, const os::PidFd& postmaster, std::vector<pid_t> expendable) {
+  constexpr Millis patience_with_walsenders{1000};
+  constexpr Millis patience_with_the_rest{2000};
+  constexpr Millis patience_with_the_archiver{15000};
+  constexpr Millis pause{200};
+  const fs::path pgdata = instance.settings().pgdata;
+  co_await os::sleep_for(patience_with_walsenders);
+  // One that hangs in sending its last words to a client that takes none is freed by being told again (postgres.c,
+  // ProcessClientWriteInterrupt()).
+  for (std::string state; state != "shut down";) {
+    for (const pid_t pid : expendable) {
+      if (is_child(pid, postmaster.pid())) ::kill(pid, SIGTERM);
+    }
+    co_await os::sleep_for(pause);
+    const ControlData control = co_await instance.control_data();
+    state = control.state;
+  }
+  co_await os::sleep_for(patience_with_the_rest);
+  // A gap in the archive is worse than some seconds without writes; an archiver that hangs would take for ever.
+  for (Millis waited{0}; not_archived(pgdata) > 0 && waited < patience_with_the_archiver; waited += pause) {
+    co_await os::sleep_for(pause);
+  }
+  while (serves_others(pgdata, postmaster.pid(), expendable)) co_await os::sleep_for(pause);
+  log::warn("PostgreSQL has shut down and does not end: it is ended, for another node waits to take over");
+  if (const std::size_t files = not_archived(pgdata); files > 0)
+    log::warn("{} files of WAL were not archived: take a base backup of the next primary for the archive", files);
+  postmaster.signal(SIGQUIT);
 }
 
 std::string log_tail(const fs::path& log, std::uintmax_t from) {
@@ -267,6 +325,26 @@ asio::awaitable<void> Instance::stop(StopMode mode, Millis timeout) {
     }
   }
   co_await end_leftovers(settings_);
+}
+
+asio::awaitable<void> Instance::stop_for_successor(std::vector<pid_t> expendable, Millis timeout) {
+  const auto process = postmaster();
+  const auto help = [&]() -> asio::awaitable<void> {
+    std::string failure;
+    try {
+      if (process) co_await hasten(*this, *process, expendable);
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    if (!failure.empty()) log::debug("the stop is not hastened: {}", failure);
+    for (;;) co_await os::sleep_for(std::chrono::hours{1});  // the stop says when it is over
+  };
+  co_await os::race(stop(StopMode::fast, timeout), help());
+}
+
+void Instance::kill() const {
+  if (const auto process = postmaster()) process->signal(SIGKILL);  // before it starts others
+  for (const pid_t pid : processes_of(settings_.pgdata)) ::kill(pid, SIGKILL);
 }
 
 void Instance::reload() const {

@@ -75,6 +75,11 @@ class Instance {
   // after `timeout` each (a stopped process - SIGSTOP - takes no other signal). Returns when the postmaster and all its
   // backends are gone.
   boost::asio::awaitable<void> stop(StopMode mode, Millis timeout);
+  // A fast stop that another node waits for. Only walsenders are waited for that are not `expendable` (pids), and the
+  // archiver for some seconds.
+  boost::asio::awaitable<void> stop_for_successor(std::vector<pid_t> expendable, Millis timeout);
+  // SIGKILL to all of its processes, the postmaster first. Waits for nothing.
+  void kill() const;
   void reload() const;  // SIGHUP to the postmaster
 
   boost::asio::awaitable<ControlData> control_data() const;

@@ -1,67 +1,22 @@
 #include "keeper/actions/aside.hpp"
 
 #include <algorithm>
-#include <array>
-#include <cctype>
+#include <boost/system/system_error.hpp>
 #include <charconv>
-#include <cstring>
-#include <fstream>
+#include <filesystem>
 #include <vector>
 
 #include "common/log/log.hpp"
 #include "common/os/file.hpp"
+#include "common/os/process.hpp"
+#include "keeper/actions/room.hpp"
+#include "keeper/actions/wal_files.hpp"
 
 namespace pgvigil::keeper {
 
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Segment {
-  fs::path path;
-  std::uint64_t position{0};  // of its first byte
-  std::uint64_t size{0};
-};
-
-bool is_segment(const std::string& name) {
-  return name.size() == 24 && std::all_of(name.begin(), name.end(),
-                                          [](char c) { return std::isxdigit(static_cast<unsigned char>(c)) != 0; });
-}
-
-std::uint64_t hexadecimal(std::string_view digits) {
-  std::uint64_t value = 0;
-  std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
-  return value;
-}
-
-// The segments of the local timeline that reach past `from`. A name holds the timeline, the high half of the LSN, and
-// the number of the segment within it (xlog_internal.h).
-std::vector<Segment> segments_from(const fs::path& wal, Timeline timeline, Lsn from) {
-  std::vector<Segment> found;
-  for (const auto& entry : fs::directory_iterator(wal)) {
-    const std::string name = entry.path().filename().string();
-    if (!entry.is_regular_file() || !is_segment(name)) continue;
-    if (hexadecimal(std::string_view(name).substr(0, 8)) != timeline.value) continue;
-    const std::uint64_t size = entry.file_size();
-    if (size == 0) continue;
-    const std::uint64_t begin = (hexadecimal(std::string_view(name).substr(8, 8)) << 32) +
-                                hexadecimal(std::string_view(name).substr(16, 8)) * size;
-    if (begin + size > from.value) found.push_back({entry.path(), begin, size});
-  }
-  std::sort(found.begin(), found.end(), [](const Segment& a, const Segment& b) { return a.position < b.position; });
-  return found;
-}
-
-// A recycled segment has the name of WAL to come and the pages of WAL long gone. A page begins with magic, info (16
-// bits each), timeline (32) and its own address (64): xlog_internal.h, XLogPageHeaderData.
-bool begins_with_its_own_page(const Segment& segment) {
-  std::ifstream file(segment.path, std::ios::binary);
-  std::array<char, 16> header{};
-  file.read(header.data(), header.size());
-  std::uint64_t address = 0;
-  std::memcpy(&address, header.data() + 8, sizeof address);
-  return file.good() && address == segment.position;
-}
 
 std::vector<int> existing_sets(const fs::path& directory) {
   std::vector<int> numbers;
@@ -75,40 +30,86 @@ std::vector<int> existing_sets(const fs::path& directory) {
   return numbers;
 }
 
+// In another process: it may be many gigabytes, and the keeper has to be heard meanwhile. Flushed, for the originals
+// are about to go.
+asio::awaitable<void> copy_flushed(const std::vector<fs::path>& files, const fs::path& directory) {
+  constexpr std::size_t at_a_time = 500;
+  for (std::size_t begin = 0; begin < files.size(); begin += at_a_time) {
+    std::vector<std::string> copy{"cp", "--reflink=auto", "--target-directory", directory.string(), "--"};
+    std::vector<std::string> flush{"sync", "--"};
+    for (std::size_t i = begin; i < std::min(files.size(), begin + at_a_time); ++i) {
+      copy.push_back(files[i].string());
+      flush.push_back((directory / files[i].filename()).string());
+    }
+    for (const auto& argv : {copy, flush}) {
+      os::ProcessOptions options;
+      options.timeout.reset();
+      const os::ProcessResult result = co_await os::run(argv, options);
+      if (!result.ok()) throw Error(argv.front() + ": " + result.output);
+    }
+  }
+}
+
+asio::awaitable<void> flush(const fs::path& directory) {
+  const std::vector<std::string> argv{"sync", "--", directory.string()};
+  const os::ProcessResult result = co_await os::run(argv);
+  if (!result.ok()) throw Error("sync: " + result.output);
+}
+
+asio::awaitable<void> fill(fs::path set, fs::path wal, std::vector<Segment> segments, Timeline timeline, Lsn fork) {
+  std::uintmax_t needed = 0;
+  std::vector<fs::path> files;
+  for (const Segment& segment : segments) {
+    needed += segment.size;
+    files.push_back(segment.path);
+  }
+  const std::uintmax_t free = fs::space(set.parent_path()).available;
+  if (free < needed) {
+    throw Error("it needs " + in_bytes(needed) + ", and " + in_bytes(free) + " are free where " +
+                set.parent_path().string() + " lies; make room there, or save and remove what lies in it");
+  }
+  for (const auto& entry : fs::directory_iterator(wal)) {
+    if (entry.path().extension() == ".history") files.push_back(entry.path());
+  }
+  fs::remove_all(set);
+  os::make_directories(set, 0700);
+  co_await copy_flushed(files, set);
+  os::write_file_atomic(set / "README",
+                        "WAL of timeline " + std::to_string(timeline.value) + " from " + to_string(fork) +
+                            " on, where it left the history of its group. It was kept before PGDATA was rewound or "
+                            "copied anew.\nRead it with pg_waldump; remove it when it is not wanted.\n");
+}
+
 }  // namespace
 
-void keep_aside(const Node& node, const WalPosition& local, const WalPosition& upstream) {
-  const Lsn fork = common_point(local, upstream);
+asio::awaitable<void> keep_aside(const Node& node, Timeline timeline, Lsn fork, Progress progress) {
   const fs::path wal = node.pgdata() / "pg_wal";
   std::error_code error;
-  if (!fs::is_directory(wal, error)) return;
-  auto segments = segments_from(wal, local.timeline, fork);
-  std::erase_if(segments, [](const Segment& segment) { return !begins_with_its_own_page(segment); });
-  if (segments.empty()) return;
+  if (!fs::is_directory(wal, error)) co_return;
+  const auto segments = segments_from(wal, timeline, fork);
+  if (segments.empty()) co_return;
+  progress("keeps " + std::to_string(segments.size()) + " segments of its own WAL aside");
   const fs::path directory = node.file("diverged");
   os::make_directories(directory, 0700);
   auto sets = existing_sets(directory);
   const int number = sets.empty() ? 1 : sets.back() + 1;
   const fs::path unfinished = directory / "unfinished";
+  const fs::path set = directory / std::to_string(number);
+  std::string failed;
   try {
-    fs::remove_all(unfinished);
-    os::make_directories(unfinished, 0700);
-    for (const Segment& segment : segments) fs::copy_file(segment.path, unfinished / segment.path.filename());
-    for (const auto& entry : fs::directory_iterator(wal)) {
-      if (entry.path().extension() == ".history") fs::copy_file(entry.path(), unfinished / entry.path().filename());
-    }
-    os::write_file_atomic(unfinished / "README",
-                          "WAL of timeline " + std::to_string(local.timeline.value) + " from " + to_string(fork) +
-                              " on, where it left the history of its group. It was kept before PGDATA was rewound or "
-                              "copied anew.\nRead it with pg_waldump; remove it when it is not wanted.\n");
-    fs::rename(unfinished, directory / std::to_string(number));
+    co_await fill(unfinished, wal, segments, timeline, fork);
+    fs::rename(unfinished, set);
+    co_await flush(directory);
+  } catch (const boost::system::system_error&) {
+    throw;  // another order has come: what is unfinished is removed the next time
   } catch (const std::exception& failure) {
-    fs::remove_all(unfinished, error);
-    throw Error(std::string("the WAL that only this node has cannot be kept aside, so nothing is replaced: ") +
-                failure.what());
+    failed = failure.what();
   }
-  log::info("{} segments of diverged WAL from {} on are kept in {}", segments.size(), to_string(fork),
-            (directory / std::to_string(number)).string());
+  if (!failed.empty()) {
+    fs::remove_all(unfinished, error);
+    throw Error("the WAL that only this node has cannot be kept aside, so nothing is replaced: " + failed);
+  }
+  log::info("{} segments of diverged WAL from {} on are kept in {}", segments.size(), to_string(fork), set.string());
   sets.push_back(number);
   while (sets.size() > static_cast<std::size_t>(kept_sets)) {
     fs::remove_all(directory / std::to_string(sets.front()));

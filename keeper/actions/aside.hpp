@@ -1,17 +1,19 @@
 // WAL that only this node has is kept before a rewind or a base backup replaces it: what clients were never told to be
 // safe may still be worth reading (pg_waldump).
 #pragma once
-#include <filesystem>
+#include <boost/asio/awaitable.hpp>
 
-#include "common/model/history.hpp"
+#include "common/model/types.hpp"
 #include "keeper/actions/node.hpp"
 
 namespace pgvigil::keeper {
 
-// Copies the segments from the point where `local` leaves `upstream`'s history on, with the timelines' histories and a
-// note, to <state directory>/diverged/<number>; the newest `kept_sets` sets stay. Nothing to do when there is no such
-// WAL. Throws pgvigil::Error when it cannot (no space): then nothing may be replaced.
-void keep_aside(const Node& node, const WalPosition& local, const WalPosition& upstream);
+namespace asio = boost::asio;
+
+// Copies the segments of `timeline` from `fork` on, where it left its upstream's history, with the timelines' histories
+// and a note, to <state directory>/diverged/<number>; the newest `kept_sets` sets stay. Nothing to do when there is no
+// such WAL. Throws pgvigil::Error when it cannot (no space): then nothing may be replaced.
+asio::awaitable<void> keep_aside(const Node& node, Timeline timeline, Lsn fork, Progress progress);
 inline constexpr int kept_sets = 3;
 
 }  // namespace pgvigil::keeper

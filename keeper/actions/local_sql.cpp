@@ -1,7 +1,9 @@
 #include "keeper/actions/local_sql.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <fstream>
+#include <map>
 #include <set>
 
 #include "common/os/event.hpp"
@@ -34,7 +36,8 @@ constexpr const char* observe_sql = R"(
            OR EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
                       AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')) AS settled,
          (SELECT system_identifier FROM pg_control_system()) AS system_identifier,
-         current_setting('synchronous_standby_names') AS names
+         current_setting('synchronous_standby_names') AS names,
+         current_setting('primary_conninfo') AS conninfo, current_setting('primary_slot_name') AS slot
   FROM (SELECT pg_is_in_recovery() AS in_recovery) AS r)";
 
 std::string password_of(const Node& node, const std::string& role) {
@@ -85,6 +88,8 @@ asio::awaitable<LocalFacts> observe(pg::Connection& local, pg::Millis timeout, c
   facts.lsn = lsn_of(row, "lsn");
   facts.system_identifier = row.text(0, "system_identifier");
   facts.names_in_force = row.text(0, "names");
+  facts.conninfo_in_force = row.text(0, "conninfo");
+  facts.slot_in_force = row.text(0, "slot");
   facts.settled = row.boolean(0, "settled");
   // After a restart a standby's control file may still name an ancestor.
   const auto later = facts.in_recovery && at_least > facts.timeline ? read_history(pgdata, at_least) : std::nullopt;
@@ -97,25 +102,23 @@ asio::awaitable<LocalFacts> observe(pg::Connection& local, pg::Millis timeout, c
   co_return facts;
 }
 
-asio::awaitable<void> create_roles(pg::Connection& local, const Node& node) {
+asio::awaitable<void> create_roles(pg::Connection& local, const Node& node, bool anew) {
   const pg::Result existing = co_await local.query("SELECT rolname FROM pg_roles", {}, short_wait);
   std::set<std::string> roles;
   for (int row = 0; row < existing.rows(); ++row) roles.insert(existing.text(row, "rolname"));
-  if (!roles.contains(replication_role)) {
-    const std::string sql =
-        std::string("CREATE ROLE ") + replication_role + " LOGIN REPLICATION PASSWORD " +
-        pg::quote_literal(password_of(node, replication_role)) +
-        // What pg_rewind reads of its source.
-        "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean) TO " + replication_role +
-        "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO " + replication_role +
-        "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text) TO " + replication_role +
-        "; GRANT EXECUTE ON FUNCTION pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO " +
-        replication_role;
-    co_await local.query(sql, {}, short_wait);
-  }
-  if (!roles.contains(probe_role)) {
-    const std::string sql = std::string("CREATE ROLE ") + probe_role + " LOGIN CONNECTION LIMIT 20 PASSWORD " +
-                            pg::quote_literal(password_of(node, probe_role));
+  for (const auto& [role, rights] : {std::pair{replication_role, " LOGIN REPLICATION PASSWORD "},
+                                     std::pair{probe_role, " LOGIN CONNECTION LIMIT 20 PASSWORD "}}) {
+    if (roles.contains(role) && !anew) continue;
+    // A verifier: statistics and samples keep the statement.
+    const std::string verifier = local.scram_verifier(role, password_of(node, role));
+    std::string sql = (roles.contains(role) ? "ALTER ROLE " : "CREATE ROLE ") + std::string(role) + rights +
+                      pg::quote_literal(verifier);
+    // What pg_rewind reads of its source.
+    const std::string grant = "; GRANT EXECUTE ON FUNCTION pg_catalog.";
+    for (const char* function : {"pg_ls_dir(text, boolean, boolean)", "pg_stat_file(text, boolean)",
+                                 "pg_read_binary_file(text)", "pg_read_binary_file(text, bigint, bigint, boolean)"}) {
+      if (role == replication_role) sql += grant + function + " TO " + role;
+    }
     co_await local.query(sql, {}, short_wait);
   }
   std::vector<pg::Param> name;
@@ -127,37 +130,118 @@ asio::awaitable<void> create_roles(pg::Connection& local, const Node& node) {
   }
 }
 
-asio::awaitable<void> maintain_slots(pg::Connection& local, const std::vector<Peer>& peers, Lsn floor) {
-  std::set<std::string> wanted;
-  for (const Peer& peer : peers) wanted.insert(standby_name(peer.id));
-  const pg::Result slots = co_await local.query(
-      "SELECT slot_name, active, coalesce(wal_status = 'lost', false) AS lost, restart_lsn, pg_is_in_recovery() AS "
-      "standby, "
-      "pg_last_wal_replay_lsn() AS replayed FROM pg_replication_slots WHERE slot_name ~ '^pgvigil_standby_[0-9]+$'",
-      {}, short_wait);
-  for (int row = 0; row < slots.rows(); ++row) {
-    const std::string slot = slots.text(row, "slot_name");
-    std::vector<pg::Param> name;
-    name.emplace_back(slot);
-    if (wanted.contains(slot) && !slots.boolean(row, "lost")) {
-      wanted.erase(slot);
-      if (!slots.boolean(row, "standby") || slots.boolean(row, "active")) continue;
-      const Lsn held = parse_lsn(slots.maybe(row, "restart_lsn").value_or("")).value_or(Lsn{});
-      const Lsn target = std::min(floor, parse_lsn(slots.maybe(row, "replayed").value_or("")).value_or(Lsn{}));
-      if (target.value == 0 || target <= held) continue;
-      name.emplace_back(to_string(target));
-      co_await local.query("SELECT pg_replication_slot_advance($1, $2::pg_lsn)", name, short_wait);
+namespace {
+
+// synced, failover: from PostgreSQL 17 on.
+constexpr const char* slots_sql = R"(
+  SELECT slot_name, active, coalesce(wal_status = 'lost', false) AS lost, restart_lsn, r.standby, r.replayed,
+         slot_name ~ '^pgvigil_standby_[0-9]+$' AS ours,
+         GREATEST(coalesce(CASE WHEN r.standby THEN r.replayed ELSE pg_current_wal_lsn() END - restart_lsn, 0), 0)::bigint AS held,
+         coalesce((to_jsonb(s) ->> 'synced')::bool, false) AS synced, coalesce((to_jsonb(s) ->> 'failover')::bool, false) AS failover
+  FROM pg_replication_slots AS s, (SELECT pg_is_in_recovery() AS standby, pg_last_wal_replay_lsn() AS replayed) AS r
+  WHERE NOT temporary ORDER BY slot_name)";
+
+struct Slot {
+  std::string name;
+  bool active{false};
+  bool lost{false};
+  bool standby{false};
+  bool ours{false};
+  bool synced{false};    // comes from the primary by itself
+  bool failover{false};  // is to go over to the next primary
+  Lsn restart;
+  Lsn replayed;
+  std::uintmax_t held{0};
+};
+
+std::vector<Slot> slots_in(const pg::Result& rows) {
+  std::vector<Slot> slots;
+  for (int row = 0; row < rows.rows(); ++row) {
+    Slot slot;
+    slot.name = rows.text(row, "slot_name");
+    slot.active = rows.boolean(row, "active");
+    slot.lost = rows.boolean(row, "lost");
+    slot.standby = rows.boolean(row, "standby");
+    slot.ours = rows.boolean(row, "ours");
+    slot.synced = rows.boolean(row, "synced");
+    slot.failover = rows.boolean(row, "failover");
+    slot.restart = parse_lsn(rows.maybe(row, "restart_lsn").value_or("")).value_or(Lsn{});
+    slot.replayed = parse_lsn(rows.maybe(row, "replayed").value_or("")).value_or(Lsn{});
+    slot.held = static_cast<std::uintmax_t>(rows.integer(row, "held"));
+    slots.push_back(std::move(slot));
+  }
+  return slots;
+}
+
+asio::awaitable<void> advance_slot(pg::Connection& local, const Slot& slot, Lsn floor) {
+  const Lsn target = std::min(floor, slot.replayed);
+  if (!slot.standby || slot.active || target.value == 0 || target <= slot.restart) co_return;
+  std::vector<pg::Param> params;
+  params.emplace_back(slot.name);
+  params.emplace_back(to_string(target));
+  co_await local.query("SELECT pg_replication_slot_advance($1, $2::pg_lsn)", params, short_wait);
+}
+
+void add_line(std::string& text, const std::string& line) {
+  text += (text.empty() ? "" : "; ") + line;
+}
+
+asio::awaitable<void> drop_slot(pg::Connection& local, const Slot& slot) {
+  std::vector<pg::Param> name;
+  name.emplace_back(slot.name);
+  co_await local.query("SELECT pg_drop_replication_slot($1)", name, short_wait);
+}
+
+// The operator's, and his to drop; a former primary holds WAL for those that nobody reads from here any more. One that
+// has gone over to the next primary stands in the way of its own copy (slotsync.c, synchronize_one_slot()).
+asio::awaitable<void> see_to_foreign(pg::Connection& local, const Slot& slot, bool much, SlotsSeen& seen) {
+  if (slot.active || slot.synced) co_return;
+  if (slot.standby && slot.failover) {
+    co_await drop_slot(local, slot);
+  } else if (much || (slot.standby && slot.restart.value > 0)) {
+    add_line(seen.notice,
+             "the slot " + slot.name + ", which nobody reads from, holds " + in_bytes(slot.held) + " of WAL");
+  }
+}
+
+}  // namespace
+
+asio::awaitable<SlotsSeen> maintain_slots(pg::Connection& local, SlotCare care) {
+  std::map<std::string, const Peer*> wanted;
+  for (const Peer& peer : care.peers) wanted.emplace(standby_name(peer.id), &peer);
+  const pg::Result rows = co_await local.query(slots_sql, {}, short_wait);
+  SlotsSeen seen;
+  const std::vector<Slot> slots = slots_in(rows);
+  for (const Slot& slot : slots) {
+    const auto found = wanted.find(slot.name);
+    const Peer* peer = found == wanted.end() ? nullptr : found->second;
+    const bool much = !slot.active && care.room && care.room->is_much(slot.held);
+    const std::string held = ", which does not stream, holds " + in_bytes(slot.held) + " of WAL";
+    if (!slot.ours) {
+      co_await see_to_foreign(local, slot, much, seen);
       continue;
     }
-    if (slots.boolean(row, "active")) continue;
-    co_await local.query("SELECT pg_drop_replication_slot($1)", name, short_wait);
+    const auto& members = care.names.members;
+    const bool needed = peer != nullptr && std::find(members.begin(), members.end(), peer->id) != members.end();
+    const bool given_up = peer != nullptr && much && care.room->runs_out() && !needed;
+    if (given_up) add_line(seen.dropped, "the slot of " + peer->name + held);
+    if (peer != nullptr && !slot.lost && !given_up) {
+      wanted.erase(found);
+      if (much && !slot.standby) add_line(seen.notice, "the slot of " + peer->name + held);
+      co_await advance_slot(local, slot, care.floor);
+      continue;
+    }
+    if (slot.active) continue;
+    co_await drop_slot(local, slot);
   }
-  for (const std::string& slot : wanted) {
+  if (!seen.notice.empty() && care.room) seen.notice += "; " + in_bytes(care.room->free) + " are free";
+  for (const auto& [slot, peer] : wanted) {
     std::vector<pg::Param> name;
     name.emplace_back(slot);
     // Reserved at once: the WAL from now on is kept for it.
     co_await local.query("SELECT pg_create_physical_replication_slot($1, true)", name, short_wait);
   }
+  co_return seen;
 }
 
 namespace {
@@ -183,7 +267,8 @@ asio::awaitable<void> reserve_timelines(pg::Connection& local, const std::filesy
 
 }  // namespace
 
-asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path& pgdata, Timeline promised) {
+asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path& pgdata, Timeline promised,
+                              std::function<bool()> ask) {
   const pg::Result before = co_await local.query("SELECT pg_is_in_recovery() AS standby", {}, short_wait);
   if (before.boolean(0, "standby")) co_await reserve_timelines(local, pgdata, promised);
   bool asked = false;
@@ -191,8 +276,9 @@ asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path
     const pg::Result state = co_await local.query("SELECT pg_is_in_recovery() AS standby", {}, short_wait);
     if (!state.boolean(0, "standby")) co_return;
     if (!asked) {
-      co_await local.query("SELECT pg_promote(wait => false)", {}, short_wait);
+      if (!ask()) throw Error("the promotion is not wanted any more");
       asked = true;
+      co_await local.query("SELECT pg_promote(wait => false)", {}, short_wait);
     }
     co_await os::sleep_for(std::chrono::milliseconds{10});
   }
@@ -212,11 +298,19 @@ asio::awaitable<void> checkpoint(pg::Connection& local) {
   co_await local.query("CHECKPOINT", {}, long_wait);
 }
 
+namespace {
+
+std::string array_of(const SyncNames& names) {
+  std::string members;
+  for (const NodeId member : names.members) members += (members.empty() ? "" : ",") + standby_name(member);
+  return "{" + members + "}";
+}
+
+}  // namespace
+
 asio::awaitable<int> members_holding(pg::Connection& local, const SyncNames& names, Lsn lsn) {
   std::vector<pg::Param> params;
-  std::string members = "{";
-  for (const NodeId member : names.members) members += (members.size() > 1 ? "," : "") + standby_name(member);
-  params.emplace_back(members + "}");
+  params.emplace_back(array_of(names));
   params.emplace_back(to_string(lsn));
   const pg::Result count = co_await local.query(
       "SELECT CASE WHEN bool_or((application_name = ANY ($1::text[])) <> (sync_state = 'quorum')) THEN 0 "
@@ -225,6 +319,18 @@ asio::awaitable<int> members_holding(pg::Connection& local, const SyncNames& nam
       "END AS n FROM pg_stat_replication WHERE state IN ('streaming', 'catchup')",
       params, short_wait);
   co_return static_cast<int>(count.integer(0, "n"));
+}
+
+asio::awaitable<std::vector<pid_t>> expendable_walsenders(pg::Connection& local, const SyncNames& names) {
+  std::vector<pg::Param> members;
+  members.emplace_back(array_of(names));
+  const pg::Result rows = co_await local.query(
+      "SELECT pid FROM pg_stat_replication WHERE NOT (application_name ~ '^pgvigil_standby_[0-9]+$' "
+      "AND (state = 'streaming' OR application_name = ANY ($1::text[])))",
+      members, short_wait);
+  std::vector<pid_t> pids;
+  for (int row = 0; row < rows.rows(); ++row) pids.push_back(static_cast<pid_t>(rows.integer(row, "pid")));
+  co_return pids;
 }
 
 asio::awaitable<void> restart_walsenders(pg::Connection& local) {

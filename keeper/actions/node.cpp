@@ -1,7 +1,10 @@
 #include "keeper/actions/node.hpp"
 
+#include <array>
+#include <charconv>
 #include <set>
 #include <sstream>
+#include <string_view>
 
 #include "common/log/log.hpp"
 #include "common/os/file.hpp"
@@ -37,15 +40,21 @@ std::string peer_conninfo(const Node& node, const Peer& peer, const char* user, 
   if (!dbname.empty()) values["dbname"] = dbname;
   if (peer.sslmode != unencrypted)
     pg::set_sslmode(values, peer.sslmode, node.config.ssl_ca_file);  // else libpq's default
+  values.merge(config::shown_certificate(node.config));
   return pg::to_conninfo(values);
 }
 
 namespace {
 
+// What a recovery to a point in time has left in postgresql.conf is copied to standbys, and counts there: they would
+// stop replaying while they go on receiving and confirming. (Without a target recovery_target_action means nothing.)
+constexpr std::array recovery_targets{"recovery_target", "recovery_target_lsn", "recovery_target_name",
+                                      "recovery_target_time", "recovery_target_xid"};
+
 // The same on both sides of a pair, so that a change of role is a reload and a promotion, never a restart.
 postgres::Settings common_settings(const Node& node) {
   const auto instance = instance_settings(node.config);
-  return {
+  postgres::Settings settings{
       {"listen_addresses", node.config.listen_addresses},
       {"port", std::to_string(node.config.port)},
       {"unix_socket_directories", instance.socket_directory.string()},
@@ -65,6 +74,8 @@ postgres::Settings common_settings(const Node& node) {
       {"recovery_target_timeline", "latest"},
       {"primary_slot_name", standby_name(node.id)},
   };
+  for (const char* target : recovery_targets) settings[target] = "";
+  return settings;
 }
 
 // Where its probes come from. A socket directory says nothing of that.
@@ -119,7 +130,29 @@ void make_missing_files(const Node& node, const postgres::Instance& instance) {
        std::string("# Made by pgvigil's keeper. Your lines belong here.\nlocal all all ") + method + "\n");
 }
 
-bool write_own_settings(const postgres::Instance& instance, const postgres::Settings& settings) {
+namespace {
+
+// In PostgreSQL's base unit.
+std::int64_t quantity(const std::string& text) {
+  std::int64_t number = 0;
+  const char* end = text.data() + text.size();
+  const char* unit = std::from_chars(text.data(), end, number).ptr;
+  return number * (std::string_view(unit, static_cast<std::size_t>(end - unit)) == "s" ? 1000 : 1);
+}
+
+// Of these the file holds more when the cluster that was taken over had more (adopt.cpp), and brings that to its
+// copies: with fewer walsenders than its primary a standby does not start, with fewer slots than there are nobody does.
+void keep_larger(postgres::Settings& settings, const postgres::Settings& present) {
+  for (const char* name : {"max_wal_senders", "max_replication_slots", "wal_keep_size", "wal_sender_timeout"}) {
+    const auto held = present.find(name);
+    std::string& ours = settings.at(name);
+    if (held != present.end() && quantity(held->second) > quantity(ours)) ours = held->second;
+  }
+}
+
+}  // namespace
+
+bool write_own_settings(const postgres::Instance& instance, const postgres::Settings& wanted) {
   static const std::vector<std::string> ours_alone{"port",
                                                    "unix_socket_directories",
                                                    "wal_level",
@@ -130,8 +163,11 @@ bool write_own_settings(const postgres::Instance& instance, const postgres::Sett
                                                    "recovery_target_timeline",
                                                    "synchronous_standby_names"};
   const auto& pgdata = instance.settings().pgdata;
+  postgres::Settings settings = wanted;
+  keep_larger(settings, postgres::read_settings(pgdata));
   const bool changed = postgres::write_settings(pgdata, instance.config_file(), settings);
   auto ours = ours_alone;
+  ours.insert(ours.end(), recovery_targets.begin(), recovery_targets.end());
   if (settings.contains("ssl")) ours.insert(ours.end(), {"ssl", "ssl_cert_file", "ssl_key_file"});
   const auto dropped = postgres::drop_overrides(pgdata, ours);
   for (const std::string& name : dropped) log::warn("{} is taken out of postgresql.auto.conf: pgvigil sets it", name);
@@ -145,9 +181,11 @@ std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<
   for (const Peer& peer : peers) hosts.insert(peer.host);
   const std::string& method = node.config.auth;
   const std::string type = encrypted ? "hostssl" : "host";
+  // Not of probes: they may do nothing, and a monitor in somebody's own database has no certificate to show.
+  const std::string certificate = encrypted ? config::asked_certificate(node.config) : "";
   for (const std::string& host : hosts) {
-    entries.push_back({type, "replication", replication_role, host, method});
-    entries.push_back({type, "postgres", replication_role, host, method});  // pg_rewind
+    entries.push_back({type, "replication", replication_role, host, method + certificate});
+    entries.push_back({type, "postgres", replication_role, host, method + certificate});  // pg_rewind
     entries.push_back({type, "postgres", probe_role, host, method});
   }
   for (const std::string& host : monitor_hosts(node.config.monitor_uri)) {

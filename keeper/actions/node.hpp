@@ -1,6 +1,7 @@
 // What every action needs to know of this node.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ struct Node {
   std::filesystem::path passfile() const { return file("pgpass"); }
   std::filesystem::path own_credential() const { return file("own-credential"); }
 };
+
+// What a long action tells of itself meanwhile; `show state` has it.
+using Progress = std::function<void(const std::string&)>;
 
 postgres::InstanceSettings instance_settings(const config::Config& config);
 

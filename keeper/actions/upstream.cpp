@@ -4,12 +4,15 @@
 #include <sstream>
 
 #include "common/log/log.hpp"
+#include "common/os/event.hpp"
 #include "common/os/file.hpp"
 #include "common/os/process.hpp"
 #include "common/pg/connection.hpp"
+#include "common/pg/conninfo.hpp"
 #include "common/postgres/data_directory.hpp"
 #include "keeper/actions/aside.hpp"
 #include "keeper/actions/local_sql.hpp"
+#include "keeper/actions/wal_files.hpp"
 
 namespace pgvigil::keeper {
 
@@ -32,13 +35,19 @@ std::string tail(const std::string& text) {
   return start == std::string::npos ? line : line.substr(start + 1);
 }
 
+// Asked over the replication protocol: its sessions have places of their own (max_wal_senders), when clients that wait
+// for this very node have taken all others. It knows no parameters.
+asio::awaitable<pg::Result> ask(const Node& node, const Peer& upstream, std::string sql) {
+  const std::string conninfo = peer_conninfo(node, upstream, replication_role, "postgres") + " replication='database'";
+  pg::Connection source = co_await pg::Connection::connect(conninfo, short_wait);
+  co_return co_await source.query(sql, {}, short_wait);
+}
+
 // Where the upstream's tablespaces lie, and so those of a copy.
 asio::awaitable<std::vector<fs::path>> tablespaces_of(const Node& node, const Peer& upstream) {
-  const std::string conninfo = peer_conninfo(node, upstream, replication_role, "postgres");
-  pg::Connection source = co_await pg::Connection::connect(conninfo, short_wait);
-  const pg::Result rows = co_await source.query(
-      "SELECT pg_tablespace_location(oid) AS location FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'",
-      {}, short_wait);
+  const pg::Result rows = co_await ask(
+      node, upstream,
+      "SELECT pg_tablespace_location(oid) AS location FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'");
   std::vector<fs::path> locations;
   for (int row = 0; row < rows.rows(); ++row) locations.emplace_back(rows.text(row, "location"));
   co_return locations;
@@ -85,6 +94,9 @@ asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance
   const auto wal = wal_elsewhere(node);
   if (wal && !fs::is_directory(*wal))
     throw Error("there is no " + wal->string() + ", to which pg_wal is a link; is its disk mounted?");
+  postgres::refuse_mount_point(directory);
+  if (wal) postgres::refuse_mount_point(*wal);
+  for (const fs::path& location : filling) postgres::refuse_mount_point(location);
   write_marker(node, half, wal);
   os::make_directories(directory, 0700);
   postgres::empty_cluster(directory);
@@ -104,6 +116,7 @@ asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance
   if (wal) argv.push_back("--waldir=" + wal->string());
   os::ProcessOptions options;
   options.on_line = progress;
+  options.timeout.reset();  // a new order ends it
   options.environment["LC_ALL"] = "C";
   progress("base backup from " + upstream.name);
   const os::ProcessResult result = co_await os::run(argv, options);
@@ -114,13 +127,30 @@ asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance
 
 // pg_rewind looks at the source's control file, which shows a new timeline only after its first checkpoint.
 asio::awaitable<void> wait_for_checkpoint(const Node& node, const Peer& upstream, Timeline timeline) {
-  const std::string conninfo = peer_conninfo(node, upstream, replication_role, "postgres");
-  pg::Connection source = co_await pg::Connection::connect(conninfo, short_wait);
-  const pg::Result row = co_await source.query("SELECT timeline_id FROM pg_control_checkpoint()", {}, short_wait);
+  const pg::Result row = co_await ask(node, upstream, "SELECT timeline_id FROM pg_control_checkpoint()");
   if (row.integer(0, "timeline_id") < static_cast<std::int64_t>(timeline.value)) {
     throw Error(upstream.name + " has not finished its first checkpoint on timeline " + std::to_string(timeline.value) +
                 " yet");
   }
+}
+
+// pg_rewind needs a session like any client's. When none comes free in time the clients may be waiting for this very
+// node: a base backup needs none.
+asio::awaitable<bool> has_free_session(const Node& node, const Peer& upstream, Progress progress) {
+  const std::string conninfo = peer_conninfo(node, upstream, replication_role, "postgres");
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    std::optional<std::string> rejected;
+    try {
+      co_await pg::Connection::connect(conninfo, short_wait);
+    } catch (const pg::ConnectionError& error) {
+      if (error.kind != pg::ConnectionError::Kind::rejected) throw;
+      rejected = error.what();
+    }
+    if (!rejected) co_return true;
+    progress("waits for a session on " + upstream.name + ", which pg_rewind needs: " + *rejected);
+    co_await os::sleep_for(pg::Millis{500});
+  }
+  co_return false;
 }
 
 // pg_rewind removes what its source does not have: our configuration, when the source has its own outside PGDATA.
@@ -142,7 +172,9 @@ asio::awaitable<void> finish_recovery(const postgres::Instance& instance) {
   const std::vector<std::string> argv{
       (instance.settings().bindir / "postgres").string(), "--single", "-D", instance.settings().pgdata.string(), "-c",
       "config_file=" + instance.config_file().string(),   "template1"};
-  const os::ProcessResult result = co_await os::run(argv);
+  os::ProcessOptions options;
+  options.timeout.reset();
+  const os::ProcessResult result = co_await os::run(argv, options);
   if (!result.ok()) log::warn("the recovery before a rewind failed: {}", result.output);
 }
 
@@ -158,6 +190,7 @@ asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, con
   if (elsewhere && has_option) argv.push_back("--config-file=" + instance.config_file().string());
   os::ProcessOptions options;
   options.on_line = progress;
+  options.timeout.reset();  // a new order ends it
   options.environment["LC_ALL"] = "C";
   progress("rewind to the history of " + upstream.name);
   const postgres::ControlData control = co_await instance.control_data();
@@ -217,21 +250,26 @@ asio::awaitable<UpstreamIdentity> identify(const Node& node, const Peer& upstrea
 
 namespace {
 
-// The upstream has the segment in which `position` lies. Asked over SQL, for the walreceiver's complaint is only in the
+// The upstream has the segment in which `place` lies. Asked over SQL, for the walreceiver's complaint is only in the
 // log.
-asio::awaitable<bool> has_wal(const Node& node, const Peer& upstream, const WalPosition& position) {
-  const std::string conninfo = peer_conninfo(node, upstream, replication_role, "postgres");
-  pg::Connection source = co_await pg::Connection::connect(conninfo, short_wait);
-  std::vector<pg::Param> params;
-  params.emplace_back(to_string(position.lsn));
+asio::awaitable<bool> has_wal(const Node& node, const Peer& upstream, Lsn place) {
   // Any timeline's segment of this place will do: a descendant begins with a copy of its ancestor's.
-  const pg::Result row = co_await source.query(
+  const std::string sql =
       "SELECT count(*) > 0 AS found FROM pg_ls_dir('pg_wal', true, false) AS name, "
       "(SELECT setting::numeric AS size FROM pg_settings WHERE name = 'wal_segment_size') AS s "
       "WHERE name ~ '^[0-9A-F]{24}$' AND ('x' || substr(name, 9, 8))::bit(32)::bigint * div(4294967296, s.size) + "
-      "('x' || substr(name, 17, 8))::bit(32)::bigint <= div($1::pg_lsn - '0/0'::pg_lsn, s.size)",
-      params, short_wait);
+      "('x' || substr(name, 17, 8))::bit(32)::bigint <= div(" +
+      pg::quote_literal(to_string(place)) + "::pg_lsn - '0/0'::pg_lsn, s.size)";
+  const pg::Result row = co_await ask(node, upstream, sql);
   co_return row.boolean(0, "found");
+}
+
+// From here on the WAL is this node's alone. What somebody else's promotion has begun may have the number and the
+// beginning of another one's timeline.
+Lsn leaves_upstream(const DataDirectory& directory, const UpstreamIdentity& upstream) {
+  const WalPosition& local = directory.local.position;
+  if (directory.foreign_promotion && !local.history.empty()) return local.history.back().switch_point;
+  return common_point(local, upstream.position);
 }
 
 }  // namespace
@@ -240,6 +278,7 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
   const Peer& upstream = preparing.upstream;
   const UpstreamIdentity identity = co_await identify(node, upstream);
   DataDirectory directory;
+  Lsn fork;
   directory.has_cluster = instance.has_cluster();
   directory.empty = instance.directory_is_empty();
   directory.copy_unfinished = copy_unfinished(node);
@@ -252,25 +291,38 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
     } else {
       directory.local = co_await stopped_position(instance);
     }
-    directory.wal_available = co_await has_wal(node, upstream, directory.local.position);
+    const fs::path wal = node.pgdata() / "pg_wal";
+    const WalPosition& local = directory.local.position;
+    fork = leaves_upstream(directory, identity);
+    if (directory.foreign_promotion) directory.own_wal_whole = whole_between(wal, local.timeline, fork, local.lsn);
+    // A standby goes on where the WAL that is here ends, however much of it is still to be replayed; the upstream's
+    // slot has kept no more than that.
+    const Lsn end = received_up_to(wal, local.timeline, local.lsn);
+    directory.wal_available = co_await has_wal(node, upstream, end);
   }
   const Prepared prepared = choose_preparation(directory, identity, upstream.name);
   switch (prepared.what) {
     case Preparation::none: co_return;
     case Preparation::refuse: throw Error(prepared.why);
     case Preparation::base_backup:
+      postgres::refuse_mount_point(instance.settings().pgdata);  // before it is stopped
       log::info("base backup from {}: {}", upstream.name, prepared.why);
       co_await instance.stop(directory.copy_unfinished ? postgres::StopMode::immediate : postgres::StopMode::fast,
                              std::chrono::seconds{20});
-      if (!directory.copy_unfinished) keep_aside(node, directory.local.position, identity.position);
+      if (!directory.copy_unfinished)
+        co_await keep_aside(node, directory.local.position.timeline, fork, preparing.progress);
+      preparing.begins();
       co_await base_backup(node, instance, upstream, preparing.progress);
       break;
     case Preparation::rewind: {
       log::info("rewind to {}: {}", upstream.name, prepared.why);
       co_await wait_for_checkpoint(node, upstream, identity.position.timeline);
+      bool rewound = co_await has_free_session(node, upstream, preparing.progress);
+      if (!rewound) log::warn("{} has no free session for pg_rewind: a base backup instead", upstream.name);
       co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{20});
-      keep_aside(node, directory.local.position, identity.position);
-      const bool rewound = co_await rewind(node, instance, upstream, identity.position.timeline, preparing.progress);
+      co_await keep_aside(node, directory.local.position.timeline, fork, preparing.progress);
+      preparing.begins();
+      if (rewound) rewound = co_await rewind(node, instance, upstream, identity.position.timeline, preparing.progress);
       if (!rewound) co_await base_backup(node, instance, upstream, preparing.progress);
       break;
     }

@@ -18,14 +18,13 @@ namespace asio = boost::asio;
 // Over the replication protocol. Throws pg::ConnectionError / pg::SqlError.
 asio::awaitable<UpstreamIdentity> identify(const Node& node, const Peer& upstream);
 
-using Progress = std::function<void(const std::string&)>;
-
 struct Preparing {
   Peer upstream;
   std::optional<LocalPosition> running;  // where a running standby stands
   bool foreign_promotion{false};
   Progress progress;
-  bool copied{false};  // out: PGDATA has been rewound or copied
+  std::function<void()> begins;  // called before anything that is here is overwritten
+  bool copied{false};            // out: PGDATA has been rewound or copied
 };
 // Makes PGDATA fit to stream from the upstream: nothing to do, a rewind, or a base backup. PostgreSQL is stopped when
 // it has to be. WAL that is only here is kept aside first. Throws pgvigil::Error with the reason when it can't be done

@@ -55,6 +55,41 @@ void take_wal_level(config::Config& config, const std::string& wal_level) {
   if (wal_level == "logical") config.wal_level = wal_level;
 }
 
+// What pgvigil would lower: the cluster's own values, in PostgreSQL's base units.
+struct Generous {
+  const char* name;
+  const char* unit;
+  std::int64_t ours;
+  std::int64_t nobodys;  // PostgreSQL's default, which nobody has chosen
+};
+constexpr Generous generous[] = {{"max_wal_senders", "", 16, 10},
+                                 {"max_replication_slots", "", 16, 10},
+                                 {"wal_keep_size", "MB", 512, 0},
+                                 {"wal_sender_timeout", "ms", 10000, 60000}};
+
+void keep_if_larger(postgres::Settings& kept, const Generous& one, const std::string& value) {
+  const std::int64_t number = std::atoll(value.c_str());
+  if (number > one.ours && number != one.nobodys) kept[one.name] = std::to_string(number) + one.unit;
+}
+
+bool loopback(const std::string& address) {
+  return address == "localhost" || address == "::1" || address.starts_with("127.");
+}
+
+// Other nodes can come in by these (PostgreSQL's default is localhost).
+bool reachable(const std::string& listen_addresses, const std::string& hostname) {
+  std::string address;
+  for (std::istringstream words(listen_addresses); std::getline(words >> std::ws, address, ',');) {
+    address.erase(address.find_last_not_of(" \t") + 1);
+    if (!loopback(address) || loopback(hostname)) return true;
+  }
+  return false;
+}
+
+void take_listen_addresses(config::Config& config, const cli::Args& args, const std::string& list) {
+  if (!args.has("listen") && reachable(list, config.hostname)) config.listen_addresses = list;
+}
+
 // A cluster that has TLS keeps its certificate and key. In a copy of a node they are that node's.
 void keep_own_certificate(config::Config& config, const cli::Args& args, const std::string& ssl) {
   if (ssl != "on" || !config.ssl || cli::asks_for_tls(args)) return;
@@ -64,7 +99,7 @@ void keep_own_certificate(config::Config& config, const cli::Args& args, const s
 }
 
 // Its port and socket directory are in its pid file (miscinit.c, AddToDataDirLockFile).
-asio::awaitable<void> adopt_running(config::Config& config, const cli::Args& args) {
+asio::awaitable<postgres::Settings> adopt_running(config::Config& config, const cli::Args& args) {
   std::istringstream lines(os::read_file(fs::path(config.pgdata) / "postmaster.pid").value_or(std::string()));
   std::string line;
   for (int number = 1; std::getline(lines, line); ++number) {
@@ -81,14 +116,24 @@ asio::awaitable<void> adopt_running(config::Config& config, const cli::Args& arg
   pg::Connection local = co_await open_local(instance, pg::Millis{5000});
   const pg::Result row = co_await local.query(
       "SELECT current_setting('config_file') AS conf, current_setting('hba_file') AS hba, current_setting('ssl') AS "
-      "ssl, current_setting('wal_level') AS wal_level");
+      "ssl, current_setting('wal_level') AS wal_level, current_setting('listen_addresses') AS listen");
   config.config_file = row.text(0, "conf");
   config.hba_file = row.text(0, "hba");
   take_wal_level(config, row.text(0, "wal_level"));
   keep_own_certificate(config, args, row.text(0, "ssl"));
+  take_listen_addresses(config, args, row.text(0, "listen"));
+  postgres::Settings kept;
+  for (const Generous& one : generous) {
+    std::vector<pg::Param> name;
+    name.emplace_back(one.name);
+    const pg::Result value = co_await local.query("SELECT setting FROM pg_settings WHERE name = $1", name);
+    keep_if_larger(kept, one, value.text(0, "setting"));
+  }
+  co_return kept;
 }
 
-asio::awaitable<void> adopt_stopped(config::Config& config, const cli::Args& args) {
+asio::awaitable<postgres::Settings> adopt_stopped(config::Config& config, const cli::Args& args) {
+  postgres::Settings kept;
   fs::path file = fs::path(config.pgdata) / "postgresql.conf";
   if (args.has("config-file")) {
     file = fs::absolute(args.get("config-file")).lexically_normal();
@@ -96,7 +141,7 @@ asio::awaitable<void> adopt_stopped(config::Config& config, const cli::Args& arg
     const auto cluster = postgres::debian_cluster_of(config.pgdata);
     file = cluster ? cluster->configuration / "postgresql.conf" : fs::path();
   }
-  if (file.empty()) co_return;
+  if (file.empty()) co_return kept;
   config.config_file = file.string();
   config.hba_file = co_await setting_in(config, file, "hba_file");
   const std::string port = co_await setting_in(config, file, "port");
@@ -108,6 +153,14 @@ asio::awaitable<void> adopt_stopped(config::Config& config, const cli::Args& arg
   take_wal_level(config, wal_level);
   const std::string ssl = co_await setting_in(config, file, "ssl");
   keep_own_certificate(config, args, ssl);
+  const std::string listen = co_await setting_in(config, file, "listen_addresses");
+  take_listen_addresses(config, args, listen);
+  for (const Generous& one : generous) {
+    const std::string name = one.name;
+    const std::string value = co_await setting_in(config, file, name);
+    keep_if_larger(kept, one, value);
+  }
+  co_return kept;
 }
 
 }  // namespace
@@ -131,25 +184,33 @@ asio::awaitable<void> fit_programs(config::Config& config, const cli::Args& args
   config.bindir = postgres::find_bindir(installed).string();
 }
 
-asio::awaitable<void> adopt_cluster(config::Config& config, const cli::Args& args) {
+asio::awaitable<postgres::Settings> adopt_cluster(config::Config& config, const cli::Args& args) {
   const postgres::Instance instance(instance_settings(config));
+  postgres::Settings kept;
   if (instance.postmaster()) {
-    co_await adopt_running(config, args);
+    kept = co_await adopt_running(config, args);
   } else {
-    co_await adopt_stopped(config, args);
+    kept = co_await adopt_stopped(config, args);
   }
   // Only what lies elsewhere is written down.
   std::error_code error;
   const fs::path pgdata = config.pgdata;
   if (fs::equivalent(config.config_file, pgdata / "postgresql.conf", error)) config.config_file.clear();
   if (fs::equivalent(config.hba_file, pgdata / "pg_hba.conf", error)) config.hba_file.clear();
+  co_return kept;
+}
+
+void write_kept(const config::Config& config, const postgres::Settings& kept) {
+  const fs::path file = fs::path(config.pgdata) / "postgresql-pgvigil.conf";
+  if (!kept.empty() && !fs::exists(file)) os::write_file_atomic(file, postgres::settings_text(kept), 0600);
 }
 
 // What a take-over without a restart needs; only a restart could change it.
-asio::awaitable<void> check_running(const postgres::Instance& instance) {
+asio::awaitable<void> check_running(const postgres::Instance& instance, std::string hostname) {
   pg::Connection local = co_await open_local(instance, pg::Millis{5000});
   const pg::Result row = co_await local.query(
       "SELECT pg_is_in_recovery() AS standby, current_setting('wal_level') AS wal_level, "
+      "current_setting('listen_addresses') AS listen, "
       "current_setting('max_wal_senders')::int AS senders, "
       "current_setting('max_replication_slots')::int AS slots, "
       "current_setting('wal_log_hints')::bool OR current_setting('data_checksums')::bool AS rewindable");
@@ -163,6 +224,7 @@ asio::awaitable<void> check_running(const postgres::Instance& instance) {
   if (row.integer(0, "senders") < 4) missing += " max_wal_senders = 16;";
   if (row.integer(0, "slots") < 4) missing += " max_replication_slots = 16;";
   if (!row.boolean(0, "rewindable")) missing += " wal_log_hints = on;";
+  if (!reachable(row.text(0, "listen"), hostname)) missing += " listen_addresses = *;";
   if (!missing.empty()) {
     throw UserError(ExitCode::bad_arguments,
                     "the PostgreSQL that runs there cannot be taken over without a restart; it needs" + missing,

@@ -4,6 +4,7 @@
 
 #include "common/cli/cli.hpp"
 #include "common/config/config.hpp"
+#include "common/postgres/config_files.hpp"
 #include "common/postgres/instance.hpp"
 
 namespace pgvigil::keeper {
@@ -12,10 +13,13 @@ namespace pgvigil::keeper {
 boost::asio::awaitable<void> fit_programs(config::Config& config, const cli::Args& args);
 
 // Takes the cluster's own port (unless one was asked for), socket directory and places of configuration files into
-// `config`. Changes nothing on disk.
-boost::asio::awaitable<void> adopt_cluster(config::Config& config, const cli::Args& args);
+// `config`. Returns what pgvigil's own settings would lower. Changes nothing on disk.
+boost::asio::awaitable<postgres::Settings> adopt_cluster(config::Config& config, const cli::Args& args);
+// Into pgvigil's settings file, where the keeper finds and keeps it; a copy of a node has that file already.
+void write_kept(const config::Config& config, const postgres::Settings& kept);
 
-// Throws UserError when the PostgreSQL that runs there would have to be restarted to be taken over.
-boost::asio::awaitable<void> check_running(const postgres::Instance& instance);
+// Throws UserError when the PostgreSQL that runs there would have to be restarted to be taken over. `hostname`: by
+// which the others are to reach it.
+boost::asio::awaitable<void> check_running(const postgres::Instance& instance, std::string hostname);
 
 }  // namespace pgvigil::keeper

@@ -11,6 +11,7 @@
 #include "common/cli/tls_options.hpp"
 #include "common/log/log.hpp"
 #include "common/monitor_api/monitor_api.hpp"
+#include "common/os/core_limit.hpp"
 #include "common/os/daemon.hpp"
 #include "common/os/file.hpp"
 #include "common/os/service_manager.hpp"
@@ -167,11 +168,12 @@ void keep_password(config::Config& config) {
 asio::awaitable<int> create(config::Config config) {
   const auto known = load_state(config.state_directory);
   postgres::Instance instance(instance_settings(config));
-  if (instance.postmaster() && !known) co_await check_running(instance);
+  if (instance.postmaster() && !known) co_await check_running(instance, config.hostname);
   if (!instance.has_cluster() && !instance.directory_is_empty() && !known) {
     throw UserError(ExitCode::bad_arguments, config.pgdata + " is not empty and holds no PostgreSQL cluster",
                     "empty it, or choose another --pgdata");
   }
+  if (!known) postgres::refuse_mount_point(config.pgdata);
   os::make_directories(config.pgdata, 0700);  // a node that cannot have one is not registered
   co_await cli::provide_certificate(config, false);
   const std::string sysid = co_await system_identifier(instance);
@@ -204,6 +206,7 @@ void read_again(Keeper& keeper, const config::Config& running) {
     for (const std::string& key : config::keep_fixed(running, fresh))
       log::warn("{} counts from the next start of the keeper on", key);
     log::setup("pgvigil-keeper", fresh.log_level, fresh.log_format);
+    for (const std::string& former : fresh.without_effect) log::warn("{} has no effect any more", former);
     keeper.reload(std::move(fresh));
     log::info("configuration read again");
   } catch (const std::exception& error) {
@@ -213,8 +216,10 @@ void read_again(Keeper& keeper, const config::Config& running) {
 
 int serve(const config::Config& config) {
   os::refuse_root();
+  os::forbid_core_dumps();
   os::clear_postgres_environment();
   log::setup("pgvigil-keeper", config.log_level, config.log_format);
+  for (const std::string& former : config.without_effect) log::warn("{} has no effect any more", former);
   const auto lock = os::PidFile::acquire(fs::path(config.state_directory) / "pid");
   if (!lock)
     throw UserError(ExitCode::bad_state, "the keeper of " + config.pgdata + " runs already",
@@ -268,8 +273,11 @@ void register_and_save(config::Config config, const Args& args) {
   asio::io_context context(1);
   const auto work = [&]() -> asio::awaitable<int> {
     co_await fit_programs(config, args);
-    if (first_time) co_await adopt_cluster(config, args);
-    co_return co_await create(config);
+    postgres::Settings kept;
+    if (first_time) kept = co_await adopt_cluster(config, args);
+    const int code = co_await create(config);
+    write_kept(config, kept);
+    co_return code;
   };
   try {
     run_to_end(context, work());
@@ -308,6 +316,7 @@ asio::awaitable<int> drop(config::Config config, bool destroy, bool force) {
   if (destroy || force) co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{60});
   if (destroy) postgres::empty_cluster(config.pgdata);
   if (!instance.postmaster()) {
+    fs::remove(DiskWatch::file(config.pgdata));
     postgres::remove_own_lines(config.pgdata, instance.config_file(), instance.hba_file(), config.manage_hba);
     for (const fs::path& own : cli::own_certificate(config)) fs::remove(own);
   }

@@ -76,7 +76,8 @@ Account Core::account(bool copy_unfinished) const {
   account.names_version = std::max(state_.goal.names_version, names_version_);  // what it reports, too
   account.names_confirmed = names_version_ > 0 && names_version_ == state_.goal.names_version;
   account.timeline = state_.timeline;
-  account.promised_timeline = std::max(state_.goal.promised_timeline, state_.own_timeline);
+  account.promised_timeline = state_.goal.promised_timeline;
+  for (const Timeline own : state_.own_timelines) account.promised_timeline = std::max(account.promised_timeline, own);
   account.number_sync_standbys = state_.goal.number_sync_standbys;
   account.peers = state_.peers;
   account.peers_version = state_.peers_version;
@@ -87,9 +88,9 @@ Core::Save Core::answered(const Goal& goal, Millis sent, Millis now) {
   const Goal& held = state_.goal;
   // An answer that was overtaken by a later one. It proves no contact: the monitor of that answer may be gone.
   if (goal.term < state_.term || (goal.term == state_.term && goal.seq < held.seq)) return Save::no;
-  monitor_contact_ = sent;
-  // Who is no member any more has no lease, however often it is told so.
-  if (goal.state != NodeState::dropped) lease_began_ = sent;
+  last_answer_ = sent;
+  // Who is told to stop, or to go, has no lease, however often it is told so.
+  if (!ends_lease(goal.state)) lease_began_ = sent;
   const bool moved = goal.state != held.state || goal.term != held.term || goal.seq != held.seq;
   const bool details = goal.names != held.names || goal.names_version != held.names_version ||
                        goal.upstream != held.upstream || goal.lease_seconds != held.lease_seconds ||
@@ -104,11 +105,17 @@ Core::Save Core::answered(const Goal& goal, Millis sent, Millis now) {
   if (goal.names != held.names) names_version_ = 0;
   state_.goal = goal;
   state_.term = goal.term;
-  if (takes_writes(goal.state) && !takes_writes(state_.reported)) state_.own_timeline = goal.promised_timeline;
+  if (takes_writes(goal.state) && !takes_writes(state_.reported)) promotion_ordered(goal.promised_timeline);
   if (details) dirty_ = true;
   if (retry_.count() > 0) retry_ = first_retry;  // a new order ends the patience with the old one
   retry_at_ = now;
   return Save::yes;
+}
+
+void Core::promotion_ordered(Timeline promised) {
+  auto& own = state_.own_timelines;
+  std::erase_if(own, [&](Timeline begun) { return begun == promised || begun < state_.timeline; });
+  own.push_back(promised);
 }
 
 Core::Save Core::learned_peers(std::vector<Peer> peers, std::int64_t version) {
@@ -124,8 +131,12 @@ Core::Save Core::reached_by(std::string sslmode) {
   return Save::yes;
 }
 
-bool Core::in_contact(Millis now) const {
+bool Core::has_lease(Millis now) const {
   return lease_began_ && now - *lease_began_ < lease();
+}
+
+bool Core::in_contact(Millis now) const {
+  return last_answer_ && now - *last_answer_ < lease();
 }
 
 Core::Seen Core::saw(const LocalFacts& facts, Millis now) {
@@ -144,7 +155,9 @@ Core::Seen Core::saw(const LocalFacts& facts, Millis now) {
     seen.save = Save::yes;
   }
   const bool standby = runs_as_standby(state_.reported) || state_.reported == NodeState::maintenance;
-  const bool ordered = takes_writes(state_.goal.state) || facts.timeline == state_.own_timeline;
+  const auto& own = state_.own_timelines;
+  const bool ordered =
+      takes_writes(state_.goal.state) || std::find(own.begin(), own.end(), facts.timeline) != own.end();
   if (!facts.in_recovery && standby && !ordered && !state_.foreign_promotion) {
     state_.foreign_promotion = true;
     seen.save = Save::yes;
@@ -159,7 +172,7 @@ bool Core::saw_process(bool running, Millis now) {
   if (running) {
     final_lsn_.reset();
   } else {
-    pg_answering_ = false;
+    pg_answering_ = promoting_ = false;
     facts_.streaming = false;
     crashed_at_ = now;
     dirty_ = true;
@@ -203,7 +216,9 @@ Core::Work Core::next(Millis now) {
   if (plan_ && !plan_is_wanted()) plan_.reset();  // a new order
   if (plan_) {
     if (at_ == plan_->size()) return {Work::Kind::settle, Step::start, Millis{0}};
-    return {Work::Kind::step, (*plan_)[at_], Millis{0}};
+    const Step step = (*plan_)[at_];
+    if (step == Step::promote) promoting_ = true;
+    return {Work::Kind::step, step, Millis{0}};
   }
   if (now < retry_at_) {
     work.again = std::min(idle, retry_at_ - now);
@@ -211,16 +226,18 @@ Core::Work Core::next(Millis now) {
   }
   const bool following = state_.goal.state == NodeState::catchingup || state_.goal.state == NodeState::join_secondary;
   if (following && converged() && upstream() != nullptr && now - followed_at_ >= following_check) dirty_ = true;
-  if (converged() && !dirty_ && !crashed()) {
+  // Somebody has started by hand what was to be stopped.
+  const bool stray = being_demoted(state_.goal.state) && pg_running_;
+  if (converged() && !dirty_ && !crashed() && !stray) {
     work.again = idle;
     return work;
   }
   if (state_.goal.seq == 0) return work;  // nothing was ordered yet
   if (fenced_) {
-    if (!in_contact(now) && state_.goal.state != NodeState::dropped) return work;
+    if (!has_lease(now) && !being_demoted(state_.goal.state) && state_.goal.state != NodeState::dropped) return work;
     fenced_ = false;
   }
-  if (crashed() && crashed_at_ && converged() && takes_writes(state_.reported) && !asynchronous() && monitor_contact_ &&
+  if (crashed() && crashed_at_ && converged() && takes_writes(state_.reported) && !asynchronous() && last_answer_ &&
       now - *crashed_at_ < failover_first) {
     work.again = failover_first - (now - *crashed_at_);
     return work;
@@ -299,19 +316,29 @@ void Core::started(bool as_standby, bool names_set, Millis now) {
   final_lsn_.reset();
 }
 
+Core::Save Core::promoted(Timeline timeline) {
+  auto& own = state_.own_timelines;
+  if (std::find(own.begin(), own.end(), timeline) != own.end()) return Save::no;
+  own.push_back(timeline);
+  return Save::yes;
+}
+
+Core::Save Core::copy_begins() {
+  const bool had_data = state_.reported != NodeState::init && state_.reported != NodeState::wait_standby;
+  if (had_data) state_.reported = NodeState::catchingup;
+  return Save::yes;
+}
+
 Core::Save Core::copied() {
   state_.foreign_promotion = false;
   state_.timeline = Timeline{};
-  // What it was before, a former primary that has stopped, a vote, is overwritten: no election has to hear it.
-  const bool had_data = state_.reported != NodeState::init && state_.reported != NodeState::wait_standby;
-  if (had_data) state_.reported = NodeState::catchingup;
   return Save::yes;
 }
 
 std::optional<std::string> Core::no_start(bool as_standby, bool copy_unfinished, Millis now) const {
   if (fenced_) return "fenced: no contact with the monitor";
   if (copy_unfinished) return "PGDATA is an unfinished copy; it is copied again as soon as there is a primary";
-  if (as_standby || !takes_writes(state_.goal.state) || state_.goal.state == NodeState::single || in_contact(now)) {
+  if (as_standby || !takes_writes(state_.goal.state) || state_.goal.state == NodeState::single || has_lease(now)) {
     return std::nullopt;
   }
   // Without the monitor's word only the fence by quorum makes it safe to write; give the monitor a chance to say so
@@ -325,7 +352,7 @@ std::optional<std::string> Core::no_promotion(const LocalFacts& seen, Millis now
   if (seen.in_recovery && promised.value > 0 && seen.timeline >= promised) {
     return "another node was promoted after this order: waits for the monitor's word";
   }
-  if (state_.goal.state == NodeState::single || in_contact(now) || !state_.goal.names.asynchronous()) {
+  if (state_.goal.state == NodeState::single || has_lease(now) || !state_.goal.names.asynchronous()) {
     return std::nullopt;
   }
   return "waits for the monitor's word before it is promoted";
@@ -343,10 +370,12 @@ std::optional<std::string> Core::no_vote() const {
 }
 
 std::optional<std::string> Core::must_fence(Millis now) const {
-  if (!pg_running_ || facts_.in_recovery) return std::nullopt;
+  if (!pg_running_ || (facts_.in_recovery && !promoting_)) return std::nullopt;
   Contact contact;
   // A promotion may have happened and not been reported.
   contact.state = takes_writes(state_.reported) ? state_.reported : state_.goal.state;
+  // Or it was given its role back for a moment, or somebody has started PostgreSQL by hand.
+  if (being_demoted(state_.goal.state) && !takes_writes(contact.state)) contact.state = NodeState::wait_primary;
   contact.asynchronous = asynchronous();
   contact.monitor_age = now - lease_began_.value_or(began_);
   contact.standby_age = now - standby_contact_;

@@ -24,8 +24,9 @@ struct KeeperState {
   Term term;          // the highest promised; orders of an older one are refused
   Goal goal;          // the last one accepted
   Timeline timeline;  // the highest that WAL was received or written on
-  // The timeline that a promotion ordered by the monitor may have begun here.
-  Timeline own_timeline;
+  // The timelines that promotions ordered by the monitor may have begun here. An order that was not seen to be carried
+  // out may have been, when the next one comes.
+  std::vector<Timeline> own_timelines;
   bool foreign_promotion{false};  // PostgreSQL was promoted here by somebody else
   std::string system_identifier;  // of the group; empty until this node has belonged to it once
   std::vector<Peer> peers;
@@ -46,6 +47,8 @@ struct LocalFacts {
   History history;
   std::string system_identifier;
   std::string names_in_force;  // synchronous_standby_names as a new session sees it
+  std::string conninfo_in_force;
+  std::string slot_in_force;
 };
 
 class Core {
@@ -68,8 +71,9 @@ class Core {
   Save answered(const Goal& goal, Millis sent, Millis now);
   Save learned_peers(std::vector<Peer> peers, std::int64_t version);
   Save reached_by(std::string sslmode);
-  bool in_contact(Millis now) const;  // its lease is valid
-  std::optional<Millis> contact() const { return monitor_contact_; }
+  bool has_lease(Millis now) const;
+  bool in_contact(Millis now) const;  // the monitor answers, whether that prolongs a lease or not
+  std::optional<Millis> last_answer() const { return last_answer_; }  // when the report was sent that was answered last
 
   // --- What PostgreSQL does. True: worth a report at once.
   struct Seen {
@@ -107,7 +111,12 @@ class Core {
   // Something that the plan of the present state has to see to.
   void disturb() { dirty_ = true; }
   void progress(std::string words) { reason_ = std::move(words); }
-  // Copied or rewound: whatever was here before is gone.
+  // The promotion that was ordered has begun this timeline.
+  Save promoted(Timeline timeline);
+  // What it was before, a former primary that has stopped, a vote, is about to be overwritten: no election has to hear
+  // it any more.
+  Save copy_begins();
+  // Copied or rewound.
   Save copied();
   // Why PostgreSQL may not be started now; nullopt when it may.
   std::optional<std::string> no_start(bool as_standby, bool copy_unfinished, Millis now) const;
@@ -141,7 +150,8 @@ class Core {
  private:
   bool asynchronous() const;
   bool crashed() const;
-  bool plan_is_wanted() const;  // it belongs to the present order
+  bool plan_is_wanted() const;                // it belongs to the present order
+  void promotion_ordered(Timeline promised);  // may have been carried out, whether that is seen or not
   Millis lease() const { return std::chrono::seconds{state_.goal.lease_seconds}; }
 
   KeeperState state_;
@@ -159,10 +169,11 @@ class Core {
   std::string reason_;
   // Contact.
   Millis began_;
-  std::optional<Millis> monitor_contact_;  // when the last answered report was sent
-  std::optional<Millis> lease_began_;      // when the last report was sent whose answer prolonged the lease
+  std::optional<Millis> last_answer_;
+  std::optional<Millis> lease_began_;  // when the last report was sent whose answer prolonged the lease
   Millis standby_contact_;
   bool fenced_{false};
+  bool promoting_{false};  // asked to by an order: this server may be a primary, whatever it was last seen to be
   bool names_set_{false};
   bool armed_{false};
   // The plan at work.

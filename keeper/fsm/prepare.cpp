@@ -17,6 +17,11 @@ Prepared choose_preparation(const DataDirectory& directory, const UpstreamIdenti
   }
   const WalPosition& local = directory.local.position;
   const WalPosition& theirs = upstream.position;
+  if (directory.foreign_promotion && !directory.own_wal_whole) {
+    return {Preparation::refuse,
+            "PostgreSQL was promoted here by somebody else and has removed some of the WAL that it wrote since, which "
+            "can so not be kept aside; nothing is replaced: save what is wanted of it, then empty its PGDATA"};
+  }
   if (directory.foreign_promotion) return {Preparation::base_backup, "PostgreSQL was promoted here by somebody else"};
   if (local.timeline == theirs.timeline && local.history == theirs.history) {
     if (!directory.wal_available) return {Preparation::base_backup, upstream_name + " has removed WAL that is needed"};

@@ -22,8 +22,9 @@ struct DataDirectory {
   bool empty{false};  // nothing in it
   bool has_cluster{false};
   bool copy_unfinished{false};  // a copy or a rewind was begun here and has not ended
-  bool foreign_promotion{
-      false};  // it was promoted behind the keeper's back: its timeline's number may be somebody else's
+  // It was promoted behind the keeper's back: its timeline's number may be somebody else's.
+  bool foreign_promotion{false};
+  bool own_wal_whole{true};  // then: everything that it has written since is still in its pg_wal
   std::string system_identifier;
   LocalPosition local;
   bool wal_available{true};  // the upstream still has the WAL from our position on

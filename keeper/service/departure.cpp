@@ -38,7 +38,7 @@ std::string Keeper::describe() const {
           : core_.pg_answering() ? ""
                                  : "; PostgreSQL does not answer";
   if (!core_.in_contact(now())) text += "; no contact with the monitor";
-  for (const std::string& trouble : {core_.reason(), certificates_.notice()})
+  for (const std::string& trouble : {core_.reason(), notices()})
     if (!trouble.empty()) text += "; " + trouble;
   return text;
 }
@@ -66,7 +66,7 @@ asio::awaitable<void> Keeper::hand_over() {
   const NodeState role = core_.goal().state;
   if (takes_writes(role)) {
     if (role == NodeState::single || role == NodeState::wait_primary) co_return;  // nobody could take over
-    if (!core_.in_contact(now())) throw Error("no contact with the monitor");
+    if (!core_.has_lease(now())) throw Error("no contact with the monitor");
     log::info("asks for another node to take over");
     co_await ask_to_step_down();
   } else if (!hands_over(role)) {

@@ -1,7 +1,9 @@
-// Fences a primary that is cut off; looks at the upstream; confirms that the names are in force and satisfied.
+// Fences a primary that is cut off; looks at the upstream; holds the settings; confirms that the names are in force and
+// satisfied.
 #include <utility>
 
 #include "common/log/log.hpp"
+#include "common/model/pace.hpp"
 #include "keeper/service/keeper.hpp"
 
 namespace pgvigil::keeper {
@@ -35,6 +37,7 @@ asio::awaitable<void> Keeper::see_upstream() {
   std::optional<pg::Connection> session;
   std::string session_by;
   while (!finished_) {
+    const Pace pace = pace_of(heartbeat_);
     UpstreamSight sight = UpstreamSight::unknown;
     const Peer* peer = runs_as_standby(core_.state().reported) ? core_.upstream() : nullptr;
     const std::string conninfo = peer == nullptr ? "" : peer_conninfo(node_, *peer, probe_role, "postgres");
@@ -43,8 +46,8 @@ asio::awaitable<void> Keeper::see_upstream() {
     if (peer != nullptr) {
       const bool first = !session;
       try {
-        if (!session) session.emplace(co_await pg::Connection::connect(conninfo, pg::Millis{1000}));
-        co_await session->query("SELECT 1", {}, pg::Millis{1000});
+        if (!session) session.emplace(co_await pg::Connection::connect(conninfo, pace.patience));
+        co_await session->query("SELECT 1", {}, pace.patience);
         sight = UpstreamSight::ok;
       } catch (const pg::ConnectionError& error) {
         sight = error.kind == pg::ConnectionError::Kind::refused ? UpstreamSight::refused : UpstreamSight::silent;
@@ -56,7 +59,7 @@ asio::awaitable<void> Keeper::see_upstream() {
       if (sight != UpstreamSight::ok && !first && !finished_) continue;  // a broken session: ask again before saying so
     }
     if (core_.saw_upstream(sight)) report_now_.set();
-    co_await os::sleep_for(pg::Millis{500});
+    co_await os::sleep_for(pace.period / 2);
   }
 }
 
@@ -66,7 +69,7 @@ asio::awaitable<void> Keeper::confirm_names() {
     if (finished_) co_return;
     std::string failure;
     try {
-      co_await hold_names();
+      co_await hold_settings();
       co_await confirm_names_once();
     } catch (const std::exception& error) {
       failure = error.what();
@@ -75,21 +78,33 @@ asio::awaitable<void> Keeper::confirm_names() {
   }
 }
 
-// Names that stay out of force: somebody has set others (ALTER SYSTEM, a line behind ours), or PostgreSQL cannot read
-// its files. Without them nobody knows which standbys hold the commits.
-asio::awaitable<void> Keeper::hold_names() {
-  if (!core_.names_differ() && !names_differ_for_new_sessions_) {
-    names_differ_since_.reset();
+// A standby that goes by another name, or none, is not the one for which its primary's commits wait.
+bool Keeper::upstream_differs() const {
+  const bool settled = core_.state().reported == NodeState::secondary && core_.converged() && core_.pg_running() &&
+                       core_.pg_answering() && core_.facts().in_recovery;
+  const auto written = [this](const char* name, const std::string& in_force) {
+    const auto found = written_.find(name);
+    return found == written_.end() || found->second == in_force;
+  };
+  return settled && !(written("primary_conninfo", core_.facts().conninfo_in_force) &&
+                      written("primary_slot_name", core_.facts().slot_in_force));
+}
+
+// Names or an upstream that stay out of force: somebody has set others (ALTER SYSTEM, a line behind ours), or
+// PostgreSQL cannot read its files. Without them nobody knows which standbys hold the commits.
+asio::awaitable<void> Keeper::hold_settings() {
+  if (!core_.names_differ() && !names_differ_for_new_sessions_ && !upstream_differs()) {
+    settings_differ_since_.reset();
     if (std::exchange(settings_unreadable_, false)) core_.disturb();  // its reason is not true any more
     co_return;
   }
-  if (!names_differ_since_) names_differ_since_ = now();
-  if (now() - *names_differ_since_ < patience_with_reload) co_return;
-  names_differ_since_ = now();
+  if (!settings_differ_since_) settings_differ_since_ = now();
+  if (now() - *settings_differ_since_ < patience_with_reload) co_return;
+  settings_differ_since_ = now();
   pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
   const std::string error = co_await configuration_error(local);
   if (error.empty()) {
-    log::warn("other names are in force than were written; written again");
+    log::warn("other settings are in force than were written: written again");
     core_.disturb();
     reconcile_now_.set();
   } else {
@@ -141,24 +156,43 @@ asio::awaitable<void> Keeper::confirm_names_once() {
 // The slots of the peers, here and on standbys: whoever takes over has kept the WAL that the others need.
 asio::awaitable<void> Keeper::keep_slots() {
   while (!finished_) {
-    co_await os::sleep_for(pg::Millis{5000});
+    for (int second = 0; second < 5; ++second) {
+      co_await os::sleep_for(pg::Millis{1000});
+      if (disk_.wal() && disk_.wal()->runs_out()) break;
+    }
     const NodeState state = core_.state().reported;
-    const bool due = core_.converged() && core_.pg_running() && core_.pg_answering() &&
-                     (takes_writes(state) || state == NodeState::secondary);
+    // A vote may be the source of a favourite that lacks WAL, and a standby that has just come has not made its slot
+    // yet.
+    const bool keeps = takes_writes(state) || state == NodeState::secondary || state == NodeState::report_lsn;
+    const bool due = core_.converged() && core_.pg_running() && core_.pg_answering() && !disk_.hung() && keeps;
     if (!due) continue;
     std::string failure;
     try {
-      pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
-      const std::vector<Peer> peers = core_.state().peers;
-      co_await maintain_slots(local, peers, core_.goal().wal_floor);
-      if (core_.could_arm()) {
-        co_await checkpoint(local);
-        core_.armed();
-      }
+      co_await keep_slots_once();
     } catch (const std::exception& error) {
       failure = error.what();
     }
     if (!failure.empty()) log::warn("replication slots of the peers: {}", failure);
+  }
+}
+
+asio::awaitable<void> Keeper::keep_slots_once() {
+  pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
+  SlotCare care;
+  care.peers = core_.state().peers;
+  care.names = core_.goal().names;
+  care.floor = core_.goal().wal_floor;
+  care.room = disk_.wal();
+  SlotsSeen seen = co_await maintain_slots(local, std::move(care));
+  if (slots_notice_.empty() && !seen.notice.empty()) log::warn("{}", seen.notice);
+  slots_notice_ = std::move(seen.notice);
+  if (!seen.dropped.empty()) {
+    log::warn("room runs out: {}; it is given up", seen.dropped);
+    co_await checkpoint(local);  // removes what nobody holds any more
+  }
+  if (core_.could_arm()) {
+    co_await checkpoint(local);
+    core_.armed();
   }
 }
 

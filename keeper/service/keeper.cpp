@@ -10,6 +10,7 @@ Keeper::Keeper(asio::io_context& context, config::Config config, KeeperState sta
       node_{std::move(config), state.node},
       instance_(instance_settings(node_.config)),
       core_(std::move(state), instance_.postmaster().has_value(), now()),
+      state_file_(node_.config.state_directory),
       certificates_(context.get_executor()),
       logged_goal_(core_.goal().state),
       report_now_(context.get_executor()),
@@ -41,7 +42,25 @@ void Keeper::reload(config::Config config) {
 }
 
 void Keeper::keep(Core::Save save) {
-  if (save == Core::Save::yes) save_state(node_.config.state_directory, core_.state());
+  if (save == Core::Save::no) return;
+  state_file_.changed();
+  holds_state();
+}
+
+bool Keeper::holds_state() {
+  const std::string before = state_file_.failure();
+  const bool holds = state_file_.holds(core_.state());
+  if (!holds && state_file_.failure() != before) log::error("{}", state_file_.failure());
+  if (holds && !before.empty()) log::info("the state file is written again");
+  return holds;
+}
+
+std::string Keeper::notices() const {
+  std::string text;
+  for (const std::string& notice : {disk_.notice(), slots_notice_, certificates_.notice()}) {
+    if (!notice.empty()) text += (text.empty() ? "" : "; ") + notice;
+  }
+  return text;
 }
 
 // Each reason once.

@@ -22,6 +22,7 @@
 #include "keeper/actions/upstream.hpp"
 #include "keeper/fsm/core.hpp"
 #include "keeper/moments/recorder.hpp"
+#include "keeper/service/disk.hpp"
 #include "keeper/service/monitor_access.hpp"
 #include "keeper/service/state_file.hpp"
 
@@ -69,9 +70,11 @@ class Keeper {
   asio::awaitable<void> see_upstream();
   asio::awaitable<void> confirm_names();
   asio::awaitable<void> confirm_names_once();
-  asio::awaitable<void> hold_names();
+  asio::awaitable<void> hold_settings();
+  bool upstream_differs() const;
   asio::awaitable<void> background_checkpoint();
   asio::awaitable<void> keep_slots();
+  asio::awaitable<void> keep_slots_once();
   asio::awaitable<void> watch_disk();
   asio::awaitable<void> see_first_write();
   asio::awaitable<void> watch_for_write();
@@ -82,12 +85,16 @@ class Keeper {
 
   // Steps (steps.cpp).
   asio::awaitable<void> carry_out(Step step);
+  asio::awaitable<bool> unless_superseded(asio::awaitable<void> work, const bool* irrevocable = nullptr);
+  asio::awaitable<void> checkpoint_unless_superseded();
+  asio::awaitable<void> promote();
   asio::awaitable<void> check_identity();
   asio::awaitable<void> create_cluster();
   asio::awaitable<void> configure_primary();
   asio::awaitable<void> configure_standby(bool with_upstream);
   asio::awaitable<void> start();
   asio::awaitable<void> stop_postgres(postgres::StopMode mode);
+  asio::awaitable<void> stop_as_ordered();
   asio::awaitable<void> roles_and_slots();
   asio::awaitable<void> keep_running();
   void started(bool as_standby);
@@ -99,25 +106,33 @@ class Keeper {
   asio::awaitable<LocalFacts> look(pg::Connection& local);
   void write_settings(postgres::Settings settings);
 
-  // Writes the state file when `save` says so: before anything is done or answered because of it.
+  // Writes the state file when `save` says so. Nothing is done or told because of it unless holds_state().
   void keep(Core::Save save);
+  bool holds_state();
   void log_reason();
+  std::string notices() const;  // what does not keep this node from its goal, and somebody should know
 
   asio::io_context& context_;
   Node node_;
   postgres::Instance instance_;
   Core core_;
+  StateFile state_file_;
   Recorder recorder_;
   postgres::CertificateWatch certificates_;
+  DiskWatch disk_;
   std::string logged_reason_;
+  std::string slots_notice_;
   std::int64_t strict_version_{0};            // of the names for which the walsenders were started anew
   std::optional<MonitorAccess> next_access_;  // made while the present session had no answer
   NodeState logged_goal_{NodeState::init};
-  std::optional<Millis> names_differ_since_;
+  std::optional<Millis> settings_differ_since_;
   bool names_differ_for_new_sessions_{false};
   bool settings_unreadable_{false};
+  postgres::Settings written_;  // by this process
+  bool reload_due_{true};       // PostgreSQL may not have read what is written
 
   os::Event report_now_;
+  pg::Millis heartbeat_{1000};  // until the monitor says how often
   os::Event reconcile_now_;
   os::Event names_now_;
   os::Event watch_now_;  // an order may make the next LSN urgent

@@ -12,6 +12,7 @@ namespace {
 std::string conninfo(const config::Config& config, pg::ConninfoMap more) {
   pg::ConninfoMap values = pg::parse_conninfo(config.monitor_uri);
   for (const auto& [key, value] : more) values[key] = value;
+  values.merge(config::shown_certificate(config));
   values.try_emplace("application_name", "pgvigil-keeper");
   values.try_emplace("connect_timeout", "2");
   return pg::to_conninfo(values);

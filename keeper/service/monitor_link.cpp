@@ -20,7 +20,7 @@ asio::awaitable<void> Keeper::monitor_link() {
   std::string announced;
   while (!finished_) {
     std::string failure;
-    const auto before = core_.contact();
+    const auto before = core_.last_answer();
     try {
       co_await monitor_session();
     } catch (const std::exception& error) {
@@ -28,7 +28,7 @@ asio::awaitable<void> Keeper::monitor_link() {
     }
     if (finished_ || letting_go_) co_return;
     if (failure.empty()) continue;
-    const bool had_contact = core_.contact() != before;
+    const bool had_contact = core_.last_answer() != before;
     if (had_contact || announced != failure) log::warn("no contact with the monitor: {}", failure);
     announced = failure;
     backoff = had_contact ? pg::Millis{50} : std::min(backoff * 2, pg::Millis{1000});
@@ -43,17 +43,21 @@ asio::awaitable<void> Keeper::monitor_session() {
   pg::Connection& monitor = access.session;
   monitor_api::Attention attention;
   co_await attention.open(monitor, node_.id);
-  pg::Millis heartbeat{node_.config.heartbeat_ms};  // until the monitor says how often
   const std::string uri = node_.config.monitor_uri;
   std::string said;
   while (!finished_ && uri == node_.config.monitor_uri) {  // another one after a reload
+    if (!holds_state()) {                                  // told only when it cannot be forgotten
+      co_await report_now_.wait(heartbeat_);
+      continue;
+    }
     const auto sent = now();
     Report report = core_.report(sent);
-    if (!certificates_.notice().empty()) report.reason += (report.reason.empty() ? "" : "; ") + certificates_.notice();
+    if (const std::string more = notices(); !more.empty()) report.reason += (report.reason.empty() ? "" : "; ") + more;
+    if (disk_.hung()) report.disk_full = true;  // what matters of a full one: it takes no writes
     recorder_.reports(report.state, report.goal_seq, sent);
     const monitor_api::Answer answer = co_await answer_to(monitor, report);
     if (answer.kind == monitor_api::Answer::Kind::goal) {
-      if (answer.goal.heartbeat_ms > 0) heartbeat = pg::Millis{answer.goal.heartbeat_ms};
+      if (answer.goal.heartbeat_ms > 0) heartbeat_ = pg::Millis{answer.goal.heartbeat_ms};
       co_await answered(monitor, answer.goal, sent);
       co_await tell_moments(monitor);
       co_await say_sslmode(monitor, said);
@@ -62,8 +66,8 @@ asio::awaitable<void> Keeper::monitor_session() {
       co_await tell(monitor);
       if (!access.own) co_return;  // the monitor knows the node now, and can give it a credential of its own
     }
-    const auto order = [&]() -> asio::awaitable<void> { co_await monitor.wait_notification(heartbeat); };
-    const auto news = [&]() -> asio::awaitable<void> { co_await report_now_.wait(heartbeat); };
+    const auto order = [&]() -> asio::awaitable<void> { co_await monitor.wait_notification(heartbeat_); };
+    const auto news = [&]() -> asio::awaitable<void> { co_await report_now_.wait(heartbeat_); };
     co_await os::race(order(), news());
   }
 }
@@ -93,9 +97,12 @@ asio::awaitable<monitor_api::Answer> Keeper::answer_to(pg::Connection& monitor, 
 }
 
 asio::awaitable<void> Keeper::answered(pg::Connection& monitor, Goal goal, pg::Millis sent) {
-  if (!core_.contact()) log::info("in contact with the monitor");
+  if (!core_.last_answer()) log::info("in contact with the monitor");
   const Millis received = now();
-  keep(core_.answered(goal, sent, received));
+  const Core::Save save = core_.answered(goal, sent, received);
+  // The state file may lie on the disk that hangs. Clients have to look elsewhere even so.
+  if (disk_.hung() && being_demoted(core_.goal().state)) instance_.kill();
+  keep(save);
   recorder_.ordered(core_.goal(), core_.state().reported, received);
   if (core_.goal().state != logged_goal_) {
     log::info("goal {} -> {} (term {})", to_string(logged_goal_), to_string(core_.goal().state), goal.term.value);
@@ -111,6 +118,7 @@ asio::awaitable<void> Keeper::answered(pg::Connection& monitor, Goal goal, pg::M
 
 // The monitor has lost its memory. What is told must be what is on disk.
 asio::awaitable<void> Keeper::tell(pg::Connection& monitor) {
+  if (!holds_state()) throw Error(state_file_.failure());
   log::warn("the monitor has lost its memory (restored from a backup, or new): telling it what this node knows");
   const Passwords passwords = read_passfile(node_);
   monitor_api::Identity identity;

@@ -11,6 +11,7 @@ asio::awaitable<void> Keeper::reconcile() {
     if (stopping_) {
       log::info("stopping PostgreSQL");
       co_await instance_.stop(*stopping_, std::chrono::seconds{node_.config.stop});
+      disk_.tidy(instance_.settings().pgdata);
       finished_ = true;
       co_return;
     }
@@ -43,6 +44,7 @@ asio::awaitable<void> Keeper::reconcile() {
 // The report that says "reached" must carry figures from after the last step.
 asio::awaitable<void> Keeper::settle() {
   const auto end_of_wal = co_await refresh_facts();
+  if (!holds_state()) throw Error(state_file_.failure());
   const NodeState before = core_.state().reported;
   keep(core_.settled(end_of_wal, now()));
   const NodeState state = core_.state().reported;
@@ -53,7 +55,7 @@ asio::awaitable<void> Keeper::settle() {
   names_now_.set();
   if (state != NodeState::dropped || !core_.converged()) co_return;
   // Stay until the monitor has heard it: nobody else could tell it.
-  while (core_.contact().value_or(Millis{0}) < reached && !stopping_) co_await os::sleep_for(pg::Millis{10});
+  while (core_.last_answer().value_or(Millis{0}) < reached && !stopping_) co_await os::sleep_for(pg::Millis{10});
   log::info("dropped from the formation; PGDATA is left as it is");
   exit_code_ = ExitCode::dropped;
   finished_ = true;

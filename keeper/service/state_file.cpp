@@ -12,6 +12,12 @@ namespace json = boost::json;
 
 namespace {
 
+json::array numbers(const std::vector<Timeline>& timelines) {
+  json::array array;
+  for (const Timeline one : timelines) array.push_back(one.value);
+  return array;
+}
+
 json::object goal_object(const Goal& goal) {
   json::object object{{"state", to_string(goal.state)},
                       {"term", goal.term.value},
@@ -42,7 +48,7 @@ std::string to_json(const KeeperState& state) {
                             {"term", state.term.value},
                             {"goal", goal_object(state.goal)},
                             {"timeline", state.timeline.value},
-                            {"own_timeline", state.own_timeline.value},
+                            {"own_timelines", numbers(state.own_timelines)},
                             {"foreign_promotion", state.foreign_promotion},
                             {"system_identifier", state.system_identifier},
                             {"peers", monitor_api::peers_array(state.peers)},
@@ -64,8 +70,11 @@ KeeperState parse_state(const std::string& text) {
     state.term.value = object.at("term").to_number<std::int64_t>();
     state.goal = monitor_api::parse_goal(json::serialize(object.at("goal")));
     state.timeline.value = object.at("timeline").to_number<std::uint32_t>();
-    if (const json::value* own = object.if_contains("own_timeline")) {
-      state.own_timeline.value = own->to_number<std::uint32_t>();
+    if (const json::value* own = object.if_contains("own_timeline")) {  // from before there could be several
+      state.own_timelines.push_back({own->to_number<std::uint32_t>()});
+    }
+    if (const json::value* own = object.if_contains("own_timelines")) {
+      for (const json::value& one : own->as_array()) state.own_timelines.push_back({one.to_number<std::uint32_t>()});
     }
     if (const json::value* foreign = object.if_contains("foreign_promotion")) {
       state.foreign_promotion = foreign->as_bool();
@@ -96,6 +105,19 @@ std::optional<KeeperState> load_state(const std::string& state_directory) {
 
 void save_state(const std::string& state_directory, const KeeperState& state) {
   os::write_file_atomic(state_path(state_directory), to_json(state));
+}
+
+bool StateFile::holds(const KeeperState& state) {
+  if (!due_) return true;
+  try {
+    save_state(directory_, state);
+    due_ = false;
+    failure_.clear();
+  } catch (const std::exception& error) {
+    failure_ = std::string("nothing is done before the state file can be written: ") + error.what() +
+               "; make room there, or mend the disk";
+  }
+  return !due_;
 }
 
 }  // namespace pgvigil::keeper

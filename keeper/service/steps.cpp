@@ -4,6 +4,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <cstdio>
+#include <utility>
 
 #include "common/log/log.hpp"
 #include "common/os/race.hpp"
@@ -22,41 +23,75 @@ asio::awaitable<void> Keeper::check_identity() {
 }
 
 asio::awaitable<void> Keeper::carry_out(Step step) {
-  co_await check_identity();
+  // This thread would hang with it, and the monitor would hear nothing any more.
+  if (disk_.hung() && step != Step::stop) throw Error("nothing can be done here until the disk answers");
+  if (!disk_.hung()) co_await check_identity();
+  if (!holds_state()) throw Error(state_file_.failure());
   switch (step) {
     case Step::create_cluster: co_await create_cluster(); co_return;
     case Step::configure_primary: co_await configure_primary(); co_return;
     case Step::keep_running: co_await keep_running(); co_return;
     case Step::start: co_await start(); co_return;
     case Step::create_roles: co_await roles_and_slots(); co_return;
-    case Step::stop: co_await stop_postgres(postgres::StopMode::fast); co_return;
+    case Step::stop: co_await stop_as_ordered(); co_return;
     case Step::configure_standby: co_await configure_standby(true); co_return;
     case Step::cut_off: co_await cut_off(); co_return;
     case Step::fetch: co_await fetch(); co_return;
     case Step::release: release(); co_return;
     case Step::secure_timeline: asio::co_spawn(context_, background_checkpoint(), asio::detached); co_return;
     case Step::prepare_standby: co_await prepare(); co_return;
-    case Step::checkpoint: {
-      if (!core_.pg_running()) co_return;
-      pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
-      co_await checkpoint(local);
+    case Step::checkpoint:
+      if (core_.pg_running()) co_await checkpoint_unless_superseded();
       co_return;
-    }
-    case Step::arm: {
+    case Step::arm:
       if (!core_.must_arm()) co_return;
-      pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
-      co_await checkpoint(local);
+      co_await checkpoint_unless_superseded();
       core_.armed();
       co_return;
-    }
-    case Step::promote: {
-      pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
-      const LocalFacts seen = co_await look(local);
-      if (const auto refusal = core_.no_promotion(seen, now())) throw Error(*refusal);
-      co_await promote(local, instance_.settings().pgdata, core_.goal().promised_timeline);
-      co_return;
-    }
+    case Step::promote: co_await promote(); co_return;
   }
+}
+
+// Ends `work` when PostgreSQL is to be stopped, or another order has come. False: it was not done.
+// `irrevocable`: from when on no order ends it.
+asio::awaitable<bool> Keeper::unless_superseded(asio::awaitable<void> work, const bool* irrevocable) {
+  const auto seq = core_.goal().seq;
+  bool done = false;
+  const auto begin = [&]() -> asio::awaitable<void> {
+    co_await std::move(work);
+    done = true;
+  };
+  const auto superseded = [&]() -> asio::awaitable<void> {
+    while (!stopping_ && (core_.goal().seq == seq || (irrevocable != nullptr && *irrevocable))) {
+      co_await os::sleep_for(pg::Millis{100});
+    }
+  };
+  co_await os::race(begin(), superseded());
+  co_return done;
+}
+
+// It may take as long as the disk takes for all of the memory.
+asio::awaitable<void> Keeper::checkpoint_unless_superseded() {
+  pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
+  const bool done = co_await unless_superseded(checkpoint(local));
+  if (!done) throw Error("a stop or another order has ended the wait for a checkpoint");
+}
+
+// Once it has been asked for it may happen at any time, whatever is ordered next: only a stop of PostgreSQL ends the
+// waiting. The state file has named its timeline since the order came (Core::answered()).
+asio::awaitable<void> Keeper::promote() {
+  pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
+  const LocalFacts seen = co_await look(local);
+  if (!holds_state()) throw Error(state_file_.failure());  // the order may be a newer one by now
+  if (const auto refusal = core_.no_promotion(seen, now())) throw Error(*refusal);
+  const auto seq = core_.goal().seq;
+  bool asked = false;
+  const auto ask = [&] { return asked = core_.goal().seq == seq && !stopping_; };
+  const bool done = co_await unless_superseded(
+      keeper::promote(local, instance_.settings().pgdata, core_.goal().promised_timeline, ask), &asked);
+  if (!done) throw Error(asked ? "stops before the promotion is seen to be done" : "another order has come");
+  const LocalFacts promoted = co_await look(local);
+  keep(core_.promoted(promoted.timeline));
 }
 
 // A standby runs on while its upstream is away. One that was rewound may need WAL that only the next upstream has, or
@@ -92,11 +127,6 @@ asio::awaitable<void> Keeper::prepare() {
       co_await stop_postgres(postgres::StopMode::fast);
     }
   }
-  // A base backup may take hours: a new order ends it.
-  const auto seq = core_.goal().seq;
-  const auto superseded = [this, seq]() -> asio::awaitable<void> {
-    while (core_.goal().seq == seq && !stopping_) co_await os::sleep_for(pg::Millis{100});
-  };
   auto progress = [this](const std::string& line) {
     core_.progress(line);  // seen in `show state`
     if (::isatty(STDERR_FILENO) != 0) {
@@ -106,8 +136,13 @@ asio::awaitable<void> Keeper::prepare() {
       log::debug("{}", line);
     }
   };
-  Preparing preparing{source, running, core_.state().foreign_promotion, progress, false};
-  co_await os::race(keeper::prepare_standby(node_, instance_, preparing), superseded());
+  const auto begins = [this] {
+    keep(core_.copy_begins());
+    if (!holds_state()) throw Error(state_file_.failure());
+  };
+  Preparing preparing{source, running, core_.state().foreign_promotion, progress, begins, false};
+  // A base backup may take hours. What was not finished will be begun anew by the next plan that needs it.
+  co_await unless_superseded(keeper::prepare_standby(node_, instance_, preparing));
   if (preparing.copied) keep(core_.copied());
 }
 
@@ -151,12 +186,15 @@ void Keeper::write_settings(postgres::Settings settings) {
   const bool encrypted = core_.state().sslmode != unencrypted;
   if (node_.config.ssl || encrypted) settings.merge(tls_settings(node_.config));
   make_missing_files(node_, instance_);
+  // Whoever wrote before, another process of ours or a call that threw, may not have come as far as the signal.
+  const bool due = std::exchange(reload_due_, true);
   const bool changed = write_own_settings(instance_, settings);
   const bool hba = node_.config.manage_hba &&
                    postgres::write_hba(instance_.hba_file(),
                                        hba_entries(node_, core_.state().peers, instance_.hba_file(), encrypted));
-  if (!changed && !hba) return;
-  if (instance_.postmaster()) instance_.reload();
+  if (due || changed || hba) instance_.reload();
+  reload_due_ = false;
+  written_ = std::move(settings);
 }
 
 asio::awaitable<void> Keeper::create_cluster() {
@@ -201,16 +239,7 @@ asio::awaitable<void> Keeper::start() {
   const bool as_standby = postgres::has_standby_signal(instance_.settings().pgdata);
   if (const auto refusal = core_.no_start(as_standby, copy_unfinished(node_), now())) throw Error(*refusal);
   // A rewound standby may wait for WAL that never comes: a new order ends the waiting, PostgreSQL goes on starting.
-  const auto seq = core_.goal().seq;
-  bool ready = false;
-  const auto begin = [&]() -> asio::awaitable<void> {
-    co_await instance_.start(std::chrono::seconds{node_.config.start});
-    ready = true;
-  };
-  const auto superseded = [this, seq]() -> asio::awaitable<void> {
-    while (core_.goal().seq == seq && !stopping_) co_await os::sleep_for(pg::Millis{100});
-  };
-  co_await os::race(begin(), superseded());
+  const bool ready = co_await unless_superseded(instance_.start(std::chrono::seconds{node_.config.start}));
   if (!ready) throw Error("another order has come while PostgreSQL was starting");
   started(as_standby);
 }
@@ -222,15 +251,47 @@ void Keeper::started(bool as_standby) {
 }
 
 asio::awaitable<void> Keeper::stop_postgres(postgres::StopMode mode) {
-  co_await instance_.stop(mode, std::chrono::seconds{node_.config.stop});
+  std::chrono::seconds patience{node_.config.stop};
+  if (disk_.hung()) {
+    // Nobody in there will finish anything. Those that hang in the disk go when it answers; the others, and the port,
+    // at once: their clients have to look elsewhere.
+    instance_.kill();
+    mode = postgres::StopMode::immediate;
+    patience = std::chrono::seconds{5};
+  }
+  co_await instance_.stop(mode, patience);
+  core_.saw_process(false, now());
+}
+
+// Writes wait for the end of a server that hands over, so it does not wait for who will find the next one by himself.
+asio::awaitable<void> Keeper::stop_as_ordered() {
+  const NodeState goal = core_.goal().state;
+  const bool awaited = goal == NodeState::draining || goal == NodeState::prepare_maintenance;
+  if (!awaited || !core_.pg_running() || disk_.hung()) {
+    co_await stop_postgres(postgres::StopMode::fast);
+    co_return;
+  }
+  std::vector<pid_t> expendable;
+  std::string failure;
+  try {
+    pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
+    const SyncNames names = core_.goal().names;
+    expendable = co_await expendable_walsenders(local, names);
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  if (!failure.empty()) log::warn("stops without knowing who receives its WAL: {}", failure);
+  co_await instance_.stop_for_successor(expendable, std::chrono::seconds{node_.config.stop});
   core_.saw_process(false, now());
 }
 
 asio::awaitable<void> Keeper::roles_and_slots() {
   pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
-  const std::vector<Peer> peers = core_.state().peers;
-  co_await create_roles(local, node_);
-  co_await maintain_slots(local, peers, Lsn{});
+  SlotCare care;
+  care.peers = core_.state().peers;
+  const NodeState before = core_.state().reported;
+  co_await create_roles(local, node_, before == NodeState::init || before == NodeState::dropped);
+  co_await maintain_slots(local, std::move(care));
 }
 
 // The vote's first half (DESIGN: fence by quorum): nothing of the old primary may arrive after the LSN has been told.

@@ -1,4 +1,6 @@
 // Sees what PostgreSQL does: its process by pidfd, itself by a query on one persistent session.
+#include <utility>
+
 #include "common/log/log.hpp"
 #include "common/os/race.hpp"
 #include "keeper/service/keeper.hpp"
@@ -64,15 +66,19 @@ asio::awaitable<void> Keeper::observe_once(const os::PidFd& postmaster) {
   }
 }
 
-// A full disk is no crash: PostgreSQL answers and takes no write. Whoever has room can take over.
+// A disk that is full or hangs is no crash: PostgreSQL answers and takes no write. Whoever has a better one can take
+// over.
 asio::awaitable<void> Keeper::watch_disk() {
-  constexpr std::uintmax_t least = 1u << 20;  // less than that is nothing to PostgreSQL
+  bool hung = false;
   while (!finished_) {
-    std::error_code error;
-    const auto space = std::filesystem::space(instance_.settings().pgdata, error);
-    // Not known (PGDATA does not exist yet) is not full.
-    if (core_.saw_disk(!error && space.available < least)) report_now_.set();
-    co_await os::sleep_for(pg::Millis{1000});
+    const bool ours = core_.pg_running() && core_.goal().state != NodeState::maintenance;
+    disk_.look(instance_.settings().pgdata, core_.facts().lsn, ours, now());
+    if (core_.saw_disk(disk_.full())) report_now_.set();
+    if (std::exchange(hung, disk_.hung()) != hung) {
+      log::warn("{}", hung ? disk_.notice() : "the disk answers again");
+      report_now_.set();
+    }
+    co_await os::sleep_for(pg::Millis{250});
   }
 }
 

@@ -11,6 +11,7 @@
 #include "common/cli/tls_options.hpp"
 #include "common/config/config.hpp"
 #include "common/log/log.hpp"
+#include "common/os/core_limit.hpp"
 #include "common/os/daemon.hpp"
 #include "common/os/file.hpp"
 #include "common/os/race.hpp"
@@ -105,7 +106,8 @@ void write_files(const config::Config& config) {
     std::vector<postgres::HbaEntry> entries;
     for (const char* role : {node_role, keeper_roles}) {
       for (const char* everywhere : {"0.0.0.0/0", "::/0"})
-        entries.push_back({config.ssl ? "hostssl" : "host", database_name, role, everywhere, config.auth});
+        entries.push_back({config.ssl ? "hostssl" : "host", database_name, role, everywhere,
+                           config.auth + config::asked_certificate(config)});
       entries.push_back({"host", "all", role, "all", "reject"});  // whatever initdb allows on this machine
     }
     changed = postgres::write_hba(instance.hba_file(), entries) || changed;
@@ -128,9 +130,10 @@ asio::awaitable<void> prepare_database(config::Config config) {
   if (!fs::exists(password_file(config)))
     os::write_file_atomic(password_file(config), os::random_secret() + "\n", 0600);
   const std::string password = os::read_secret_file(password_file(config));
+  // A verifier: statistics and samples keep the statement.
   const std::string sql =
       std::string("SET log_statement = 'none'; SET log_min_error_statement = 'panic'; ALTER ROLE ") + node_role +
-      " LOGIN PASSWORD " + pg::quote_literal(password);
+      " LOGIN PASSWORD " + pg::quote_literal(database.scram_verifier(node_role, password));
   co_await database.query(sql, {}, pg::Millis{10000});
 }
 
@@ -200,6 +203,7 @@ void read_again(const config::Config& running, Monitor& monitor, postgres::Certi
       now.ssl_ca_file = fresh.ssl_ca_file;
       now.ssl_cert_file = fresh.ssl_cert_file;
       now.ssl_key_file = fresh.ssl_key_file;
+      now.ssl_client_certificates = fresh.ssl_client_certificates;
       write_files(now);
       postgres::Instance(instance_settings(running)).reload();  // also for another certificate in the same file
       monitor.trust(fresh.ssl_ca_file);
@@ -254,11 +258,13 @@ int serve(const config::Config& config) {
     os::clear_postgres_environment();  // with --database-uri, its password may be there
   }
   log::setup("pgvigil-monitor", config.log_level, config.log_format);
+  for (const std::string& former : config.without_effect) log::warn("{} has no effect any more", former);
   const auto lock = os::PidFile::acquire(fs::path(config.state_directory) / "pid");
   if (!lock)
     throw UserError(ExitCode::bad_state, "the monitor of " + config.pgdata + " runs already",
                     "pgvigil status --pgdata " + config.pgdata);
   os::raise_file_limit();
+  os::forbid_core_dumps();
   asio::io_context context(1);
   postgres::Instance instance(instance_settings(config));
   Monitor monitor(context, owner_conninfo(config), embedded(config), witness_file(config));

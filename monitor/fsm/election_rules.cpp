@@ -37,9 +37,9 @@ std::optional<NodeId> named_by_operator(const GroupSnapshot& group) {
   return group.request && group.request->kind == RequestKind::promotion ? group.request->node : std::nullopt;
 }
 
-// A request that the election itself answers: the named node is chosen.
+// A request that the election itself answers: the named node is chosen, or nothing had to be given up.
 void answer_request(const GroupSnapshot& group, const NodeView& candidate, Decision& decision) {
-  if (named_by_operator(group) == candidate.id) accept(decision);
+  if (named_by_operator(group) == candidate.id || forced(group)) accept(decision);
 }
 
 bool election(const GroupSnapshot& group) {
@@ -56,12 +56,22 @@ bool preferred_is_late(const GroupSnapshot& group, const NodeView& candidate) {
   });
 }
 
+Nodes living(const GroupSnapshot& group, Nodes votes) {
+  std::erase_if(votes, [&](const NodeView* vote) { return !healthy(group, *vote); });
+  return votes;
+}
+
 std::optional<Decision> elect(const GroupSnapshot& group) {
   const NodeView* fetching = with_goal(group, NodeState::fast_forward);
   if (!election(group) || (fetching != nullptr && !has_voted(group, *fetching))) return std::nullopt;
-  const Nodes votes = voters(group);
+  Nodes votes = voters(group);
   if (votes.empty() || !all_fences_hold(group, votes)) return std::nullopt;
-  const auto choice = elected(group, votes, named_by_operator(group));
+  auto choice = elected(group, votes, named_by_operator(group));
+  // The best vote is of one that has died since; the others may hold all that was acknowledged, too.
+  if (!choice) {
+    votes = living(group, votes);
+    if (all_fences_hold(group, votes)) choice = elected(group, votes, named_by_operator(group));
+  }
   if (!choice || preferred_is_late(group, *choice->candidate)) return std::nullopt;
   if (choice->source != nullptr) {
     Decision decision = change(choice->candidate->name + " is to take over, and fetches the WAL from " +
@@ -84,8 +94,9 @@ std::optional<Decision> fetch_failed(const GroupSnapshot& group) {
   const NodeView* node = with_goal(group, NodeState::fast_forward);
   if (node == nullptr || !election(group)) return std::nullopt;
   const NodeView* source = node->source ? group.find(*node->source) : nullptr;
-  const bool source_gone = source == nullptr || !has_voted(group, *source) || !healthy(group, *source);
-  const bool node_gone = !fresh(group, *node);
+  const bool source_gone = source == nullptr || !has_voted(group, *source) || gone(group, *source) ||
+                           (fresh(group, *source) && !healthy(group, *source));
+  const bool node_gone = gone(group, *node);
   const bool too_long = node->goal_age >= group.timing.drain_timeout;
   if (!source_gone && !node_gone && !too_long) return std::nullopt;
   const std::string why = node->name + " cannot fetch the missing WAL (" +
@@ -94,7 +105,7 @@ std::optional<Decision> fetch_failed(const GroupSnapshot& group) {
                                          : "it takes too long") +
                           ")";
   // Somebody who has everything is better than a favourite that does not get it.
-  const Nodes votes = voters(group);
+  const Nodes votes = living(group, voters(group));
   if (all_fences_hold(group, votes)) {
     const auto choice = elected(group, votes, std::nullopt);
     if (choice && choice->source == nullptr) {
@@ -102,6 +113,7 @@ std::optional<Decision> fetch_failed(const GroupSnapshot& group) {
       std::erase(survivors, choice->candidate);
       Decision decision =
           promote(group, *choice->candidate, survivors, why + ": " + choice->candidate->name + " is elected");
+      answer_request(group, *choice->candidate, decision);
       return to(decision, *node, NodeState::report_lsn);
     }
   }
@@ -112,12 +124,11 @@ std::optional<Decision> fetch_failed(const GroupSnapshot& group) {
 // An operator has chosen to go on with what there is. The candidate waits in stop_replication until no lease can be
 // valid any more.
 std::optional<Decision> forced_choice(const GroupSnapshot& group) {
-  const bool forced = group.request && group.request->allow_data_loss && group.request->kind == RequestKind::failover;
-  if (!forced || !election(group)) return std::nullopt;
+  if (!forced(group) || !election(group)) return std::nullopt;
   const Nodes votes = voters(group);
   const bool waiting_for_votes = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
     return (node.goal == NodeState::report_lsn || node.goal == NodeState::fast_forward) && !has_voted(group, node) &&
-           fresh(group, node) && node.goal_age < group.timing.lease;  // it may never be able to
+           !gone(group, node) && node.goal_age < group.timing.lease;  // it may never be able to
   });
   if (waiting_for_votes) return std::nullopt;
   Nodes eligible;
@@ -142,19 +153,9 @@ std::optional<Decision> forced_choice(const GroupSnapshot& group) {
 
 std::optional<Decision> forced_promotion(const GroupSnapshot& group) {
   const NodeView* candidate = with_goal(group, NodeState::stop_replication);
-  if (candidate == nullptr || !has_voted(group, *candidate) || !election(group)) return std::nullopt;
-  const Millis over = group.timing.lease * 12 / 10;  // margin for clocks that run at different speeds
-  for (const auto& entry : obligations(group)) {
-    const NodeView* owner = group.find(entry.by);
-    if (owner != nullptr && owner->id == candidate->id) continue;
-    // It has promised this term, and has stopped writing: only a new order could make it write again. What it last
-    // reported need not be all: a promotion may have been carried out and not been told.
-    const bool obeys = owner != nullptr && owner->reported_term == group.term && !takes_writes(owner->goal) &&
-                       (owner->converged() || being_demoted(owner->reported) || without_wal(owner->reported));
-    // Nobody has heard of a removed node since before the choice.
-    const Millis silent = owner != nullptr ? owner->report_age : candidate->goal_age;
-    if (!obeys && silent < over) return std::nullopt;
-  }
+  if (candidate == nullptr || !has_voted(group, *candidate) || !healthy(group, *candidate)) return std::nullopt;
+  if (!election(group)) return std::nullopt;
+  if (!lease_holders(group, *candidate).empty()) return std::nullopt;
   Nodes survivors = voters(group);
   std::erase(survivors, candidate);
   return promote(group, *candidate, survivors,
@@ -178,17 +179,15 @@ std::optional<Decision> late_voters(const GroupSnapshot& group) {
         node.goal == NodeState::fast_forward) {
       continue;
     }
-    const bool standby = can_vote(group, node);
-    const bool former = fresh(group, node) && surely_stopped(node) && node.goal != NodeState::dropped &&
-                        node.reported_term == group.term;
-    // It was to follow a primary that has gone. When it has begun to be copied over it will not start, and not vote.
-    const bool orphan = fresh(group, node) && node.goal == NodeState::catchingup &&
-                        (being_demoted(node.reported) || node.reported == NodeState::maintenance);
+    // Told to stop: it votes afterwards. (It may have been promoted and not have come to say so.)
+    const bool stopping = being_demoted(node.goal) && !node.converged();
+    const bool standby = can_vote(group, node) && !stopping;
+    const bool former = stopped_with_wal(group, node) && node.reported_term == group.term;
     if (unheard_primary(group, node)) {
       Decision decision = change(node.name + ", a former primary, stops before the election");
       return to(decision, node, NodeState::demote_timeout);
     }
-    if (!standby && !former && !orphan) continue;
+    if (!standby && !former && !orphaned(group, node)) continue;
     Decision decision =
         change(node.name + (former ? ", a former primary that has stopped," : "") + " joins the election");
     return to(decision, node, NodeState::report_lsn);

@@ -48,7 +48,8 @@ std::string lacking(const GroupSnapshot& group, const NamesInForce& entry, const
 std::string best_left(const GroupSnapshot& group, const Nodes& helpers) {
   Nodes eligible;
   for (const NodeView* node : helpers) {
-    if (node->candidate_priority > 0) eligible.push_back(node);
+    const bool dead_vote = has_voted(group, *node) && !healthy(group, *node);
+    if (node->candidate_priority > 0 && !dead_vote) eligible.push_back(node);
   }
   const NodeView* best = most_advanced(eligible);
   if (best == nullptr) return {};
@@ -58,6 +59,21 @@ std::string best_left(const GroupSnapshot& group, const Nodes& helpers) {
   }
   return "`pgvigil perform failover --allow-data-loss` would choose " + best->name + " at " + to_string(best->lsn) +
          " and give up at least " + std::to_string(lost) + " bytes of WAL that others have reported";
+}
+
+// Somebody has promoted its PostgreSQL while this monitor was away, say. No election can choose it, for what it holds
+// is not what the others hold and more; but it may be what the users want to go on with.
+void tell_promoted_by_hand(const GroupSnapshot& group, Explanation& why) {
+  for (const NodeView& node : group.nodes) {
+    const bool by_hand = fresh(group, node) && !takes_writes(node.goal) && !without_wal(node.reported) &&
+                         group.promised_timeline.value > 0 && node.timeline > group.promised_timeline;
+    if (!by_hand) continue;
+    why.waiting_for += "; " + node.name + " is on timeline " + std::to_string(node.timeline.value) +
+                       ", which this monitor has not begun (promoted by hand?), and cannot be elected";
+    why.command += std::string(why.command.empty() ? "" : "; or, ") + "to go on with what " + node.name +
+                   " holds: `pgvigil drop node --force` all others, `pgvigil drop node` " + node.name +
+                   ", then `pgvigil create postgres` with its PGDATA";
+  }
 }
 
 Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
@@ -77,6 +93,15 @@ Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
     why.rule = 317;
     why.waiting_for =
         node->name + " takes over, as an operator chose, when no former primary can hold a lease any more";
+    std::string holders;
+    for (const NodeId id : lease_holders(group, *node)) {
+      if (id.value > 0) holders += (holders.empty() ? ": " : ", ") + name_of(group, id);
+    }
+    why.waiting_for += holders;
+    if (!healthy(group, *node)) {
+      why.waiting_for = node->name + ", which an operator has chosen, is lost before it could take over";
+      why.command = best_left(group, helpers);
+    }
     return why;
   }
   const bool data = std::any_of(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) {
@@ -108,14 +133,14 @@ Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
     why.command =
         "`pgvigil set node candidate-priority`, or `pgvigil perform promotion --name` of one of " + list_names(votes);
   } else {
-    why.waiting_for = "the node that holds the most WAL must be healthy, so that it can be fetched from there";
+    why.waiting_for = most_advanced(votes)->name + " holds the most WAL, and must be well, so that it can be fetched";
     why.command = best_left(group, helpers);
   }
   return why;
 }
 
 Explanation lost_primary(const GroupSnapshot& group, const NodeView& primary, const std::string& why_dead) {
-  Nodes able = able_voters(group);
+  Nodes able = possible_voters(group);
   std::erase(able, &primary);
   Explanation why;
   why.node = primary.id;
@@ -147,7 +172,9 @@ Explanation on_its_way(const GroupSnapshot& group, const NodeView& node) {
   if (!node.session_open && !fresh(group, node)) {
     why.waiting_for = "its keeper does not report; it is to become " + std::string(to_string(node.goal)) +
                       (node.reason.empty() ? "" : "; the last word of it: " + node.reason);
-    why.command = "see to its keeper (`pgvigil run`)";
+    why.command = node.goal == NodeState::dropped
+                      ? "start its keeper (`pgvigil run`), or `pgvigil drop node --force` when it is gone for good"
+                      : "see to its keeper (`pgvigil run`)";
     return why;
   }
   why.waiting_for = "its keeper carries out " + std::string(to_string(node.reported)) + " -> " +
@@ -188,7 +215,11 @@ std::optional<Explanation> standby(const GroupSnapshot& group, const NodeView* p
 }
 
 std::optional<Explanation> of_primary(const GroupSnapshot& group, const NodeView& node) {
-  if (const auto why_dead = dead(group, node)) return lost_primary(group, node, *why_dead);
+  if (const auto why_dead = dead(group, node)) {
+    Explanation why = lost_primary(group, node, *why_dead);
+    tell_promoted_by_hand(group, why);
+    return why;
+  }
   if (!node.converged()) return on_its_way(group, node);
   Explanation why;
   why.node = node.id;
@@ -202,9 +233,12 @@ std::optional<Explanation> of_primary(const GroupSnapshot& group, const NodeView
   const auto names = desired_names(group, node);
   const bool too_few = !names && group.nodes.size() > 1 && node.goal != NodeState::single;
   if (too_few && !group.names.empty()) {
+    const SyncNames& in_force = group.names.back().names;
     why.rule = 503;
     why.waiting_for = "number_sync_standbys is " + std::to_string(group.number_sync_standbys) +
-                      " and fewer secondaries are left: commits wait for " + in_words(group, group.names.back().names);
+                      " and fewer secondaries are left: " +
+                      (in_force.asynchronous() ? "until there are enough, " + node.name + " waits for nobody"
+                                               : "commits wait for " + in_words(group, in_force));
     why.command = "bring a standby back, or `pgvigil set formation number-sync-standbys`";
     return why;
   }
@@ -258,6 +292,7 @@ std::vector<Explanation> explain(const GroupSnapshot& group) {
       if (!has_voted(group, node) && (can_vote(group, node) || former)) helpers.push_back(&node);
     }
     all.push_back(no_primary(group, helpers));
+    tell_promoted_by_hand(group, all.back());
   }
   for (const NodeView& node : group.nodes) {
     const auto why = &node == primary ? of_primary(group, node) : standby(group, primary, node);

@@ -7,8 +7,16 @@ namespace pgvigil::fsm {
 
 namespace {
 
-bool forced(const GroupSnapshot& group) {
-  return group.request && group.request->allow_data_loss && group.request->kind == RequestKind::failover;
+constexpr Millis crash_is_sure{2000};
+
+Nodes others_that_may_vote(const GroupSnapshot& group, const NodeView& former) {
+  Nodes able = possible_voters(group);
+  std::erase(able, &former);
+  return able;
+}
+
+bool somebody_eligible(const Nodes& able) {
+  return std::any_of(able.begin(), able.end(), [](const NodeView* node) { return node->candidate_priority > 0; });
 }
 
 std::optional<Decision> primary_lost(const GroupSnapshot& group) {
@@ -17,11 +25,8 @@ std::optional<Decision> primary_lost(const GroupSnapshot& group) {
   auto why = dead(group, *primary);
   if (!why) why = out_of_space(group, *primary);
   if (!why) return std::nullopt;
-  Nodes able = able_voters(group);
-  std::erase(able, primary);
-  const bool eligible =
-      std::any_of(able.begin(), able.end(), [](const NodeView* node) { return node->candidate_priority > 0; });
-  if (!eligible) return std::nullopt;
+  const Nodes able = others_that_may_vote(group, *primary);
+  if (!somebody_eligible(able)) return std::nullopt;
   if (!fence_possible(group, able) && !forced(group)) return std::nullopt;
   return start_election(group, *primary,
                         primary->name + " is lost: " + *why + "; asking " + list_names(able) + " for their WAL");
@@ -51,7 +56,7 @@ std::optional<Decision> handover_failed(const GroupSnapshot& group) {
   const NodeView* former = leaving_primary(group);
   if (former == nullptr || writer(group) != nullptr) return std::nullopt;
   const NodeView* candidate = with_goal(group, NodeState::prepare_promotion);
-  const bool candidate_gone = candidate == nullptr || !fresh(group, *candidate) || dead(group, *candidate).has_value();
+  const bool candidate_gone = candidate == nullptr || gone(group, *candidate) || dead(group, *candidate).has_value();
   // While its keeper is there, a stopped PostgreSQL is what was asked for.
   const bool former_gone = !former->converged() && !former->session_open && dead(group, *former).has_value();
   const bool too_long = former->goal_age >= group.timing.drain_timeout;
@@ -59,22 +64,24 @@ std::optional<Decision> handover_failed(const GroupSnapshot& group) {
   const bool incomplete = surely_stopped(*former) && former->lsn.value > 0 && candidate != nullptr &&
                           candidate->converged() && !candidate->streaming &&
                           !contains(candidate->position(), former->position());
-  if (former_gone) {
-    Nodes able = able_voters(group);
-    std::erase(able, former);
-    const bool eligible =
-        std::any_of(able.begin(), able.end(), [](const NodeView* node) { return node->candidate_priority > 0; });
-    if (eligible && fence_possible(group, able)) {
+  // It has crashed, and cannot say where its WAL ends. (A keeper that has just been started does not know it yet.)
+  const bool crashed = surely_stopped(*former) && former->lsn.value == 0 && candidate != nullptr &&
+                       candidate->not_streaming_for >= crash_is_sure;
+  if (former_gone || crashed) {
+    const Nodes able = others_that_may_vote(group, *former);
+    if (somebody_eligible(able) && fence_possible(group, able)) {
       return start_election(group, *former,
-                            former->name + " was lost while it handed over; asking " + list_names(able));
+                            former->name + (crashed ? " has crashed" : " was lost") + " while it handed over; asking " +
+                                list_names(able));
     }
   }
-  if (!candidate_gone && !incomplete && !too_long) return std::nullopt;
+  if (!candidate_gone && !incomplete && !crashed && !too_long) return std::nullopt;
   // It is still ours to give back: nobody has been promoted, and the names that it had in force are still the last
   // ones. When it is lost itself, that is rule 301's affair from here on.
   Decision decision = change("the hand-over is given up (" +
                              std::string(candidate_gone ? "the candidate is lost"
                                          : incomplete   ? "the candidate has not got all of its WAL"
+                                         : crashed      ? "it has crashed"
                                                         : "it took too long") +
                              "): " + former->name + " goes on as the primary");
   to(decision, *former, NodeState::wait_primary);
@@ -88,19 +95,16 @@ std::optional<Decision> promotion_failed(const GroupSnapshot& group) {
   const NodeView* candidate = writer(group);
   if (candidate == nullptr || candidate->converged() || takes_writes(candidate->reported)) return std::nullopt;
   if (!fresh(group, *candidate) || candidate->goal_age < group.timing.drain_timeout) return std::nullopt;
-  const Nodes able = able_voters(group);
-  const bool other = std::any_of(able.begin(), able.end(), [&](const NodeView* node) {
-    return node->id != candidate->id && node->candidate_priority > 0;
-  });
-  if (!other || candidate->reported == NodeState::init) return std::nullopt;
+  const Nodes able = others_that_may_vote(group, *candidate);
+  if (!somebody_eligible(able) || candidate->reported == NodeState::init) return std::nullopt;
   return start_election(group, *candidate,
                         candidate->name + " has not become the primary in time; asking " + list_names(able));
 }
 
 constexpr Rule table[] = {
     {{301, "primary_lost",
-      "the primary is dead (or its disk is full and another node has room), and enough of its standbys are healthy to "
-      "fence it off",
+      "the primary is dead (or its disk is full, or hangs, and another node has a better one), and enough of its "
+      "standbys are healthy to fence it off",
       "term + 1; every standby that can vote: report_lsn; the primary: demote_timeout"},
      primary_lost},
     {{303, "clean_handover",

@@ -14,10 +14,6 @@ constexpr std::int64_t room = 100;
 // By force, with nodes unheard: they may have learned, too, and have gone on from there.
 constexpr std::int64_t room_by_force = 10000;
 
-bool forced(const GroupSnapshot& group) {
-  return group.request && group.request->kind == RequestKind::failover && group.request->allow_data_loss;
-}
-
 // The primary, or one that was giving the role away and may keep it: nobody else was promoted for its term.
 bool had_the_role(const Account& account) {
   return takes_writes(account.goal) || account.goal == NodeState::draining ||

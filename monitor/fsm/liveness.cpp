@@ -1,6 +1,7 @@
 #include "monitor/fsm/liveness.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "monitor/fsm/predicates.hpp"
 
@@ -65,6 +66,10 @@ void Liveness::fill_in(GroupSnapshot& group, Millis now, const std::function<Pro
       seen.goal_at = seen.streaming_at = now;
     }
     if (node.streaming) seen.streaming_at = now;
+    // Other timings: the gaps of another heartbeat say nothing.
+    if (std::exchange(seen.unhealthy_after, group.timing.unhealthy_after) != group.timing.unhealthy_after) {
+      seen.longest_gap = seen.usual_gap = Millis{0};
+    }
     node.ever_reported = seen.ever_reported;
     node.report_age = now - seen.reported_at;
     node.patience = std::min(seen.usual_gap * 5 / 2, group.timing.unhealthy_after * 3);
@@ -73,7 +78,11 @@ void Liveness::fill_in(GroupSnapshot& group, Millis now, const std::function<Pro
     node.not_streaming_for = now - seen.streaming_at;
     node.goal_age = now - seen.goal_at;
     const ProbeView view = probe(node.id);
-    node.probe = view.result;
+    if (view.result == ProbeResult::good) seen.probed_well = true;
+    if (view.result == ProbeResult::unknown) seen.probed_well = false;
+    // A port that has never let the monitor in proves nothing by refusing it: a firewall may, or another host.
+    const bool stranger = view.result == ProbeResult::refused && !seen.probed_well;
+    node.probe = stranger ? ProbeResult::silent : view.result;
     if (view.result != ProbeResult::unknown) {
       node.probe_age = now - view.at;
       if (surely_stopped(node)) seen.stopped_at = now;

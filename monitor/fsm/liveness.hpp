@@ -48,8 +48,10 @@ class Liveness {
     // Between heartbeats of late, forgotten little by little. The second longest: one pause is not a habit.
     Millis longest_gap{0};
     Millis usual_gap{0};
-    Millis stopped_at{0};  // it was last known to be stopped as ordered: no silence to hold against it
-    std::int64_t look{0};  // the last one that it was in
+    Millis unhealthy_after{0};  // as set when the gaps were seen
+    bool probed_well{false};    // by this process
+    Millis stopped_at{0};       // it was last known to be stopped as ordered: no silence to hold against it
+    std::int64_t look{0};       // the last one that it was in
   };
   // Gaps of this long ago count for nothing any more.
   static constexpr Millis memory{20000};

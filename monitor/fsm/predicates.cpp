@@ -52,8 +52,16 @@ bool writing(const NodeView& node) {
   return takes_writes(node.goal) && takes_writes(node.reported);
 }
 
+bool forced(const GroupSnapshot& group) {
+  return group.request && group.request->allow_data_loss && group.request->kind == RequestKind::failover;
+}
+
 bool fresh(const GroupSnapshot& group, const NodeView& node) {
   return node.ever_reported && node.report_age < silence_limit(group, node);
+}
+
+bool gone(const GroupSnapshot& group, const NodeView& node) {
+  return node.report_age >= silence_limit(group, node);
 }
 
 bool healthy(const GroupSnapshot& group, const NodeView& node) {
@@ -65,7 +73,7 @@ std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node
   if (fresh(group, node) && node.session_open && !node.pg_running && takes_writes(node.reported)) {
     return "its keeper reports that PostgreSQL has stopped";
   }
-  const bool keeper_lost = !fresh(group, node) && node.report_age >= silence_limit(group, node);
+  const bool keeper_lost = gone(group, node);
   const bool hung = fresh(group, node) && node.pg_running && !node.pg_responding;
   const bool silent = node.probe != ProbeResult::good && node.probe != ProbeResult::unknown &&
                       node.probe_not_good_for >= group.timing.unhealthy_after;
@@ -83,7 +91,8 @@ std::optional<std::string> out_of_space(const GroupSnapshot& group, const NodeVi
     return view.id != node.id && view.candidate_priority > 0 && !view.disk_full &&
            view.converged(NodeState::secondary) && healthy(group, view);
   });
-  return other ? std::optional<std::string>("its disk is full") : std::nullopt;
+  if (!other) return std::nullopt;
+  return "its disk takes no writes" + (node.reason.empty() ? std::string() : " (" + node.reason + ")");
 }
 
 std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeView& node) {
@@ -99,9 +108,9 @@ bool heard_since(const GroupSnapshot& group, const NodeView& primary, const Node
   if (!primary.session_open) return false;
   // Refused a moment ago: the monitor reaches its host.
   if (session_and_server_gone(standby)) return 2 * primary.report_age <= limit;
-  // It was silent then already, for two of its heartbeats.
-  const Millis silent_then = standby.report_age - primary.report_age;
-  if (silent_then >= std::max(limit * 2 / 3, standby.patience * 4 / 5)) return true;
+  // A silent one says nothing of its streaming. It had been silent for too long already when the primary was heard.
+  const Millis silence = std::max(limit, standby.patience);
+  if (standby.report_age >= silence) return standby.report_age - primary.report_age >= silence;
   return 2 * primary.report_age <= standby.not_streaming_for;
 }
 
@@ -141,6 +150,23 @@ Nodes able_voters(const GroupSnapshot& group) {
   Nodes able;
   for (const NodeView& node : group.nodes) {
     if (can_vote(group, node)) able.push_back(&node);
+  }
+  return able;
+}
+
+bool stopped_with_wal(const GroupSnapshot& group, const NodeView& node) {
+  return fresh(group, node) && surely_stopped(node) && node.goal != NodeState::dropped;
+}
+
+bool orphaned(const GroupSnapshot& group, const NodeView& node) {
+  return fresh(group, node) && node.goal == NodeState::catchingup &&
+         (being_demoted(node.reported) || node.reported == NodeState::maintenance);
+}
+
+Nodes possible_voters(const GroupSnapshot& group) {
+  Nodes able;
+  for (const NodeView& node : group.nodes) {
+    if (can_vote(group, node) || stopped_with_wal(group, node) || orphaned(group, node)) able.push_back(&node);
   }
   return able;
 }
@@ -209,6 +235,27 @@ bool all_fences_hold(const GroupSnapshot& group, const Nodes& votes) {
   const auto lists = obligations(group);
   return std::all_of(lists.begin(), lists.end(),
                      [&](const NamesInForce& entry) { return fence_holds(group, entry, votes); });
+}
+
+std::vector<NodeId> lease_holders(const GroupSnapshot& group, const NodeView& candidate) {
+  std::vector<NodeId> holders;
+  const Millis over = group.timing.lease * 12 / 10;  // margin for clocks that run at different speeds
+  for (const auto& entry : obligations(group)) {
+    const NodeView* owner = group.find(entry.by);
+    if (owner != nullptr && owner->id == candidate.id) continue;
+    // It has promised this term, and has stopped writing: only a new order could make it write again. What it last
+    // reported need not be all: a promotion may have been carried out and not been told.
+    // A stop that it reported before it was told to stop proves nothing: the role may have been given back to it in
+    // between.
+    const auto stopped = [](const NodeView& node) { return being_demoted(node.reported) && !being_demoted(node.goal); };
+    const bool obeys = owner != nullptr && owner->reported_term == group.term && !takes_writes(owner->goal) &&
+                       (owner->converged() || stopped(*owner) || without_wal(owner->reported));
+    // Nobody has heard of a removed node since before the choice; and what tells a node to stop prolongs no lease.
+    Millis silent = owner != nullptr ? owner->report_age : candidate.goal_age;
+    if (owner != nullptr && ends_lease(owner->goal)) silent = std::max(silent, owner->goal_age);
+    if (!obeys && silent < over) holders.push_back(entry.by);
+  }
+  return holders;
 }
 
 bool fence_possible(const GroupSnapshot& group, const Nodes& able) {

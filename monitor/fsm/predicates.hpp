@@ -15,13 +15,17 @@ const NodeView* writer(const GroupSnapshot& group);
 // It has reported that it takes writes, for its present goal or one that differs only among the writing states.
 bool writing(const NodeView& node);
 
+// An operator accepts the loss of data, and has not been answered yet.
+bool forced(const GroupSnapshot& group);
+
 bool fresh(const GroupSnapshot& group, const NodeView& node);
 // The keeper reports, and its PostgreSQL runs and answers it.
 bool healthy(const GroupSnapshot& group, const NodeView& node);
 // Its PostgreSQL is surely gone, or has been silent to everybody for too long. Neither healthy nor dead is possible:
 // then nothing is decided yet. The reason, for the event, when it is dead.
 std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node);
-// It runs and answers, but its disk is full, and another node that could take over has room. The reason when it is so.
+// It runs and answers, but its disk is full or hangs, and another node that could take over has a better one. The
+// reason when it is so.
 std::optional<std::string> out_of_space(const GroupSnapshot& group, const NodeView& node);
 // A standby that its primary need not wait for any longer. The reason when it is.
 std::optional<std::string> standby_lost(const GroupSnapshot& group, const NodeView& node);
@@ -37,6 +41,14 @@ bool known_history(const GroupSnapshot& group, const NodeView& node);
 bool has_voted(const GroupSnapshot& group, const NodeView& node);
 Nodes voters(const GroupSnapshot& group);
 Nodes able_voters(const GroupSnapshot& group);
+// A former primary that has stopped, and said so: it can be started as a standby, and vote.
+bool stopped_with_wal(const GroupSnapshot& group, const NodeView& node);
+// It was to follow a primary that has gone. When it has begun to be copied over it will not start, and not vote.
+bool orphaned(const GroupSnapshot& group, const NodeView& node);
+// Who can vote now, or after it has been started for it.
+Nodes possible_voters(const GroupSnapshot& group);
+// Its keeper has not been heard for too long; a monitor process that has just begun gives everybody that time.
+bool gone(const GroupSnapshot& group, const NodeView& node);
 // The first node with this goal; nullptr when there is none.
 const NodeView* with_goal(const GroupSnapshot& group, NodeState goal);
 // The node that is giving the primary role away in a planned hand-over (also by leaving the formation).
@@ -54,6 +66,9 @@ bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const No
 bool all_fences_hold(const GroupSnapshot& group, const Nodes& votes);
 // The same question before anybody has been asked: would it hold if all of `able` voted?
 bool fence_possible(const GroupSnapshot& group, const Nodes& able);
+// Former primaries that may still hold a lease, and take writes, while `candidate` has been chosen without them. 0: it
+// is not known who.
+std::vector<NodeId> lease_holders(const GroupSnapshot& group, const NodeView& candidate);
 
 // The node has stopped its PostgreSQL and said so for its present goal; its LSN is the end of its WAL.
 bool surely_stopped(const NodeView& node);

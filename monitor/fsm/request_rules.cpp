@@ -48,7 +48,7 @@ std::optional<Decision> failover(const GroupSnapshot& group) {
     const bool anybody = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
       return &node != primary && node.candidate_priority > 0 &&
              (can_vote(group, node) || has_voted(group, node) || node.goal == NodeState::report_lsn ||
-              (surely_stopped(node) && fresh(group, node)) ||
+              stopped_with_wal(group, node) || orphaned(group, node) ||
               // it is about to stop, and may vote then
               (being_demoted(node.goal) && !node.converged() && node.goal_age < group.timing.lease));
     });
@@ -115,7 +115,9 @@ std::optional<Decision> drop_standby(const GroupSnapshot& group, const NodeView&
     return refuse("number_sync_standbys is " + std::to_string(group.number_sync_standbys) + ", and without " +
                   target.name + " too few standbys with replication quorum would be left; lower it first");
   }
-  const bool counted = in_any_list(group, target.id) && healthy(group, primary);
+  const bool counted = in_any_list(group, target.id);
+  // A failover may need it, if that is what comes.
+  if (counted && !healthy(group, primary)) return std::nullopt;
   if (counted && target.goal == NodeState::secondary) {
     Decision decision = change(target.name + " is to be dropped, and leaves the names first");
     return to(decision, target, NodeState::wait_maintenance);

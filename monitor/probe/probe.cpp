@@ -16,8 +16,6 @@ namespace pgvigil::monitor {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr pg::Millis period{1000};
-constexpr pg::Millis patience{1000};  // for one answer
 // Between the first questions to two nodes: a thousand connections made at once would all be answered too late.
 constexpr pg::Millis stagger{2};
 
@@ -39,6 +37,7 @@ struct Probes::Target {
   }
   NodeId node;
   std::string conninfo;
+  Pace pace;
   ProbeState state;
   os::Event now;
   bool asked{false};  // probe_now(): the answer is wanted whatever it is
@@ -51,14 +50,18 @@ Probes::Probes(asio::io_context& context, std::function<void(NodeId)> changed)
     : context_(context), changed_(std::move(changed)) {}
 Probes::~Probes() = default;
 
-void Probes::watch(NodeId node, const std::string& conninfo) {
+void Probes::watch(NodeId node, const std::string& conninfo, Pace pace) {
   auto& target = targets_[node];
-  if (target && target->conninfo == conninfo) return;
+  if (target && target->conninfo == conninfo) {
+    target->pace = pace;
+    return;
+  }
   if (target) {
     target->gone = true;
     target->now.set();
   }
   target = std::make_shared<Target>(context_, node, conninfo);
+  target->pace = pace;
   begin_at_ = std::max(begin_at_ + stagger, Clock::now());
   target->begin_at = begin_at_;
   asio::co_spawn(context_, run(target), asio::detached);
@@ -99,8 +102,9 @@ asio::awaitable<void> Probes::run(std::shared_ptr<Target> target) {
     const bool had_session = target->session.has_value();
     const bool asked = std::exchange(target->asked, false);
     try {
-      if (!had_session) target->session.emplace(co_await pg::Connection::connect(target->conninfo, patience));
-      co_await target->session->query("SELECT 1", {}, patience);
+      if (!had_session)
+        target->session.emplace(co_await pg::Connection::connect(target->conninfo, target->pace.patience));
+      co_await target->session->query("SELECT 1", {}, target->pace.patience);
     } catch (const pg::ConnectionError& error) {
       result = classify(error);
       log::debug("probe of node {}: {}", target->node.value, error.what());
@@ -133,8 +137,10 @@ asio::awaitable<void> Probes::run(std::shared_ptr<Target> target) {
 
 // Until the next question is due. That the server closes the session is news at once.
 asio::awaitable<void> Probes::rest(Target& target) {
-  const auto order = [&]() -> asio::awaitable<void> { co_await target.now.wait(period); };
-  const auto closed = [&]() -> asio::awaitable<void> { co_await target.session->wait_notification(period); };
+  const auto order = [&]() -> asio::awaitable<void> { co_await target.now.wait(target.pace.period); };
+  const auto closed = [&]() -> asio::awaitable<void> {
+    co_await target.session->wait_notification(target.pace.period);
+  };
   bool lost = false;
   try {
     co_await os::race(order(), closed());

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "common/model/group.hpp"
+#include "common/model/pace.hpp"
 #include "common/os/event.hpp"
 
 namespace pgvigil::monitor {
@@ -29,7 +30,7 @@ class Probes {
   ~Probes();
   // Begins to probe a node, or follows it to another address. `conninfo` carries the probe's password; it is never
   // logged.
-  void watch(NodeId node, const std::string& conninfo);
+  void watch(NodeId node, const std::string& conninfo, Pace pace);
   void forget_others(const std::vector<NodeId>& nodes);
   // Do not wait for the next round: something points to a change.
   void probe_now(NodeId node);

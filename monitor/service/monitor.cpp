@@ -174,7 +174,8 @@ void Monitor::find_due() {
   const auto long_ago = found_due_at_ - longest_rest;
   for (auto& [key, picture] : pictures_) {
     age(picture.group);
-    const bool moves = fsm::decide(picture.group) || fsm::explain(picture.group) != picture.told;
+    const bool moves =
+        fsm::decide(picture.group) || fsm::explain(picture.group) != picture.told || !picture.waits.due(now()).empty();
     const bool forgotten = picture.loaded_at < long_ago && rested > 0;
     if (forgotten) --rested;
     if (moves || forgotten) due_.insert(key);
@@ -190,7 +191,8 @@ void Monitor::age(GroupSnapshot& group) {
 
 asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
   const pg::Result rows = co_await database.query(
-      "SELECT n.id, n.host, n.port, n.sslmode, f.probe_password FROM pgvigil.node n JOIN pgvigil.formation f ON f.name "
+      "SELECT n.id, n.host, n.port, n.sslmode, f.probe_password, f.heartbeat_ms FROM pgvigil.node n JOIN "
+      "pgvigil.formation f ON f.name "
       "= n.formation "
       "WHERE n.reported_state NOT IN ('init', 'wait_standby', 'dropped')",
       {}, patience);
@@ -203,7 +205,7 @@ asio::awaitable<void> Monitor::refresh_probe_targets(pg::Connection& database) {
                            {"dbname", "postgres"},           {"application_name", "pgvigil_probe"}};
     // As its keeper has seen it to work.
     pg::set_sslmode(values, rows.text(row, "sslmode"), ca_file_);
-    probes_.watch(node, pg::to_conninfo(values));
+    probes_.watch(node, pg::to_conninfo(values), pace_of(pg::Millis{rows.integer(row, "heartbeat_ms")}));
   }
   probes_.forget_others(nodes);
 }
@@ -222,11 +224,14 @@ asio::awaitable<void> Monitor::rest(pg::Connection& database, GroupKey key) {
   Recorder& recorder = recorders_[key];
   const std::vector<fsm::Explanation> why = fsm::explain(picture.group);
   const bool news = picture.told != why;
-  if (!news && recorder.ended().empty()) {
+  picture.waits.saw(why, now());
+  const std::vector<fsm::Explanation> lasting = picture.waits.due(now());
+  if (!news && lasting.empty() && recorder.ended().empty()) {
     co_await rollback(database);
     co_return;
   }
   if (news) co_await store_explanations(database, picture.group, why);
+  for (const fsm::Explanation& wait : lasting) co_await tell_of_wait(database, picture.group, wait);
   std::string failure;
   try {
     for (const Story& story : recorder.ended()) co_await store_story(database, picture.group, story);
@@ -243,6 +248,7 @@ asio::awaitable<void> Monitor::rest(pg::Connection& database, GroupKey key) {
   co_await commit(database);
   recorder.stored();
   picture.told = why;
+  picture.waits.told(lasting, now());
 }
 
 asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) {

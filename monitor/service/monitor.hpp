@@ -15,6 +15,7 @@
 #include "common/pg/connection.hpp"
 #include "monitor/fsm/explain.hpp"
 #include "monitor/fsm/liveness.hpp"
+#include "monitor/fsm/waits.hpp"
 #include "monitor/moments/recorder.hpp"
 #include "monitor/probe/probe.hpp"
 #include "monitor/store/store.hpp"
@@ -46,6 +47,7 @@ class Monitor {
     GroupSnapshot group;
     // What stands in the explanation table; nullopt: whatever a predecessor left there.
     std::optional<std::vector<fsm::Explanation>> told;
+    fsm::Waits waits;
     Clock::time_point loaded_at{};
   };
   asio::awaitable<void> session();

@@ -162,6 +162,16 @@ asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSn
   co_await database.query_prepared("SELECT pgvigil.store_explanations($1, $2, $3::jsonb)", params, patience);
 }
 
+asio::awaitable<void> tell_of_wait(pg::Connection& database, const GroupSnapshot& group, const fsm::Explanation& why) {
+  std::vector<pg::Param> params;
+  params.emplace_back(group.formation);
+  params.emplace_back(std::to_string(group.group));
+  params.emplace_back(std::to_string(why.node.value_or(NodeId{0}).value));
+  params.emplace_back(std::to_string(why.rule));
+  params.emplace_back(why.waiting_for + "; " + why.command);
+  co_await database.query("SELECT pgvigil.tell_of_wait($1, $2, $3, $4, $5)", params, patience);
+}
+
 asio::awaitable<void> store_story(pg::Connection& database, const GroupSnapshot& group, const Story& story) {
   std::vector<pg::Param> params;
   params.emplace_back(group.formation);

@@ -92,13 +92,18 @@ std::vector<std::int64_t> numbers(const std::string& text) {
   return values;
 }
 
+// Before nodes_sql, as a statement of its own. In one, who waits for a report that is being stored gets that report's
+// state of the node beside the LSN of the report before: PostgreSQL reads again what was locked, not what it is joined
+// with.
+constexpr const char* lock_nodes_sql =
+    "SELECT FROM pgvigil.node WHERE formation = $1 AND group_id = $2 ORDER BY id FOR UPDATE";
 constexpr const char* nodes_sql = R"(
   SELECT n.*, coalesce(r.pg_running, false) AS pg_running, coalesce(r.pg_responding, false) AS pg_responding,
          coalesce(r.streaming, false) AS streaming, coalesce(r.timeline, 0) AS timeline, coalesce(r.lsn, '0/0') AS lsn,
          coalesce(r.upstream, 'unknown') AS upstream, coalesce(r.history, '') AS history, coalesce(r.reason, '') AS reason,
          coalesce(r.disk_full, false) AS disk_full
   FROM pgvigil.node n LEFT JOIN pgvigil.node_report r ON r.node_id = n.id
-  WHERE n.formation = $1 AND n.group_id = $2 ORDER BY n.id FOR UPDATE OF n)";
+  WHERE n.formation = $1 AND n.group_id = $2 ORDER BY n.id)";
 
 }  // namespace
 
@@ -164,6 +169,7 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   snapshot.timing.lease = Millis{group.integer(0, "lease_ms")};
   snapshot.timing.preferred_vote = Millis{group.integer(0, "vote_ms")};
   snapshot.timing.drain_timeout = Millis{group.integer(0, "drain_ms")};
+  co_await database.query_prepared(lock_nodes_sql, params, patience);
   const pg::Result nodes = co_await database.query_prepared(nodes_sql, params, patience);
   for (int row = 0; row < nodes.rows(); ++row) snapshot.nodes.push_back(node_of(nodes, row));
   const pg::Result request = co_await database.query_prepared(

@@ -37,10 +37,12 @@ boost::asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connectio
 // the keepers and watchers. Returns the database's new generation.
 boost::asio::awaitable<std::int64_t> apply(pg::Connection& database, const GroupSnapshot& group,
                                            const fsm::Decision& decision);
-// Replaces what `show why` reads; a text that stays keeps its beginning. A new one of the whole group, or of a primary
-// that is lost, becomes an event.
+// Replaces what `show why` reads; a text that stays keeps its beginning.
 boost::asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSnapshot& group,
                                                 const std::vector<fsm::Explanation>& explanations);
+// An event, with what a person can do.
+boost::asio::awaitable<void> tell_of_wait(pg::Connection& database, const GroupSnapshot& group,
+                                          const fsm::Explanation& why);
 // How a failover went (sql/011_moments.sql).
 boost::asio::awaitable<void> store_story(pg::Connection& database, const GroupSnapshot& group, const Story& story);
 boost::asio::awaitable<void> commit(pg::Connection& database);

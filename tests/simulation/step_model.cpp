@@ -34,7 +34,11 @@ void World::reconcile(int node) {
     k.stage = 0;
     k.begun = k.ready_at = now_;
     k.order = k.core->goal().seq;
-    k.term = k.core->state().term.value;
+    k.term = k.core->goal().term.value;
+    if (k.term < k.told) {
+      fail("I8: node " + std::to_string(node) + " begins a step of term " + std::to_string(k.term) +
+           " and has promised " + std::to_string(k.told));
+    }
     if (trace_ && !k.settling) note("node " + std::to_string(node) + " step " + std::string(to_string(k.step)));
   }
 }
@@ -243,6 +247,7 @@ void World::step_promote(int node) {
     return;
   }
   if (p.in_recovery) promoted(node);
+  save(node, k.core->promoted(facts_of(p, branches_, now_).timeline));
   step_done(node);
 }
 
@@ -351,6 +356,7 @@ void World::step_prepare(int node) {
       return;
     }
     destroy_check(node);
+    save(node, core.copy_begins());
     p.copy_unfinished = p.exists = true;
     k.stage = 4;
     k.ready_at =

@@ -141,13 +141,61 @@ void World::heal() {
   note("--- healed");
   const NodeView* primary = fsm::writer(store_.group);
   if (primary == nullptr || plan_.quiet || seed_ % 6 != 1) return;
-  away_ = index_of(primary->id);
+  heal_deadline_ += away_limit + 2 * plan_.slow;
+  go_away(index_of(primary->id));
+}
+
+void World::go_away(int node) {
+  away_ = node;
   away_until_ = now_ + away_limit + 2 * plan_.slow;
-  heal_deadline_ += away_until_ - now_;
-  note("AWAY node " + std::to_string(away_));
-  crash(away_);
-  kill_keeper(away_);
-  at(away_until_ + 1000, Kind::restart_keeper, away_);
+  heal_deadline_ = std::max(heal_deadline_, away_until_ + takeover_limit);
+  note("AWAY node " + std::to_string(node));
+  crash(node);
+  kill_keeper(node);
+  at(away_until_ + 1000, Kind::restart_keeper, node);
+}
+
+// One standby alone gets the primary's last WAL, which nobody confirms, before the primary goes; and goes itself as
+// soon as it has voted.
+void World::part_and_kill(const NodeView& primary) {
+  const std::vector<NodeId>& members = store_.group.names.back().names.members;
+  const NodeId ahead = members[static_cast<std::size_t>(random_.index(static_cast<int>(members.size())))];
+  const Time until = now_ + random_.between(300, 900);
+  const auto from = static_cast<std::size_t>(index_of(primary.id));
+  for (const NodeId member : members) {
+    const auto to = static_cast<std::size_t>(index_of(member));
+    if (member != ahead) cut_[from][to] = cut_[to][from] = until;
+  }
+  note("PART the primary " + std::to_string(from) + " from all but " + std::to_string(index_of(ahead)));
+  healthy_since_ = -1;
+  heal_deadline_ = until + away_limit + takeover_limit;
+  at(until - 1, Kind::lose_voter, index_of(primary.id));
+}
+
+void World::lose_voter(int primary) {
+  if (primary != 0) {
+    note("KILL AGAIN node " + std::to_string(primary));
+    crash(primary);
+    kill_keeper(primary);
+    at(now_ + away_limit, Kind::restart_keeper, primary);
+    at(now_ + 1, Kind::lose_voter);
+    return;
+  }
+  const GroupSnapshot& group = store_.group;
+  const fsm::Nodes votes = fsm::voters(group);
+  const NodeView* top = fsm::most_advanced(votes);
+  if (top != nullptr && fsm::writer(group) == nullptr) return go_away(index_of(top->id));
+  if (now_ < heal_deadline_) at(now_ + 1, Kind::lose_voter);
+}
+
+// A planned hand-over, and in the middle of it the one that was to take over goes away for long.
+void World::lose_successor(int former) {
+  const GroupSnapshot& group = store_.group;
+  const NodeView* heir = fsm::writer(group);
+  if (heir == nullptr) heir = fsm::with_goal(group, NodeState::prepare_promotion);
+  const int node = heir != nullptr ? index_of(heir->id) : former;
+  healthy_since_ = -1;
+  go_away(node);
 }
 
 // Those who hold data have had a minute: when they are enough for every list, one of them is the primary by now.
@@ -157,20 +205,19 @@ void World::without_the_primary() {
   const GroupSnapshot& group = store_.group;
   const NodeView* primary = fsm::writer(group);
   const int away = std::exchange(away_, 0);
-  if (primary == nullptr || index_of(primary->id) != away) return;
+  if (primary != nullptr && index_of(primary->id) != away) return;
   fsm::Nodes able;
-  bool candidate = false;
   for (const NodeView& node : group.nodes) {
-    const Postgres& p = pg(index_of(node.id));
+    const int index = index_of(node.id);
+    const Postgres& p = pg(index);
     const bool holds_data = p.exists && !p.copy_unfinished && p.flushed >= p.consistent;
-    // Whoever was about to be copied over again has WAL that may have parted.
     const bool part = node.reported != NodeState::init && node.reported != NodeState::wait_standby &&
-                      !being_demoted(node.reported) && node.goal != NodeState::dropped;
-    if (index_of(node.id) == away || !holds_data || !part || !keeper_of(index_of(node.id)).alive) continue;
-    if (!fsm::healthy(group, node) || !fsm::known_history(group, node)) continue;
-    able.push_back(&node);
-    candidate = candidate || node.candidate_priority > 0;
+                      node.goal != NodeState::dropped && node.goal != NodeState::maintenance;
+    const bool heard = keeper_of(index).alive && fsm::fresh(group, node) && fsm::known_history(group, node);
+    if (index != away && holds_data && part && heard) able.push_back(&node);
   }
+  const bool candidate =
+      std::any_of(able.begin(), able.end(), [](const NodeView* node) { return node->candidate_priority > 0; });
   if (!candidate || !fsm::fence_possible(group, able)) return;
   std::string said;
   for (const fsm::Explanation& e : fsm::explain(group)) said += " [" + e.waiting_for + "]";
@@ -349,6 +396,13 @@ void World::kill_again() {
   const bool silent = !keeper_of(index_of(primary->id)).awaiting && now_ > noisy_until_ + 7000;
   if (seed_ % 8 == 3 && names.required > 0 && all_heard && all_here && silent)
     return kill_unheard(index_of(primary->id));
+  if (seed_ % 16 == 5 && names.required > 1 && all_here) return part_and_kill(*primary);
+  if (seed_ % 16 == 13 && !group.request) {
+    operator_asks(RequestKind::failover, index_of(primary->id), false);
+    at(now_ + random_.between(5, 1000), Kind::lose_successor, index_of(primary->id));
+    healthy_since_ = now_ + 1000;  // nothing else before that
+    return;
+  }
   const int may_go = std::max(1, group.names.back().names.required);
   std::vector<int> victims{index_of(primary->id)};
   for (const NodeView& node : group.nodes) {

@@ -130,6 +130,8 @@ void World::handle(const Event& event) {
     case Kind::fault: return inject(plan_.faults[static_cast<std::size_t>(event.life)]);
     case Kind::check: return check();
     case Kind::restart_keeper: return start_keeper(node);
+    case Kind::lose_successor: return lose_successor(node);
+    case Kind::lose_voter: return lose_voter(node);
     case Kind::restart_monitor:
       monitor_alive_ = true;
       liveness_ = fsm::Liveness{};

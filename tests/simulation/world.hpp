@@ -59,7 +59,9 @@ class World {
     restart_keeper,
     restart_monitor,
     restart_database,
-    register_node
+    register_node,
+    lose_successor,
+    lose_voter
   };
   struct Event {
     Time at{0};
@@ -106,6 +108,7 @@ class World {
     Time started_at{0};
     bool settling{false};
     std::int64_t term{0};   // in which the step was ordered
+    std::int64_t told{0};   // the highest term that it has told the monitor of: a promise, whatever happens to it
     std::int64_t order{0};  // the goal's seq that a preparation belongs to
     Time looks_up_at{0};
     int rate{1000};  // of its clock, per mille
@@ -203,6 +206,10 @@ class World {
   std::string unhealthy();
   void kill_again();
   void kill_unheard(int primary);
+  void lose_successor(int former);
+  void go_away(int node);
+  void part_and_kill(const NodeView& primary);
+  void lose_voter(int primary);
   void restore_monitor(int value);
   void help_to_learn();
   void after_the_standby();

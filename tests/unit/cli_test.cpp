@@ -223,6 +223,9 @@ TEST_CASE("JSON text") {
 TEST_CASE("the manual and the completion are made of the table") {
   cli::Program program{"pgvigil-test", "tests", {}, {{"verbose,v", "", "say more"}}, ""};
   program.commands.push_back({"show state", "the nodes", options, {"[WHAT]"}, {}, ".a detail with \\ and\n.dots"});
+  program.commands.front().values = {{"an.entry", "what it means - in short"}};
+  CHECK(cli::help_text(program, program.commands.front()).find("[WHAT]:\n  an.entry  what it means - in short\n") !=
+        std::string::npos);
   cli::Command handed{"create node", "makes one"};
   handed.same_as = "pgvigil-other create";
   program.commands.push_back(handed);
@@ -233,11 +236,13 @@ TEST_CASE("the manual and the completion are made of the table") {
   CHECK(page.find("PGVIGIL_TEST_DIR2") != std::string::npos);
   CHECK(page.find("\\fB\\-v\\fR, \\fB\\-\\-verbose") != std::string::npos);
   CHECK(page.find("\\&.a detail with \\e and\n\\&.dots\n") != std::string::npos);
+  CHECK(page.find(".TP\n\\fBan.entry\\fR\nwhat it means \\- in short\n") != std::string::npos);
   CHECK(pages.at("pgvigil-test-create-node.1").find("pgvigil\\-other\\-create\\fR(1)") != std::string::npos);
   CHECK(pages.at("pgvigil-test.1").find("show state") != std::string::npos);
   const std::string script = cli::bash_completion(program);
   CHECK(script.find("'') echo 'create help show '") != std::string::npos);
-  CHECK(script.find("'show state') echo ' --name=NODE --pgport=PORT --force --verbose -v --pgdata=DIR --help'") !=
+  CHECK(script.find(
+            "'show state') echo ' --name=NODE --pgport=PORT --force --verbose -v --pgdata=DIR an.entry --help'") !=
         std::string::npos);
   CHECK(script.find("'create node') _pgvigil_other_table 'create' ;;") != std::string::npos);
 }

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -84,6 +85,29 @@ TEST_CASE("configuration: found by its name, and by what stands in it") {
   CHECK(config::unit_of(main).empty());  // the monitor's unit knows one name only
   main.file = "/etc/pgvigil/monitor.toml";
   CHECK(config::unit_of(main) == "pgvigil-monitor.service");
+}
+
+TEST_CASE("configuration: a setting of an older version is read, counts for nothing, and is not written again") {
+  const config::Config config = config::parse(good + "[timeouts]\nstop = 7\nheartbeat_ms = 500\n", "/etc/node.toml");
+  CHECK(config.stop == 7);
+  CHECK(config.without_effect == std::vector<std::string>{"/etc/node.toml:10:1: timeouts.heartbeat_ms"});
+  CHECK(config::to_toml(config).find("heartbeat") == std::string::npos);
+  CHECK(config::parse(good, "/etc/node.toml").without_effect.empty());
+}
+
+TEST_CASE("configuration: every key is explained, with its range and what it is when not set") {
+  const auto lines = config::explained();
+  CHECK(lines.size() == config::keys().size());
+  for (const auto& line : lines) {
+    CAPTURE(line.first);
+    CHECK(line.second.size() > 5);
+    CHECK(line.second.front() != '(');
+  }
+  const auto words = [&](const std::string& key) {
+    return std::find_if(lines.begin(), lines.end(), [&](const auto& line) { return line.first == key; })->second;
+  };
+  CHECK(words("timeouts.stop") == "seconds that a stop of PostgreSQL may take (1 to 86400; 60 when it is not set)");
+  CHECK(words("log.format") == "of the log's lines (text, json; text when it is not set)");
 }
 
 TEST_CASE("configuration: refused with file, line and column") {

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "common/model/pace.hpp"
 #include "keeper/fsm/fence.hpp"
 #include "keeper/fsm/plan.hpp"
 #include "monitor/fsm/decide.hpp"
@@ -15,6 +16,20 @@ using namespace pgvigil;
 using fsm::decide;
 
 using namespace pgvigil::testing;
+
+TEST_CASE(
+    "two answers that do not come, and the pause before, fit into the time after which a silent node is given up") {
+  struct Preset {
+    Millis heartbeat, unhealthy_after;
+  };
+  for (const Preset& preset :
+       {Preset{Millis{300}, Millis{1200}}, Preset{Millis{1000}, Millis{3000}}, Preset{Millis{2000}, Millis{10000}}}) {
+    const Pace pace = pace_of(preset.heartbeat);
+    CHECK(pace.period + 2 * pace.patience <= preset.unhealthy_after);
+  }
+  CHECK(pace_of(Millis{100}).patience >= Millis{200});
+  CHECK(pace_of(Millis{1000}) == Pace{});
+}
 
 TEST_CASE("a healthy pair is left alone") {
   CHECK_FALSE(decide(pair_of()).has_value());
@@ -100,6 +115,17 @@ TEST_CASE("nobody is promoted over an asynchronous primary unless an operator sa
   apply(group, *decision);
   converge(group, 1);
   CHECK_FALSE(decide(group));  // the lease may still be valid
+  SUBCASE("it had stopped to hand over, was given the role back, and has only heard of the new term") {
+    group.nodes[0].report_age = Millis{0};
+    group.nodes[0].reported = NodeState::draining;
+    group.nodes[0].reported_term = group.term;
+    CHECK_FALSE(decide(group));
+    converge(group, 0);
+    decision = decide(group);
+    REQUIRE(decision);
+    CHECK(decision->rule == 317);
+    return;
+  }
   group.nodes[0].report_age = Millis{11999};
   CHECK_FALSE(decide(group));
   group.nodes[0].report_age = Millis{12000};
@@ -234,12 +260,19 @@ TEST_CASE(
     "a silent standby is lost when it was silent already while its primary was heard; else the monitor may be deaf") {
   GroupSnapshot group = three();
   group.nodes[1].report_age = group.nodes[2].report_age = Millis{3400};
-  group.nodes[0].report_age = Millis{1500};
+  group.nodes[0].report_age = Millis{500};
   CHECK_FALSE(decide(group));
-  group.nodes[0].report_age = Millis{900};
+  group.nodes[1].streaming = group.nodes[2].streaming = false;  // nobody knows: it is what it last said
+  group.nodes[1].not_streaming_for = group.nodes[2].not_streaming_for = Millis{3400};
+  CHECK_FALSE(decide(group));
+  group.nodes[0].report_age = Millis{400};
   REQUIRE(decide(group));
   CHECK(decide(group)->rule == 423);
-  for (NodeView& view : group.nodes) view.patience = Millis{4000};  // heartbeats of 1.6 s
+  for (NodeView& view : group.nodes) {
+    view.patience = Millis{4000};  // heartbeats of 1.6 s
+    view.streaming = true;
+    view.not_streaming_for = Millis{0};
+  }
   group.nodes[1].report_age = Millis{4000};
   CHECK_FALSE(decide(group));
 }

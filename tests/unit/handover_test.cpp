@@ -131,6 +131,12 @@ TEST_CASE("a keeper that is heard late all the time is given longer, one that wa
   CHECK(silent_for(Millis{9000}));  // never longer than three times the limit
   for (int i = 0; i < 100; ++i) report_after(Millis{1000});
   CHECK(silent_for(Millis{3000}));
+  group.timing.unhealthy_after = Millis{1200};  // the preset `fast`: its heartbeat comes every 300 ms
+  CHECK_FALSE(silent_for(Millis{1000}));
+  report_after(Millis{1000});
+  report_after(Millis{300});
+  CHECK_FALSE(silent_for(Millis{1100}));
+  CHECK(silent_for(Millis{1200}));
 }
 
 TEST_CASE("reports that the monitor's database has lost say nothing of the nodes") {
@@ -172,4 +178,21 @@ TEST_CASE("an election waits a moment for the vote of the node with the highest 
     group.nodes[2].pg_responding = false;
     CHECK(goal_in(*decide(group), 2) == NodeState::wait_primary);
   }
+}
+
+TEST_CASE("who is told to stop votes when it has stopped") {
+  GroupSnapshot group = three();
+  crash(group.nodes[0]);
+  apply(group, *decide(group));
+  converge(group, 1);
+  converge(group, 2);
+  apply(group, *decide(group));  // n2 is chosen
+  REQUIRE(group.nodes[1].goal == NodeState::wait_primary);
+  group.nodes[1].goal_age = group.timing.drain_timeout;  // it may have been promoted, and has not said so
+  apply(group, *decide(group));
+  REQUIRE(group.nodes[1].goal == NodeState::demote_timeout);
+  CHECK(!(decide(group) && goal_in(*decide(group), 2) == NodeState::report_lsn));
+  converge(group, 1);
+  group.nodes[1].pg_running = group.nodes[1].pg_responding = false;
+  CHECK(goal_in(*decide(group), 2) == NodeState::report_lsn);
 }

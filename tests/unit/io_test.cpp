@@ -129,6 +129,7 @@ TEST_CASE("a process that runs out of time goes with its whole group") {
     options.timeout = milliseconds{300};
     const os::ProcessResult result = co_await os::run(argv, options);
     CHECK(result.timed_out);
+    CHECK(result.output == "sh was ended after 300 ms");
     FILE* in = std::fopen(file.c_str(), "r");
     int pid = 0;
     REQUIRE(in != nullptr);

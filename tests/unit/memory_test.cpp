@@ -1,8 +1,12 @@
 // A monitor without memory: what it concludes from its nodes' accounts (monitor/fsm/README.md), and how these travel.
 #include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "common/monitor_api/json.hpp"
 #include "keeper/fsm/core.hpp"
+#include "keeper/service/state_file.hpp"
 #include "monitor/fsm/decide.hpp"
 #include "monitor/fsm/predicates.hpp"
 
@@ -57,6 +61,14 @@ NodeState goal_in(const fsm::Decision& decision, std::int64_t id) {
 }
 
 const SyncNames any_1_of_2_3{1, {NodeId{2}, NodeId{3}}};
+
+Goal order_to_write() {
+  Goal goal;
+  goal.state = NodeState::wait_primary;
+  goal.term = Term{2};
+  goal.seq = 5;
+  return goal;
+}
 
 }  // namespace
 
@@ -177,6 +189,26 @@ TEST_CASE("an account as JSON, there and back") {
   CHECK_THROWS(monitor_api::parse_account("{}"));
 }
 
+TEST_CASE("a state that could not be written stays due") {
+  char name[] = "/tmp/pgvigil-unit.XXXXXX";
+  const std::filesystem::path above = ::mkdtemp(name);
+  const std::string directory = above / "not there yet";
+  keeper::KeeperState state;
+  state.term = Term{7};
+  keeper::StateFile file(directory);
+  CHECK(file.holds(state));  // nothing is due
+  file.changed();
+  CHECK(!file.holds(state));
+  CHECK(!file.holds(state));  // nothing has changed since, and it is not there either
+  CHECK(file.failure().find("No such file") != std::string::npos);
+  std::filesystem::create_directory(directory);
+  CHECK(file.holds(state));
+  CHECK(file.failure().empty());
+  REQUIRE(keeper::load_state(directory));
+  CHECK(keeper::load_state(directory)->term == Term{7});
+  std::filesystem::remove_all(above);
+}
+
 TEST_CASE("an old order promotes no node that has followed a later primary") {
   keeper::KeeperState state;
   state.reported = NodeState::prepare_promotion;
@@ -199,10 +231,7 @@ TEST_CASE("who was removed from the formation has no lease, however often it is 
   state.node = NodeId{1};
   state.reported = NodeState::wait_primary;
   keeper::Core core(state, true, Millis{0});
-  Goal goal;
-  goal.state = NodeState::wait_primary;
-  goal.term = Term{2};
-  goal.seq = 5;
+  Goal goal = order_to_write();
   goal.lease_seconds = 10;
   core.answered(goal, Millis{1000}, Millis{1001});
   goal.state = NodeState::dropped;
@@ -210,9 +239,52 @@ TEST_CASE("who was removed from the formation has no lease, however often it is 
   for (std::int64_t at = 2000; at <= 10000; at += 1000) {
     core.answered(goal, Millis{at}, Millis{at + 1});
     CHECK(!core.must_fence(Millis{at + 1}));
+    CHECK(core.in_contact(Millis{at + 1}));
   }
-  CHECK(core.contact() == Millis{10000});  // heard all the same: it may end when the monitor knows
+  CHECK(core.last_answer() == Millis{10000});  // heard all the same: it may end when the monitor knows
   REQUIRE(core.must_fence(Millis{11001}));
   core.fenced("its lease is over");
   CHECK(core.next(Millis{11002}).step == keeper::Step::stop);  // and goes on with going
+}
+
+TEST_CASE("a promotion by an order that another one has followed is no stranger's, nor after a restart") {
+  keeper::KeeperState state;
+  state.node = NodeId{1};
+  state.reported = NodeState::report_lsn;
+  state.timeline = Timeline{1};
+  keeper::Core first(state, true, Millis{0});
+  Goal goal = order_to_write();
+  goal.promised_timeline = Timeline{2};
+  first.answered(goal, Millis{1000}, Millis{1001});
+  goal.seq = 105;  // of a monitor that has lost its memory, and has learned
+  goal.promised_timeline = Timeline{102};
+  first.answered(goal, Millis{2000}, Millis{2001});
+  CHECK(first.account(false).promised_timeline == Timeline{102});
+  keeper::Core core(keeper::parse_state(keeper::to_json(first.state())), true, Millis{0});
+  goal.state = NodeState::demote_timeout;
+  goal.seq = 106;
+  core.answered(goal, Millis{3000}, Millis{3001});
+  keeper::LocalFacts seen;
+  seen.timeline = Timeline{2};
+  core.saw(seen, Millis{3002});
+  CHECK(!core.no_vote());
+  seen.timeline = Timeline{3};
+  core.saw(seen, Millis{3003});
+  CHECK(core.no_vote());
+}
+
+TEST_CASE("a version of names that is given anew, for other names, confirms nothing") {
+  keeper::KeeperState state;
+  state.node = NodeId{1};
+  state.reported = NodeState::wait_primary;
+  keeper::Core core(state, true, Millis{0});
+  Goal goal = order_to_write();
+  goal.names = any_1_of_2_3;
+  goal.names_version = 7;
+  core.answered(goal, Millis{1000}, Millis{1001});
+  core.names_confirmed(7);
+  CHECK(core.report(Millis{1002}).names_version == 7);
+  goal.names = SyncNames{1, {NodeId{2}}};  // the same number, of a monitor that has lost its memory
+  core.answered(goal, Millis{2000}, Millis{2001});
+  CHECK(core.report(Millis{2002}).names_version == 0);
 }

@@ -2,9 +2,6 @@
 #include <libpq-fe.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-
 #include "common/cli/client/commands.hpp"
 #include "common/cli/client/context.hpp"
 #include "common/cli/json_text.hpp"
@@ -16,12 +13,11 @@ namespace pgvigil::client {
 namespace {
 
 json::value typed(const std::string& key, const std::string& value) {
-  constexpr std::array numbers{
-      "node.group",     "monitor.max_nodes", "postgresql.port",       "replication.candidate_priority",
-      "timeouts.start", "timeouts.stop",     "timeouts.heartbeat_ms", "timeouts.switchover_on_stop"};
-  constexpr std::array booleans{"postgresql.manage_hba", "replication.replication_quorum", "ssl.active"};
-  if (std::find(numbers.begin(), numbers.end(), key) != numbers.end()) return json::parse(value);
-  if (std::find(booleans.begin(), booleans.end(), key) != booleans.end()) return value == "true";
+  switch (config::type_of(key)) {
+    case config::Type::integer: return json::parse(value);
+    case config::Type::boolean: return value == "true";
+    case config::Type::text: break;
+  }
   return json::string(value);
 }
 
@@ -114,6 +110,7 @@ int check(const Args& args) {
     for (const std::string& problem : problems) list.push_back(json::string(problem));
     print_json(json::object{{"file", config.file.string()}, {"ok", problems.empty()}, {"problems", list}});
   } else {
+    for (const std::string& former : config.without_effect) print(former + " has no effect any more\n");
     for (const std::string& problem : problems) print(config.file.string() + ": " + problem + "\n");
     if (problems.empty()) print(config.file.string() + ": ok\n");
   }
@@ -137,7 +134,15 @@ std::vector<Command> config_commands() {
   const std::vector<Option> options{pgdata_option(), json_option()};
   return {
       {"config get", "a key of the node's configuration, or all of it", options, {"[SECTION.KEY]"}, get},
-      {"config set", "change a key of the node's configuration", options, {"SECTION.KEY", "VALUE"}, set},
+      {"config set",
+       "change a key of the node's configuration",
+       options,
+       {"SECTION.KEY", "VALUE"},
+       set,
+       "Most count after `pgvigil reload`, the rest from the daemon's next start on: its log says which.",
+       false,
+       "",
+       config::explained()},
       {"config check", "can the node's configuration be used?", options, {}, check, "Exits with 2 when it cannot."},
       {"version", "the version of this program", {json_option()}, {}, version},
   };

@@ -18,9 +18,8 @@ cli::Program program() {
   tree.epilogue =
       "Exit codes: 0 ok; 1 bad arguments, or refused; 2 bad configuration; 3 bad state file, or not running; 4 error "
       "of the local\n"
-      "PostgreSQL; 5 PostgreSQL not ready; 6 monitor not reached or in error; 8 keeper; 9 reload; 12 internal, or out "
-      "of time;\n"
-      "121 the node was dropped; 122 fatal.\n";
+      "PostgreSQL; 5 PostgreSQL not ready; 6 monitor not reached or in error; 8 the daemon could not be told to stop;\n"
+      "9 it could not be told to reload; 12 internal, or out of time; 121 the node was dropped.\n";
   return tree;
 }
 

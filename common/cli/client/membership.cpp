@@ -1,4 +1,4 @@
-// drop node, create formation, drop formation.
+// drop node, create formation, drop formation, enable secondary, disable secondary.
 #include <filesystem>
 #include <thread>
 
@@ -178,6 +178,18 @@ int create_formation(const Args& args) {
   return 0;
 }
 
+int set_secondary(const Args& args, bool allowed) {
+  const std::string name = formation_of(args);
+  Monitor monitor(args);
+  monitor.query("select pgvigil.set_formation_secondary($1::text, $2::boolean)", {name, allowed ? "true" : "false"});
+  if (args.has("json")) {
+    print_json(json::object{{"formation", name}, {"opt_secondary", allowed}});
+  } else {
+    note(args, "formation \"" + name + "\" takes " + (allowed ? "secondaries" : "no secondaries"));
+  }
+  return 0;
+}
+
 int drop_formation(const Args& args) {
   const std::string name = args.require("formation");
   Monitor monitor(args);
@@ -210,11 +222,22 @@ std::vector<Command> membership_commands() {
            {{"kind", "KIND", "pgsql"},
             {"dbname", "NAME", "database of its nodes (postgres)"},
             {"enable-secondary", "", "it may have secondaries (this is so anyway)"},
-            {"disable-secondary", "", "it may not have secondaries"},
+            {"disable-secondary", "", "it may not have secondaries until `enable secondary`"},
             {"number-sync-standbys", "N", "standbys that must have a commit before it is acknowledged (0)"}}),
        {},
        create_formation},
       {"drop formation", "remove a formation that has no nodes", monitor_options(), {}, drop_formation},
+      {"enable secondary",
+       "let the groups of a formation have more than one node",
+       monitor_options(),
+       {},
+       [](const Args& args) { return set_secondary(args, true); }},
+      {"disable secondary",
+       "let each group of a formation have one node and no more",
+       monitor_options(),
+       {},
+       [](const Args& args) { return set_secondary(args, false); },
+       "Refused while there are secondaries: drop those first."},
   };
 }
 

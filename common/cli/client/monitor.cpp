@@ -39,6 +39,7 @@ pg::ConninfoMap keepers_monitor(const config::Config& config) {
     throw UserError(ExitCode::bad_config, config.file.string() + " names no monitor", "give --monitor URI");
   }
   pg::ConninfoMap values = parsed(config.monitor_uri, "monitor.uri in " + config.file.string());
+  values.merge(config::shown_certificate(config));
   if (!config.monitor_password_file.empty()) values["password"] = os::read_secret_file(config.monitor_password_file);
   return values;
 }

@@ -170,7 +170,8 @@ std::vector<Command> settings_commands() {
        "silence of a keeper and of its PostgreSQL after which the node counts as lost. standby_lost_ms (the same "
        "range): "
        "the same for a standby that the primary waits for. vote_ms (0 to 60000): how long an election waits for a node "
-       "of a higher candidate priority. lease_ms (2000 to 600000): how long a primary without synchronous standbys "
+       "of a higher candidate priority. lease_ms (2000 to 600000, whole seconds): how long a primary without "
+       "synchronous standbys "
        "takes writes unheard by the monitor. drain_ms (1000 to 3600000): what a planned hand-over, or a command, may "
        "take. `get formation settings` shows them; `set formation timings` sets them together."},
       {"set formation timings",

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <set>
 #include <sstream>
 
 #include "common/cli/client/commands.hpp"
@@ -43,6 +44,27 @@ Owner owner_of(const config::Config& config) {
           its == nullptr ? std::to_string(info.st_gid) : its->gr_name};
 }
 
+bool below(const fs::path& path, const fs::path& directory) {
+  const auto relative = path.lexically_relative(directory);
+  return !relative.empty() && *relative.begin() != "..";
+}
+
+// What the daemon writes to and ProtectSystem=full would keep it from: files are replaced, so their directories.
+std::string write_paths(const config::Config& config) {
+  std::set<std::string> paths;
+  for (const fs::path& file : {fs::path(config.config_file), fs::path(config.hba_file), fs::path(config.pgdata) / "x",
+                               fs::path(config.state_directory) / "x"}) {
+    std::error_code error;
+    const fs::path directory = fs::weakly_canonical(file, error).parent_path();
+    for (const char* closed : {"/etc", "/usr", "/boot"}) {
+      if (below(directory, closed)) paths.insert("-" + directory.string());  // - : it may not be there yet
+    }
+  }
+  std::string text;
+  for (const std::string& path : paths) text += (text.empty() ? "" : " ") + word(path);
+  return text;
+}
+
 int show_systemd(const Args& args) {
   const config::Config config = load_config(args);
   const bool keeper = config.role == config::Role::keeper;
@@ -51,12 +73,13 @@ int show_systemd(const Args& args) {
   const fs::path daemon =
       fs::read_symlink("/proc/self/exe").parent_path() / (keeper ? "pgvigil-keeper" : "pgvigil-monitor");
   const Owner owner = owner_of(config);
-  const std::map<std::string, std::string> ours{
+  std::map<std::string, std::string> ours{
       {"Description", std::string("pgvigil ") + (keeper ? "keeper" : "monitor") + " of " + word(config.pgdata)},
       {"User", owner.user},
       {"Group", owner.group},
       {"RequiresMountsFor", word(config.pgdata) + " " + word(config.state_directory)},
       {"ExecStart", word(daemon.string()) + " run --config " + word(config.file.string())}};
+  if (const std::string paths = write_paths(config); !paths.empty()) ours["ReadWritePaths"] = paths;
   std::string text = "# systemd unit of " + config.pgdata + ". As root: put it into /etc/systemd/system/pgvigil-" +
                      config.file.stem().string() + ".service, then systemctl daemon-reload.\n";
   std::istringstream lines(keeper ? keeper_unit : monitor_unit);

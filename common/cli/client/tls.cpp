@@ -31,6 +31,7 @@ void provide_certificate(const config::Config& config, bool anew) {
 std::string entrance_of_monitor(const Args& args, const config::Config& config) {
   pg::ConninfoMap values = pg::parse_conninfo(monitor_uri(args));
   values["password"] = os::read_secret_file(std::filesystem::path(config.state_directory) / "node-password");
+  values.merge(config::shown_certificate(config));
   try {
     const pg::BlockingConnection session(pg::to_conninfo(values));
   } catch (const Error& error) {

@@ -1,0 +1,87 @@
+#include "keeper/actions/wal_files.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <charconv>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace pgvigil::keeper {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_segment(const std::string& name) {
+  return name.size() == 24 && std::all_of(name.begin(), name.end(),
+                                          [](char c) { return std::isxdigit(static_cast<unsigned char>(c)) != 0; });
+}
+
+std::uint64_t hexadecimal(std::string_view digits) {
+  std::uint64_t value = 0;
+  std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+  return value;
+}
+
+// A recycled segment has the name of WAL to come and the pages of WAL long gone. A page begins with magic, info (16
+// bits each), timeline (32) and its own address (64): xlog_internal.h, XLogPageHeaderData.
+bool begins_with_its_own_page(const Segment& segment) {
+  std::ifstream file(segment.path, std::ios::binary);
+  std::array<char, 16> header{};
+  file.read(header.data(), header.size());
+  std::uint64_t address = 0;
+  std::memcpy(&address, header.data() + 8, sizeof address);
+  return file.good() && address == segment.position;
+}
+
+}  // namespace
+
+// A name holds the timeline, the high half of the LSN, and the number of the segment within it (xlog_internal.h).
+std::vector<Segment> segments_from(const fs::path& wal, Timeline timeline, Lsn from) {
+  std::vector<Segment> found;
+  std::error_code unreadable;
+  for (const auto& entry : fs::directory_iterator(wal, unreadable)) {
+    const std::string name = entry.path().filename().string();
+    if (!is_segment(name) || hexadecimal(std::string_view(name).substr(0, 8)) != timeline.value) continue;
+    std::error_code gone;
+    const std::uint64_t size = entry.is_regular_file(gone) ? entry.file_size(gone) : 0;
+    if (gone || size == 0) continue;
+    const std::uint64_t begin = (hexadecimal(std::string_view(name).substr(8, 8)) << 32) +
+                                hexadecimal(std::string_view(name).substr(16, 8)) * size;
+    const Segment segment{entry.path(), begin, size};
+    if (begin + size > from.value && begins_with_its_own_page(segment)) found.push_back(segment);
+  }
+  std::sort(found.begin(), found.end(), [](const Segment& a, const Segment& b) { return a.position < b.position; });
+  return found;
+}
+
+namespace {
+
+// Of segments_from(), those before the first gap.
+std::vector<Segment> without_gap(const fs::path& wal, Timeline timeline, Lsn from) {
+  auto segments = segments_from(wal, timeline, from);
+  std::uint64_t next = from.value;
+  const auto gap = std::find_if(segments.begin(), segments.end(), [&](const Segment& segment) {
+    return segment.position > std::exchange(next, segment.position + segment.size);
+  });
+  segments.erase(gap, segments.end());
+  return segments;
+}
+
+}  // namespace
+
+Lsn received_up_to(const fs::path& wal, Timeline timeline, Lsn from) {
+  const auto segments = without_gap(wal, timeline, from);
+  return segments.empty() ? from : std::max(from, Lsn{segments.back().position});
+}
+
+bool whole_between(const fs::path& wal, Timeline timeline, Lsn from, Lsn to) {
+  const auto segments = without_gap(wal, timeline, from);
+  return to <= (segments.empty() ? from : Lsn{segments.back().position + segments.back().size});
+}
+
+}  // namespace pgvigil::keeper
