@@ -9,7 +9,7 @@
 #   HEALTHY_TIMEOUT       seconds to wait for the old primary to be a secondary again; 120
 #
 # Exit: 0 pass; 1 the baseline is not healthy; 2 no promotion (or no recovery) in time; 3 a tool is missing,
-#       or the stop or start command failed.
+#       an option is wrong, or the stop or start command failed.
 set -euo pipefail
 PGVIGIL=${PGVIGIL:-pgvigil}
 FORMATION=${FORMATION:-default}
@@ -18,6 +18,9 @@ HEALTHY_TIMEOUT=${HEALTHY_TIMEOUT:-120}
 STOP_COMMAND=${STOP_COMMAND-incus stop --force \{name\}}
 START_COMMAND=${START_COMMAND-incus start \{name\}}
 while [ $# -gt 0 ]; do
+  case $1 in
+    --monitor | --stop-command | --start-command) [ $# -gt 1 ] || { echo "$1 needs a value (--help shows it)" >&2; exit 3; } ;;
+  esac
   case $1 in
     --monitor) MONITOR_URI=$2; shift 2 ;;
     --stop-command) STOP_COMMAND=$2; shift 2 ;;

@@ -155,8 +155,12 @@ class Client {
 
   Fate insert(std::int64_t id) {
     if (!connected()) return Fate::failed;
-    const auto state = run("INSERT INTO " + table_ + " (id) VALUES (" + std::to_string(id) + ")");
+    std::vector<std::string> answer;
+    const auto state = run("INSERT INTO " + table_ + " (id) VALUES (" + std::to_string(id) +
+                               ") RETURNING substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)",
+                           &answer);
     if (!state) return Fate::in_doubt;
+    if (!answer.empty()) timeline_ = std::stoul(answer.front(), nullptr, 16);
     // "The transaction has already committed locally, but might not have been replicated": not acknowledged by the
     // quorum.
     if (state->empty()) return warned_ ? Fate::in_doubt : Fate::acknowledged;
@@ -165,6 +169,9 @@ class Client {
     close();  // read-only (25006) and all else: look for the primary again
     return unclear ? Fate::in_doubt : Fate::failed;
   }
+
+  // Of the server that took the last row.
+  unsigned long timeline() const { return timeline_; }
 
   bool create_table() {
     if (!connected()) return false;
@@ -244,6 +251,7 @@ class Client {
   std::vector<std::string> ports_;
   std::size_t first_{0};
   PGconn* connection_{nullptr};
+  unsigned long timeline_{0};
   bool warned_{false};
 };
 
@@ -316,7 +324,9 @@ int write(const Options& options) {
     }
     const Fate fate = client.insert(++id);
     const auto now = Clock::now();
-    log << static_cast<char>(fate) << ' ' << id << ' ' << now.time_since_epoch().count() << '\n';
+    log << static_cast<char>(fate) << ' ' << id << ' ' << now.time_since_epoch().count();
+    if (fate == Fate::acknowledged) log << ' ' << client.timeline();
+    log << '\n';
     ++counts[fate];
     if (fate == Fate::acknowledged) {
       backoff = first_backoff;

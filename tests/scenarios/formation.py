@@ -1,7 +1,7 @@
 """A formation of real processes for scenarios, the demo and the benchmarks: on loopback, or each node on a host of its own (network=True:
 network namespaces, for root). Python's standard library only."""
+import contextlib
 import importlib
-import itertools
 import json
 import os
 import pwd
@@ -103,8 +103,11 @@ class Daemon:
         self.process = None
         formation.directory(os.path.join(formation.work, name))
         if formation.disk_size and name != "monitor":
-            self.disk = formation.mount(os.path.join(formation.work, name, "disk"), formation.disk_size)
+            mount = formation.mount if formation.disk == "tmpfs" else formation.mount_image
+            self.disk = mount(os.path.join(formation.work, name, "disk"), formation.disk_size)
             self.pgdata = os.path.join(self.disk, "pgdata")
+            if formation.disk == "ext4, state too":
+                self.state = os.path.join(self.disk, "state")
 
     def start(self):
         log = open(self.log, "ab")
@@ -177,6 +180,12 @@ class Writer:
                                         stdout=subprocess.PIPE, env=formation.env, text=True)
         formation.writers.append(self)
 
+    def answers(self):
+        """(time, timeline, this writer) of every acknowledged id."""
+        with open(self.log) as log:
+            lines = [line.split() for line in log if line.endswith("\n")]
+        return [(int(words[2]), int(words[3]), self) for words in lines if words[0] == "A"]
+
     def stop(self):
         if self.process.poll() is None:
             self.process.terminate()
@@ -185,12 +194,29 @@ class Writer:
         return self.summary
 
 
+def two_writers(answers):
+    """What shows, of the answers of all writers, that two nodes acknowledged at a time; None when nothing does. A timeline is one node's, and when
+    a later one has acknowledged, an earlier one does not any more. A single answer to a client may come late (the last release of an old primary
+    that hung, or a client that was slow to note it); for a second one it would need its standbys again."""
+    owners, late, newest = {}, set(), 0
+    for at, timeline, writer in sorted(answers, key=lambda answer: answer[0]):
+        if writer.node is not None and owners.setdefault(timeline, writer.node) is not writer.node:
+            return f"{owners[timeline].name} and {writer.node.name} on timeline {timeline}"
+        if timeline < newest and (writer, timeline) in late:
+            return f"timeline {timeline} again at {at} by {writer.log}, after timeline {newest}"
+        if timeline < newest:
+            late.add((writer, timeline))
+        newest = max(newest, timeline)
+    return None
+
+
 class Formation:
-    def __init__(self, nodes=2, auth="trust", settings=(), network=False, disk_size=None):
-        """disk_size: in MB; every node's PGDATA is on a file system of its own of that size (for root)."""
+    def __init__(self, nodes=2, auth="trust", settings=(), network=False, disk_size=None, disk="tmpfs"):
+        """disk_size: in MB; every node's PGDATA is on a file system of its own of that size (for root). disk: tmpfs; ext4, which can hang; or
+        "ext4, state too": the keeper's state directory is on it as well."""
         self.work = tempfile.mkdtemp(prefix="pgvigil-scenario.", dir=os.environ.get("TMPDIR", "/tmp"))
         self.env = dict(os.environ, PGVIGIL_CONFIG_DIR=os.path.join(self.work, "etc"), LC_ALL="C.UTF-8", PGCONNECT_TIMEOUT="5")
-        self.disk_size = disk_size
+        self.disk_size, self.disk = disk_size, disk
         self.mounts = []
         self.network = None
         if network:
@@ -248,6 +274,29 @@ class Formation:
         self.own(path)
         self.mounts.append(path)
         return path
+
+    def mount_image(self, path, megabytes):
+        """An ext4 of its own, in a file: `freeze` makes it hang, as a disk does that does not answer."""
+        self.directory(path)
+        with open(path + ".image", "wb") as image:
+            image.truncate(megabytes << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-E", "root_owner=0:0", path + ".image"], check=True)
+        subprocess.run(["mount", "-o", "loop", path + ".image", path], check=True)
+        self.own(path)
+        self.mounts.append(path)
+        return path
+
+    @contextlib.contextmanager
+    def frozen(self, disk):
+        """Whoever writes there hangs, in state D: the test itself must not. Thawed by itself when the test does not come to it."""
+        subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+        guard = subprocess.Popen(["sh", "-c", f"sleep 200; fsfreeze --unfreeze '{disk}'"], start_new_session=True)
+        try:
+            yield
+        finally:
+            os.killpg(guard.pid, signal.SIGKILL)
+            guard.wait()
+            subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
 
     def command(self, words, host="client"):
         """As the owner of the clusters, on a host. Each of the programs in front becomes the next: the pid is that of the last."""
@@ -364,7 +413,7 @@ class Formation:
         self.wait_until(lambda: [row["sslmode"] for row in self.state().values()] == [sslmode] * len(self.nodes), seconds,
                         f"sessions with every node by sslmode={sslmode}")
 
-    def wait_healthy(self, seconds=60):
+    def wait_healthy(self, seconds=120):
         """One primary, every other node a secondary."""
         self.wait_until(lambda: len(self.in_state("primary")) == 1 and len(self.in_state("secondary")) == len(self.nodes) - 1, seconds, "a healthy formation")
 
@@ -394,25 +443,13 @@ class Formation:
                 verdict[key] = verdict.get(key, 0) + value
         if not verdict.get("acknowledged"):
             raise ScenarioError("the writer got nothing acknowledged: the check proves nothing\n" + self.describe())
-        turns, terms = self.turns(), self.term() - 1
-        if turns > terms:
-            raise ScenarioError(f"two nodes acknowledged at a time: the acknowledging node has changed {turns} times, the term {terms} times")
+        broken = two_writers([answer for writer in self.writers for answer in writer.answers()])
+        if broken:
+            raise ScenarioError(f"two nodes acknowledged at a time: {broken}\n{self.describe()}")
         return summaries, verdict
 
     def term(self):
         return max(row["term"] for row in self.wait_until(self.state, what="the monitor answers").values())
-
-    def turns(self):
-        """How often the node whose own client got an answer was another one than before. A single answer may come late (the last release of an
-        old primary that hung); for a second one it would need its standbys again."""
-        answers = []
-        for writer in self.writers:
-            if writer.node is not None:
-                with open(writer.log) as log:
-                    answers += [(int(words[2]), writer.node.name) for words in map(str.split, log) if len(words) == 3 and words[0] == "A"]
-        runs = [(name, len(list(group))) for name, group in itertools.groupby(name for _, name in sorted(answers))]
-        names = [name for name, _ in itertools.groupby(name for name, length in runs if length > 1)]
-        return max(0, len(names) - 1)
 
     def describe(self):
         text = self.run("show", "state", "--pgdata", self.monitor.pgdata, check=False).stdout

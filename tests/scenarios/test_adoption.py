@@ -286,3 +286,51 @@ def scenario_logical_replication():
         f.wait_healthy()
         expect(first.sql("SHOW wal_level") == "logical", "its wal_level is lost")
         f.check_acknowledged()
+
+
+def scenario_generous_settings():
+    """What pgvigil would lower stays as the cluster had it, on its copies too: with fewer walsenders than its primary a standby does not start."""
+    with Formation(nodes=0) as f:
+        first = made_by_hand(f, "first")
+        own = {"max_wal_senders": "50", "max_replication_slots": "40", "wal_keep_size": "1GB", "wal_sender_timeout": "20s"}
+        append(os.path.join(first.pgdata, "postgresql.conf"),
+               "listen_addresses = '127.0.0.1, ::1'\n" + "".join(f"{name} = {value}\n" for name, value in own.items()))
+        command(tool("pg_ctl"), "-D", first.pgdata, "-l", first.log + ".by-hand", "-w", "start")
+        join(f, first)
+        f.wait_state(first, "single")
+        second = f.add_node("second")
+        f.wait_healthy()
+        f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+        f.wait_takeover(first)
+        f.wait_healthy()  # the first one has been started anew
+        for node in (first, second):
+            shown = {name: node.sql(f"SHOW {name}") for name in own}
+            expect(shown == own, f"{node.name} has {shown}")
+        expect(first.sql("SHOW listen_addresses") == "127.0.0.1, ::1", "listen_addresses is not as it was")
+
+
+def scenario_slots_of_a_former_primary():
+    """Its operator's slots stay, and somebody is told what they hold. Those that go over to the next primary by themselves are no use here."""
+    with Formation(nodes=2) as f:
+        first, second = f.primary(), f.secondary()
+        first.sql("SELECT pg_create_physical_replication_slot('left_behind', true)")
+        moving = int(major()) >= 17
+        if moving:
+            for node in f.nodes:
+                f.run("config", "set", "postgresql.wal_level", "logical", "--pgdata", node.pgdata)
+            for node in (second, first):
+                f.run("stop", "--pgdata", node.pgdata)
+                node.start()
+                f.wait_healthy()
+            if f.primary() is not first:
+                f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+                f.wait_takeover(second)
+                f.wait_healthy()
+            first.sql("SELECT pg_create_logical_replication_slot('moves', 'pgoutput', false, false, true)")
+        f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+        f.wait_takeover(first)
+        f.wait_healthy()
+        f.wait_until(lambda: "the slot left_behind, which nobody reads from, holds" in f.state()[first.name]["reason"], 30, "show state names the slot")
+        expect("left_behind" in text_of(first.log), "the log does not name the slot")
+        names = first.sql("SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots WHERE slot_name !~ '^pgvigil'")
+        expect(names == "left_behind", f"slots on the former primary: {names}")

@@ -314,7 +314,7 @@ def again(f, node):
 def scenario_drop_and_make_again():
     with Formation(nodes=3) as f:
         f.start_writers()
-        one, two, three = f.nodes
+        one, _, three = f.nodes
         # A secondary that keeps its data: it is a plain PostgreSQL, and comes back without a copy.
         dropped(f, three)
         expect(os.path.exists(three.pgdata + "/PG_VERSION"), "without --destroy PGDATA is gone")

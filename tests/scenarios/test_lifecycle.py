@@ -1,6 +1,7 @@
 """Building up, restarting, taking over, dropping, commands."""
 import json
 import os
+import re
 import subprocess
 import time
 
@@ -29,7 +30,7 @@ def scenario_build_up():
         with open(hba) as file:
             text = file.read()
         expect(text.count("pgvigil_replicator 127.0.0.1") == 2, "HBA entries for one peer:\n" + text)
-        expect("write" not in one.sql("SELECT pg_is_in_recovery()"), "")
+        expect([node.sql("SELECT pg_is_in_recovery()") for node in (one, two)] == ["f", "t"], "the restarts have changed who is the primary")
         rc = f.run("status", "--pgdata", one.pgdata, check=False).returncode
         expect(rc == 0, f"status of a running node: {rc}")
 
@@ -42,6 +43,13 @@ def scenario_stop_and_start():
         expect(not former.running() and former.postmaster() is None, "stop leaves something running")
         expect(f.run("status", "--pgdata", former.pgdata, check=False).returncode == 3, "status of a stopped node is 3")
         f.wait_takeover(former)
+
+        def waits(node):
+            return json.loads(f.run("show", "why", "--name", node.name, "--pgdata", f.monitor.pgdata, "--json").stdout)
+        f.wait_until(lambda: waits(former), what="show why says what the stopped node waits for")
+        other = f.primary()
+        names = {row["nodename"] for node in (former, other) for row in waits(node)}
+        expect(all({row["nodename"] for row in waits(node)} <= {node.name} for node in (former, other)), f"show why --name tells of others: {names}")
         former.start()
         f.wait_healthy()
         f.check_acknowledged()
@@ -94,8 +102,12 @@ def scenario_take_over_running_cluster():
         subprocess.run([tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".pg", "-w", "start"], check=True, capture_output=True)
         pid = node.postmaster()
         node.sql("CREATE TABLE kept AS SELECT 42 AS x")
+        args = f.create_args(node)
+        refused = f.run(*[word if word != node.host else "192.0.2.1" for word in args], check=False)
+        expect(refused.returncode == 1 and "needs listen_addresses" in refused.stderr and not f.state(),
+               f"it listens on localhost, where no other host comes in: {refused}")
         f.nodes.append(node)
-        f.run(*f.create_args(node))
+        f.run(*args)
         node.start()
         f.wait_state(node, "single")
         expect(node.postmaster() == pid, "the running cluster was restarted")
@@ -135,6 +147,32 @@ def scenario_bad_input():
         result = f.run(*f.create_args(nowhere), check=False)
         expect(result.returncode != 0 and "/proc/nowhere" in result.stderr, "a node without a PGDATA: " + result.stderr)
         expect({n: r["assigned_group_state"] for n, r in f.state().items()} == {n: r["assigned_group_state"] for n, r in before.items()}, "something changed")
+
+
+def scenario_formation_without_secondaries():
+    with Formation(nodes=0) as f:
+        def of_lone(*words, check=True):
+            return f.run(*words, "--formation", "lone", "--pgdata", f.monitor.pgdata, check=check)
+
+        def create(name):
+            node = Daemon(f, name)
+            return f.run(*f.create_args(node), "--formation", "lone", check=False)
+        of_lone("create", "formation", "--disable-secondary")
+        expect(create("one").returncode == 0, "the first node is refused")
+        refused = create("two")
+        expect(refused.returncode == 1 and "pgvigil enable secondary --formation lone" in refused.stderr, f"a secondary all the same: {refused.stderr}")
+        shown = of_lone("enable", "secondary", "--json").stdout
+        expect(json.loads(shown) == {"formation": "lone", "opt_secondary": True}, shown)
+        joined = create("two")
+        expect(joined.returncode == 0, f"refused after enable secondary: {joined.stderr}")
+        refused = of_lone("disable", "secondary", check=False)
+        expect(refused.returncode == 1 and "has secondaries: two" in refused.stderr, f"disabled beside a secondary: {refused.stderr}")
+        of_lone("drop", "node", "--name", "two", "--force")
+        of_lone("disable", "secondary")
+        settings = json.loads(of_lone("show", "settings", "--json").stdout)["formation"]
+        expect({"secondaries": "false"}.items() <= {row["setting"]: row["value"] for row in settings}.items(), str(settings))
+        again = create("three")
+        expect(again.returncode == 1 and "takes no secondaries" in again.stderr, f"disable secondary changes nothing: {again.stderr}")
 
 
 def scenario_scram_everywhere():
@@ -203,6 +241,18 @@ def scenario_monitor_in_existing_database():
         expect(f.monitor.postmaster() is None, "an embedded PostgreSQL runs as well")
 
 
+def check_fsm(f):
+    """Both tables, in all their forms."""
+    keeper = f.run("show", "fsm", "--keeper").stdout
+    expect(" wait_standby " in keeper and "prepare_standby, configure_standby, start" in keeper, keeper)
+    plans = json.loads(f.run("show", "fsm", "--keeper", "--json").stdout)
+    expect({"from": "primary", "to": "demoted", "steps": ["stop"]} in plans, str(plans[:3]))
+    for whose, edge in (([], '"rule 603"'), (["--keeper"], '"primary" -> "demoted" [label="stop"]')):
+        graph = f.run("show", "fsm", "--dot", *whose).stdout
+        expect(graph.startswith("digraph ") and edge in graph and graph.endswith("}\n"), f"show fsm --dot {whose}: {graph}")
+    expect(f.run("show", "fsm", "--dot", "--json", check=False).returncode == 1, "--dot and --json together")
+
+
 def scenario_reload_and_settings():
     with Formation(nodes=2) as f:
         primary = f.primary()
@@ -220,6 +270,10 @@ def scenario_reload_and_settings():
                 whose = [] if what == "fsm" else ["--pgdata", f.monitor.pgdata]
                 shown = f.run("show", what, *whose, *flag).stdout
                 expect(shown.strip() and (not flag or json.loads(shown) is not None), f"show {what} {flag}: {shown}")
+        check_fsm(f)
+        unit = f.run("show", "systemd", "--pgdata", primary.pgdata).stdout
+        started = re.search("^ExecStart=(.*)/pgvigil-keeper run --config (.*)$", unit, re.MULTILINE)
+        expect(started and os.path.exists(started.group(2)) and f"\nUser={f.owner()}\n" in unit, f"show systemd: {unit}")
         f.run("show", "state", "--local", "--pgdata", primary.pgdata)
         # Only the monitor decides: a named promotion of a priority above the others is an operator's word.
         target = f.secondary()
@@ -245,7 +299,8 @@ def scenario_timings():
             return f.run("set", "formation", *words, "--pgdata", f.monitor.pgdata, check=check)
         expect(settings()["timings"] == "default", str(settings()))
         for words, complaint in ((("timings", "slow"), 'no set of timings "slow"'), (("settings", "heartbeat_ms", "2000"), "two heartbeats"),
-                                 (("settings", "vote_ms", "60001"), "out of range"), (("settings", "pulse_ms", "1"), 'no timing "pulse_ms"')):
+                                 (("settings", "vote_ms", "60001"), "out of range"),
+                                 (("settings", "lease_ms", "10500"), "whole seconds"), (("settings", "pulse_ms", "1"), 'no timing "pulse_ms"')):
             result = change(*words, check=False)
             expect(result.returncode != 0 and complaint in result.stderr, f"{words}: exit {result.returncode}: {result.stderr}")
         slow = reports_in(4)

@@ -5,28 +5,8 @@ import signal
 import subprocess
 import time
 
+from commands import command, listed, names, wait_names, why
 from formation import Daemon, Formation, Writer, expect, tool
-
-
-def command(f, *words, check=True):
-    return f.run(*words, "--pgdata", f.monitor.pgdata, check=check)
-
-
-def why(f):
-    return json.loads(command(f, "show", "why", "--json").stdout)
-
-
-def names(node):
-    return node.sql("SHOW synchronous_standby_names")
-
-
-def listed(f, required, *nodes):
-    ids = sorted(f.state()[node.name]["node_id"] for node in nodes)
-    return f"ANY {required} ({', '.join(f'pgvigil_standby_{number}' for number in ids)})"
-
-
-def wait_names(f, node, wanted):
-    f.wait_until(lambda: names(node) == wanted, what=f"the names of {node.name} are '{wanted}'")
 
 
 def rests(f, node, *options):
@@ -244,6 +224,7 @@ def scenario_primary_out_and_in():
         f.goes_on(primary)
         refused = command(f, "enable", "maintenance", "--name", primary.name, check=False)
         expect(refused.returncode == 1 and "--allow-failover" in refused.stderr, f"without the option: {refused}")
+        expect(f.primary() is primary, "refused, and yet something has changed")
         rests(f, primary, "--allow-failover")
         successor = f.wait_takeover(primary)
         expect(not f.elections(), f"a planned hand-over needs no election: {f.elections()}")
@@ -482,24 +463,4 @@ def scenario_candidate_removed_while_the_primary_goes_into_maintenance():
         removed_by_force(f, candidate)
         f.wait_state(primary, "single")
         f.goes_on(primary)
-        f.check_acknowledged()
-
-
-def scenario_primary_rests():
-    """Not without the option; another takes over first; what the operator starts by hand is a standby."""
-    with Formation() as f:
-        Writer(f)
-        former = f.primary()
-        refused = command(f, "enable", "maintenance", "--name", former.name, check=False)
-        expect(refused.returncode == 1 and "--allow-failover" in refused.stderr,
-               f"without the option: {refused.stderr}")
-        expect(f.primary() is former, "refused, and yet something has changed")
-        rests(f, former, "--allow-failover")
-        expect(f.wait_takeover(former) is not former, "nobody took over")
-        expect(former.postmaster() is None, "it was not stopped")
-        control = [tool("pg_ctl"), "-D", former.pgdata, "-l", os.path.join(f.work, "by-hand.log"), "-w"]
-        subprocess.run(control + ["start"], check=True, stdout=subprocess.DEVNULL, env=f.env)
-        expect(former.sql("SELECT pg_is_in_recovery()") == "t", "started by hand it takes writes")
-        returns(f, former)
-        f.wait_healthy()
         f.check_acknowledged()

@@ -4,41 +4,8 @@ import os
 import signal
 import time
 
+from commands import command, listed, names, number_sync_standbys, priority, standbys, wait_names, why
 from formation import Formation, Writer, expect
-
-
-def command(f, *words, check=True):
-    return f.run(*words, "--pgdata", f.monitor.pgdata, check=check)
-
-
-def why(f):
-    return json.loads(command(f, "show", "why", "--json").stdout)
-
-
-def names(node):
-    return node.sql("SHOW synchronous_standby_names")
-
-
-def listed(f, required, *nodes):
-    ids = sorted(f.state()[node.name]["node_id"] for node in nodes)
-    return f"ANY {required} ({', '.join(f'pgvigil_standby_{number}' for number in ids)})"
-
-
-def wait_names(f, node, wanted):
-    f.wait_until(lambda: names(node) == wanted, what=f"the names of {node.name} are '{wanted}'")
-    f.wait_state(node, "primary" if wanted else "wait_primary")
-
-
-def number_sync_standbys(f, number):
-    command(f, "set", "formation", "number-sync-standbys", number)
-
-
-def priority(f, node, number):
-    command(f, "set", "node", "candidate-priority", number, "--name", node.name)
-
-
-def standbys(f, primary):
-    return [node for node in f.nodes if node is not primary]
 
 
 class Part(Formation):
@@ -364,50 +331,6 @@ def scenario_both_standbys_die():
         f.wait_healthy()
         f.goes_on(primary)
         expect(f.primary() is primary and not f.elections(), "the primary has changed without need")
-        f.check_acknowledged()
-
-
-def scenario_a_choice_among_four():
-    """number_sync_standbys 1, four nodes, the primary and one standby die at once: what the dead one may have received
-    is waited for, and who is waited for and what can be done is told; an operator chooses, and everybody comes back."""
-    with Formation(nodes=4, settings=[("set", "formation", "number-sync-standbys", "1")]) as f:
-        primary = f.primary()
-        lost, *left = standbys(f, primary)
-        f.wait_healthy()
-        primary.sql("CREATE TABLE kept AS SELECT 1 AS x")
-        for node in left:
-            f.wait_until(lambda: node.sql("SELECT to_regclass('kept') IS NOT NULL") == "t",
-                         what=f"the table is on {node.name}")
-        primary.crash()
-        lost.crash()
-        f.wait_until(lambda: any("allow-data-loss" in row["command"] for row in why(f)),
-                     what="the group says that it waits for a choice")
-        row = next(row for row in why(f) if "allow-data-loss" in row["command"])
-        expect(lost.name in row["waiting_for"] and primary.name in row["waiting_for"],
-               f"who is waited for is not told: {row}")
-        expect("perform failover --allow-data-loss" in command(f, "show", "state").stdout,
-               "show state does not name the command")
-        told = [event for event in f.events() if event["rule_name"] == "waiting"]
-        expect(any(lost.name in event["description"] and "allow-data-loss" in event["description"] for event in told),
-               f"no event tells it: {told}")
-        # Raising nothing, asking without the word, or naming a node changes nothing.
-        for words in (("perform", "failover"), ("perform", "promotion", "--name", left[0].name)):
-            refused = command(f, *words, "--wait", "0", check=False)
-            expect(refused.returncode == 1, f"{words} without the word: {refused}")
-        expect(not [node for node in left if node.sql("SELECT pg_is_in_recovery()") == "f"],
-               "somebody was promoted without being chosen")
-        command(f, "perform", "failover", "--allow-data-loss")
-        successor = f.wait_takeover(primary)
-        expect(successor in left, f"{successor.name} took over")
-        expect(successor.sql("SELECT x FROM kept") == "1", "the successor lacks what all had")
-        Writer(f)
-        f.goes_on(successor)
-        primary.start()
-        lost.start()
-        f.wait_healthy()
-        # The last one to come back enters the names yet.
-        f.wait_until(lambda: why(f) == [], what="nothing is left to be explained")
-        f.goes_on(successor)
         f.check_acknowledged()
 
 

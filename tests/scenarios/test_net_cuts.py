@@ -4,6 +4,7 @@ Beside the client that follows the primary, one sits on every host and writes th
 acknowledge at a time would show as ids that are missing in the end."""
 import time
 
+from commands import priority, standbys, wait_told
 from formation import Formation, expect
 
 SYNCHRONOUS = [("set", "formation", "number-sync-standbys", "1")]
@@ -185,4 +186,91 @@ def scenario_standby_and_primary():
         f.wait_takeover(former)
         former.start()
         healed(f)
+        f.check_acknowledged()
+
+
+def favourite_behind(f):
+    """The favourite hears the monitor, and nothing of the primary; thousands of rows are acknowledged by the other standby. Returns the three."""
+    primary = f.primary()
+    favourite, other = standbys(f, primary)
+    priority(f, favourite, 100)
+    f.wait_healthy()
+    f.start_writers()
+    f.network.cut_between(primary.name, favourite.name)
+    primary.sql("CREATE TABLE fetched AS SELECT i, repeat(md5(i::text), 10) AS x FROM generate_series(1, 20000) AS i")
+    f.goes_on(primary)
+    return primary, favourite, other
+
+
+# The favourite stays in the names, however long its line is cut.
+PATIENT = [*SYNCHRONOUS, ("set", "formation", "settings", "standby_lost_ms", "60000")]
+
+
+def fetches(f, favourite):
+    """Events that send the favourite to fetch what it lacks."""
+    return [event for event in f.events() if event["rule_pos"] == 311 and event["goalstate"] == "fast_forward" and
+            event["nodename"] == favourite.name]
+
+
+def took_over_with_all(f, former, favourite):
+    expect(f.wait_takeover(former) is favourite, "another than the favourite took over")
+    expect(favourite.sql("SELECT count(*) FROM fetched") == "20000", "rows are missing that were acknowledged")
+    f.network.heal()
+    former.start()
+    f.wait_healthy(90)
+    f.goes_on(favourite)
+    f.check_acknowledged()
+
+
+def scenario_favourite_fetches_what_it_lacks():
+    with Formation(nodes=3, network=True, settings=PATIENT) as f:
+        primary, favourite, _ = favourite_behind(f)
+        primary.crash()
+        f.wait_takeover(primary)
+        expect(len(fetches(f, favourite)) == 1, "the favourite lacked nothing: this proves nothing\n" + f.describe())
+        took_over_with_all(f, primary, favourite)
+
+
+def scenario_source_dies_while_the_favourite_fetches():
+    """Only the source has it all: nobody takes over before it is back. (The line to it is cut before, so that there is a middle to die in.)"""
+    with Formation(nodes=3, network=True, settings=PATIENT) as f:
+        primary, favourite, other = favourite_behind(f)
+        f.network.cut_between(favourite.name, other.name)
+        # As when the source is new: it makes its slots when it votes, too.
+        slot = f"pgvigil_standby_{f.state()[favourite.name]['node_id']}"
+        other.sql(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{slot}'")
+        primary.crash()
+        f.wait_until(lambda: fetches(f, favourite), what="the favourite is to fetch")
+        other.crash()
+        f.wait_until(lambda: any(event["rule_pos"] == 313 and "source is lost" in event["description"] for event in f.events()),
+                     what="the fetch has failed")
+        f.network.heal()
+        wait_told(f, "allow-data-loss", other.name)
+        expect(f.primary() is None, f"somebody took over without what {other.name} has acknowledged")
+        other.start()
+        took_over_with_all(f, primary, favourite)
+
+
+def scenario_asynchronous_primary_cut_off():
+    """number_sync_standbys 0, and nobody confirms its commits any more: it writes until its lease (10 s) is over, and then its PostgreSQL stops by
+    itself, so that an operator's choice cannot make a second writer."""
+    with Formation(nodes=2, network=True) as f:
+        f.start_writers()
+        primary, standby = f.primary(), f.secondary()
+        standby.crash()
+        f.wait_state(primary, "wait_primary")
+        f.goes_on(primary)
+        f.network.cut(primary.name)
+        begin = time.monotonic()
+        f.wait_until(lambda: primary.postmaster() is None, what="its PostgreSQL stops")
+        lasted = time.monotonic() - begin
+        expect(7 <= lasted <= 30, f"a lease of 10 s was over after {lasted:.1f} s")
+        last = max(at for writer in f.writers if writer.node is primary for at, _, _ in writer.answers()) / 1e9
+        expect(last >= begin + 5, f"it has taken no writes any more {last - begin:.1f} s after the cut")
+        time.sleep(3)
+        expect(primary.postmaster() is None and primary.running(), "it was started again, or its keeper has ended")
+        f.network.heal()
+        f.goes_on(primary)
+        standby.start()
+        healed(f, primary)
         f.check_acknowledged()

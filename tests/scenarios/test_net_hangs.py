@@ -1,11 +1,12 @@
 """Full disks and clocks that jump. Each host is a network namespace, each disk a small file system: root is needed."""
 import glob
+import json
 import os
 import shutil
 import subprocess
 import time
 
-from formation import Formation, ScenarioError, expect
+from formation import Formation, ScenarioError, expect, text_of
 
 
 def fill(disk):
@@ -98,6 +99,33 @@ def scenario_full_wal_disk():
             writable_again(f, node, disks[node])
             free(disks[node])
             settle(f)
+        f.check_acknowledged()
+
+
+def scenario_full_state_disk():
+    """A keeper that cannot write down what it promises says and does nothing that it could forget: no vote, no
+    promotion. With room again it goes on by itself."""
+    with Formation(nodes=1, network=True) as f:
+        former = f.nodes[0]
+        f.wait_state(former, "single")
+        f.directory(os.path.join(f.work, "node2"))
+        disk = f.mount(os.path.join(f.work, "node2", "state"), 8)
+        standby = f.add_node()
+        f.wait_healthy()
+        f.start_writers()
+        fill(disk)
+        former.crash()
+        f.wait_until(lambda: "No space left" in text_of(standby.log), what="the keeper feels it")
+        time.sleep(5)  # a takeover takes a tenth of that
+        expect(standby.sql("SELECT pg_is_in_recovery()") == "t", "promoted by a promise that is nowhere")
+        held = json.loads(text_of(os.path.join(standby.state, "keeper.json")))
+        row = f.state()[standby.name]
+        expect(held["reported"] == row["current_group_state"], f"told is {row}, on disk {held}")
+        expect(text_of(standby.log).count("state file") in (1, 2), "not said, or again and again")
+        free(disk)
+        f.wait_takeover(former)
+        former.start()
+        settle(f)
         f.check_acknowledged()
 
 

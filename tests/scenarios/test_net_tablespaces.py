@@ -64,7 +64,7 @@ def scenario_base_backup_rewind_and_rebuild():
         one.sql(f"CREATE TABLESPACE space LOCATION '{location}'")
         one.sql("CREATE TABLE there (x int) TABLESPACE space")
         one.sql("INSERT INTO there SELECT generate_series(1, 100000)")
-        two = f.add_node()
+        f.add_node()
         f.wait_healthy()
         f.start_writers()
         count = 100000

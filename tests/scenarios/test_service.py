@@ -1,6 +1,7 @@
 """What a service manager does to the daemons: it listens, it stops them, it starts them anew, it starts everything at once."""
 import array
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -8,7 +9,7 @@ import struct
 import subprocess
 import time
 
-from formation import BIN, Daemon, Formation, expect, major, tool
+from formation import BIN, Daemon, Formation, expect, major, text_of, tool
 
 
 class ServiceManager:
@@ -260,3 +261,41 @@ def scenario_debian_cluster():
         expect(node.sql("SHOW hba_file") == os.path.join(configuration, "pg_hba.conf"), node.sql("SHOW hba_file"))
         f.add_node("copy")
         f.wait_healthy()
+
+
+def scenario_unit_opens_what_is_written():
+    """/etc is closed to a service, but for where the configuration of its cluster lies."""
+    with Formation(nodes=1) as f:
+        node = f.nodes[0]
+        for file, wanted in (("", "-/etc/postgresql"), ("/etc/some where/postgresql.conf", '"-/etc/some where"')):
+            if file:
+                f.run("config", "set", "postgresql.config_file", file, "--pgdata", node.pgdata)
+            unit = f.run("show", "systemd", "--pgdata", node.pgdata).stdout.splitlines()
+            expect([line for line in unit if line.startswith("ReadWritePaths")] == ["ReadWritePaths=" + wanted], f"{file}: {unit}")
+
+
+def core_limit(pid):
+    with open(f"/proc/{pid}/limits") as limits:
+        return next(line.split()[4] for line in limits if line.startswith("Max core file size"))
+
+
+def scenario_core_dumps():
+    """Daemons, which know passwords, leave none; their PostgreSQL has the limit that they were started with, also after they have started anew."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    expect(hard in (resource.RLIM_INFINITY,) or hard >= 4096, "the hard limit of core files is too low for this test")
+    resource.setrlimit(resource.RLIMIT_CORE, (4096, hard))
+    with Formation(nodes=1) as f:
+        node = f.nodes[0]
+        f.wait_state(node, "single")
+
+        def check(when):
+            for daemon in (f.monitor, node):
+                expect(core_limit(daemon.process.pid) == "0", f"{when} the daemon of {daemon.name} may leave a core file")
+                expect(core_limit(daemon.postmaster()) == "4096", f"{when} the PostgreSQL of {daemon.name} has not the limit that was given")
+        check("at the start")
+        node.process.send_signal(signal.SIGUSR2)
+        f.wait_until(lambda: text_of(node.log).count("keeper of node") == 2, what="the keeper has started anew")
+        before = node.postmaster()
+        node.kill_postmaster()
+        f.wait_until(lambda: node.postmaster() not in (None, before), what="another PostgreSQL")
+        check("after a start anew")

@@ -84,6 +84,16 @@ def wait_all(f, on):
     f.wait_until(all_so, what=f"probes and replication are {'all' if on else 'not'} encrypted")
 
 
+def take_over_and_back(f):
+    """While clients write, the primary is lost and comes back: replication in both directions, and a rewind."""
+    f.start_writers()
+    former = f.primary()
+    former.crash()
+    f.wait_takeover(former)
+    former.start()
+    f.wait_healthy()
+
+
 def conninfo(f):
     return f.secondary().sql("SHOW primary_conninfo")
 
@@ -101,12 +111,7 @@ def scenario_nodes():
             for role in ("pgvigil_probe", "pgvigil_replicator"):
                 refused = role_of(f, node, role, sslmode="disable")
                 expect("rejects connection" in refused, f"{role} comes in unencrypted: {refused}")
-        f.start_writers()
-        former = f.primary()
-        former.crash()
-        f.wait_takeover(former)
-        former.start()
-        f.wait_healthy()
+        take_over_and_back(f)
         third = f.add_node("third")
         f.wait_encrypted()
         f.wait_healthy()
@@ -188,6 +193,50 @@ def scenario_authority():
         os.chmod(key, 0o644)
         refused = f.run("enable", "ssl", "--pgdata", wrong.pgdata, "--server-cert", os.path.join(f.work, "right.crt"), "--server-key", key, check=False)
         expect(refused.returncode == 1 and "open to others" in refused.stderr, f"{refused}")
+        f.check_acknowledged()
+
+
+def scenario_client_certificates():
+    """A password alone is not enough: whoever comes in as a node shows a certificate of the authority."""
+    f = Formation(nodes=0)
+    authority = Authority(f)
+    f.monitor_options = authority.options("monitor") + ["--client-certificates", "required"]
+    f.node_options = lambda node: authority.options(node.name) + ["--client-certificates", "required"]
+    with f:
+        f.monitor_uri += f"?sslmode=verify-full&sslrootcert={authority.certificate}"
+        one = f.add_node()
+        f.wait_state(one, "single")
+        two = f.add_node()
+        f.wait_encrypted("verify-full")
+        f.wait_healthy()
+        certificate = {"sslcert": os.path.join(f.work, two.name + ".crt"), "sslkey": os.path.join(f.work, two.name + ".key")}
+        stranger = os.path.join(f.work, "stranger")
+        openssl("req", "-x509", "-new", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "10", "-subj", "/CN=stranger",
+                "-keyout", stranger + ".key", "-out", stranger + ".crt")
+        os.chmod(stranger + ".key", 0o600)
+        f.own(stranger + ".key")
+        of_others = {"sslcert": stranger + ".crt", "sslkey": stranger + ".key"}
+        for name, come_in in (("the monitor", lambda **how: enter(f, **how)), ("a node", lambda **how: role_of(f, one, "pgvigil_replicator", **how))):
+            expect("requires a valid client certificate" in come_in(sslmode="require"), f"{name}: the password is enough: {come_in(sslmode='require')}")
+            expect("unknown ca" in come_in(sslmode="require", **of_others), f"{name} takes anybody's certificate: {come_in(sslmode='require', **of_others)}")
+            expect(come_in(sslmode="require", **certificate) in ("t", "1"), f"{name}: {come_in(sslmode='require', **certificate)}")
+        expect(two.name in f.run("show", "state", "--pgdata", two.pgdata).stdout, "a node's own commands do not come in")
+        take_over_and_back(f)
+        wait_all(f, True)
+
+        # Without one nothing begins. With the monitor's demand gone it comes in, and with its own certificate it follows.
+        f.node_options = lambda node: ["--no-ssl"]
+        bare = Daemon(f, "bare")
+        refused = f.run(*f.create_args(bare), check=False)
+        expect(refused.returncode != 0 and "client certificate" in refused.stderr, f"it is registered without a certificate: {refused}")
+        for options in (["--ssl-self-signed"], ["--no-ssl"]):
+            refused = f.run("create", "monitor", "--pgdata", f.monitor.pgdata, *options, "--client-certificates", "required", check=False)
+            expect(refused.returncode == 1, f"nobody could show one: {refused}")
+        f.run("enable", "ssl", "--pgdata", f.monitor.pgdata, *f.monitor_options[:-1], "none")
+        expect(enter(f, sslmode="require") == "t", "it goes on asking")
+        f.run("enable", "ssl", "--pgdata", f.monitor.pgdata, *f.monitor_options)
+        expect("requires a valid client certificate" in enter(f, sslmode="require"), "it does not ask again")
+        f.wait_healthy()
         f.check_acknowledged()
 
 
