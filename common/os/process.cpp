@@ -172,6 +172,14 @@ asio::awaitable<void> read_output(asio::posix::stream_descriptor& pipe, ProcessR
 
 }  // namespace
 
+std::string ProcessResult::last_line() const {
+  const auto end = output.find_last_not_of("\r\n");
+  if (end == std::string::npos) return {};
+  const auto before = output.find_last_of("\r\n", end);
+  const auto begin = before == std::string::npos ? 0 : before + 1;
+  return output.substr(begin, end + 1 - begin);
+}
+
 asio::awaitable<ProcessResult> run(std::vector<std::string> argv, ProcessOptions options) {
   const Image image(argv, options.environment);
   int output[2];

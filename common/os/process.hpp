@@ -22,6 +22,7 @@ struct ProcessResult {
   bool timed_out{false};
   std::string output;  // stdout and stderr as they came, the last 64 KiB; says so when it ran out of time
   bool ok() const { return exit_code == 0; }
+  std::string last_line() const;  // of the output
 };
 
 struct ProcessOptions {

@@ -42,10 +42,15 @@ boost::asio::awaitable<ControlData> Instance::control_data() const {
     if (!value) throw Error(std::string("pg_controldata shows no LSN for \"") + name + "\"");
     return *value;
   };
+  const auto number = [&](const char* name, auto& value) {
+    const std::string text = get(name);
+    std::from_chars(text.data(), text.data() + text.size(), value);
+  };
   ControlData control;
   control.system_identifier = get("Database system identifier");
-  const std::string timeline = get("Latest checkpoint's TimeLineID");
-  std::from_chars(timeline.data(), timeline.data() + timeline.size(), control.timeline.value);
+  number("Latest checkpoint's TimeLineID", control.timeline.value);
+  number("Min recovery ending loc's timeline", control.min_recovery_timeline.value);
+  number("Bytes per WAL segment", control.segment_size);
   control.checkpoint = lsn("Latest checkpoint location");
   control.redo = lsn("Latest checkpoint's REDO location");
   control.min_recovery_end = lsn("Minimum recovery ending location");

@@ -41,8 +41,10 @@ struct ControlData {
   Timeline timeline;              // "Latest checkpoint's TimeLineID"
   Lsn checkpoint;                 // "Latest checkpoint location"
   Lsn redo;
-  Lsn min_recovery_end;  // 0 when none
-  std::string state;     // "in production", "shut down", "shut down in recovery", "in archive recovery", ...
+  Lsn min_recovery_end;            // 0 when none
+  Timeline min_recovery_timeline;  // on which that lies; 0 when none
+  std::uint64_t segment_size{0};   // of WAL, in bytes
+  std::string state;               // "in production", "shut down", "shut down in recovery", "in archive recovery", ...
   bool checksums{false};
   bool wal_log_hints{false};
   bool clean_shutdown() const { return state == "shut down" || state == "shut down in recovery"; }

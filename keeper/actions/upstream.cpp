@@ -11,7 +11,9 @@
 #include "common/pg/conninfo.hpp"
 #include "common/postgres/data_directory.hpp"
 #include "keeper/actions/aside.hpp"
-#include "keeper/actions/local_sql.hpp"
+#include "keeper/actions/rewind.hpp"
+#include "keeper/actions/stopped.hpp"
+#include "keeper/actions/upstream_sql.hpp"
 #include "keeper/actions/wal_files.hpp"
 
 namespace pgvigil::keeper {
@@ -20,27 +22,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr pg::Millis short_wait{5000};
-
 constexpr std::string_view wal_key = "pg_wal ";  // in the marker
 
 fs::path marker(const Node& node) {
   return node.file("copy-in-progress");
-}
-
-std::string tail(const std::string& text) {
-  std::string line = text;
-  while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.pop_back();
-  const auto start = line.find_last_of("\n\r");
-  return start == std::string::npos ? line : line.substr(start + 1);
-}
-
-// Asked over the replication protocol: its sessions have places of their own (max_wal_senders), when clients that wait
-// for this very node have taken all others. It knows no parameters.
-asio::awaitable<pg::Result> ask(const Node& node, const Peer& upstream, std::string sql) {
-  const std::string conninfo = peer_conninfo(node, upstream, replication_role, "postgres") + " replication='database'";
-  pg::Connection source = co_await pg::Connection::connect(conninfo, short_wait);
-  co_return co_await source.query(sql, {}, short_wait);
 }
 
 // Where the upstream's tablespaces lie, and so those of a copy.
@@ -120,109 +105,9 @@ asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance
   options.environment["LC_ALL"] = "C";
   progress("base backup from " + upstream.name);
   const os::ProcessResult result = co_await os::run(argv, options);
-  if (!result.ok()) throw Error("pg_basebackup from " + upstream.name + " failed: " + tail(result.output));
+  if (!result.ok()) throw Error("pg_basebackup from " + upstream.name + " failed: " + result.last_line());
   fs::remove(marker(node));
   log::info("copied {} by a base backup", upstream.name);
-}
-
-// pg_rewind looks at the source's control file, which shows a new timeline only after its first checkpoint.
-asio::awaitable<void> wait_for_checkpoint(const Node& node, const Peer& upstream, Timeline timeline) {
-  const pg::Result row = co_await ask(node, upstream, "SELECT timeline_id FROM pg_control_checkpoint()");
-  if (row.integer(0, "timeline_id") < static_cast<std::int64_t>(timeline.value)) {
-    throw Error(upstream.name + " has not finished its first checkpoint on timeline " + std::to_string(timeline.value) +
-                " yet");
-  }
-}
-
-// pg_rewind needs a session like any client's. When none comes free in time the clients may be waiting for this very
-// node: a base backup needs none.
-asio::awaitable<bool> has_free_session(const Node& node, const Peer& upstream, Progress progress) {
-  const std::string conninfo = peer_conninfo(node, upstream, replication_role, "postgres");
-  for (int attempt = 0; attempt < 20; ++attempt) {
-    std::optional<std::string> rejected;
-    try {
-      co_await pg::Connection::connect(conninfo, short_wait);
-    } catch (const pg::ConnectionError& error) {
-      if (error.kind != pg::ConnectionError::Kind::rejected) throw;
-      rejected = error.what();
-    }
-    if (!rejected) co_return true;
-    progress("waits for a session on " + upstream.name + ", which pg_rewind needs: " + *rejected);
-    co_await os::sleep_for(pg::Millis{500});
-  }
-  co_return false;
-}
-
-// pg_rewind removes what its source does not have: our configuration, when the source has its own outside PGDATA.
-class KeptFile {
- public:
-  explicit KeptFile(fs::path path) : path_(std::move(path)), content_(os::read_file(path_)) {}
-  void put_back() const {
-    if (content_ && !fs::exists(path_)) os::write_file_atomic(path_, *content_, 0600);
-  }
-
- private:
-  fs::path path_;
-  std::optional<std::string> content_;
-};
-
-// pg_rewind finishes the recovery of a target that has crashed; but one of PostgreSQL 13 and 14 knows only a
-// configuration that lies in PGDATA. What goes wrong here pg_rewind will say again.
-asio::awaitable<void> finish_recovery(const postgres::Instance& instance) {
-  const std::vector<std::string> argv{
-      (instance.settings().bindir / "postgres").string(), "--single", "-D", instance.settings().pgdata.string(), "-c",
-      "config_file=" + instance.config_file().string(),   "template1"};
-  os::ProcessOptions options;
-  options.timeout.reset();
-  const os::ProcessResult result = co_await os::run(argv, options);
-  if (!result.ok()) log::warn("the recovery before a rewind failed: {}", result.output);
-}
-
-asio::awaitable<bool> rewind(const Node& node, postgres::Instance& instance, const Peer& upstream, Timeline timeline,
-                             Progress progress) {
-  const std::string source = peer_conninfo(node, upstream, replication_role, "postgres");
-  os::write_file_atomic(marker(node), "rewind\n");
-  std::vector<std::string> argv{(instance.settings().bindir / "pg_rewind").string(),
-                                "--target-pgdata=" + instance.settings().pgdata.string(), "--source-server=" + source,
-                                "--progress"};
-  const bool elsewhere = !instance.settings().config_file.empty();
-  const bool has_option = instance.major_version() >= 15;
-  if (elsewhere && has_option) argv.push_back("--config-file=" + instance.config_file().string());
-  os::ProcessOptions options;
-  options.on_line = progress;
-  options.timeout.reset();  // a new order ends it
-  options.environment["LC_ALL"] = "C";
-  progress("rewind to the history of " + upstream.name);
-  const postgres::ControlData control = co_await instance.control_data();
-  if (!control.clean_shutdown()) {
-    // Its recovery is finished by a single-user server, which refuses to be a standby. One that ended in the middle of
-    // a promotion has the sign still; configure_standby gives it again. (On one and the same timeline nothing is
-    // rewound, and what a recovery adds would stay.)
-    if (control.timeline < timeline) postgres::set_standby_signal(instance.settings().pgdata, false);
-    if (elsewhere && !has_option) co_await finish_recovery(instance);
-  }
-  const KeptFile config(instance.config_file());
-  const KeptFile hba(instance.hba_file());
-  const os::ProcessResult result = co_await os::run(argv, options);
-  if (!result.ok()) {
-    log::warn("pg_rewind from {} failed, a base backup follows: {}", upstream.name, result.output);
-    co_return false;  // the marker stays: the directory is not to be trusted
-  }
-  config.put_back();
-  hba.put_back();
-  fs::remove(marker(node));
-  log::info("rewound to the history of {}: {}", upstream.name, tail(result.output));
-  co_return true;
-}
-
-asio::awaitable<LocalPosition> stopped_position(postgres::Instance& instance) {
-  const postgres::ControlData control = co_await instance.control_data();
-  LocalPosition local;
-  local.position.timeline = control.timeline;
-  local.position.lsn = std::max(control.checkpoint, control.min_recovery_end);
-  local.position.history = read_history(instance.settings().pgdata, control.timeline).value_or(History{});
-  local.exact = control.clean_shutdown();
-  co_return local;
 }
 
 }  // namespace
@@ -231,38 +116,7 @@ bool copy_unfinished(const Node& node) {
   return fs::exists(marker(node));
 }
 
-asio::awaitable<UpstreamIdentity> identify(const Node& node, const Peer& upstream) {
-  const std::string conninfo = peer_conninfo(node, upstream, replication_role, "") + " replication='true'";
-  pg::Connection connection = co_await pg::Connection::connect(conninfo, short_wait);
-  const pg::Result system = co_await connection.query("IDENTIFY_SYSTEM", {}, short_wait);
-  UpstreamIdentity identity;
-  identity.system_identifier = system.text(0, "systemid");
-  WalPosition& position = identity.position;
-  position.timeline.value = static_cast<std::uint32_t>(system.integer(0, "timeline"));
-  position.lsn = parse_lsn(system.text(0, "xlogpos")).value_or(Lsn{});
-  if (position.timeline.value > 1) {
-    const std::string command = "TIMELINE_HISTORY " + std::to_string(position.timeline.value);
-    const pg::Result history = co_await connection.query(command, {}, short_wait);
-    position.history = parse_history_file(history.text(0, "content"));
-  }
-  co_return identity;
-}
-
 namespace {
-
-// The upstream has the segment in which `place` lies. Asked over SQL, for the walreceiver's complaint is only in the
-// log.
-asio::awaitable<bool> has_wal(const Node& node, const Peer& upstream, Lsn place) {
-  // Any timeline's segment of this place will do: a descendant begins with a copy of its ancestor's.
-  const std::string sql =
-      "SELECT count(*) > 0 AS found FROM pg_ls_dir('pg_wal', true, false) AS name, "
-      "(SELECT setting::numeric AS size FROM pg_settings WHERE name = 'wal_segment_size') AS s "
-      "WHERE name ~ '^[0-9A-F]{24}$' AND ('x' || substr(name, 9, 8))::bit(32)::bigint * div(4294967296, s.size) + "
-      "('x' || substr(name, 17, 8))::bit(32)::bigint <= div(" +
-      pg::quote_literal(to_string(place)) + "::pg_lsn - '0/0'::pg_lsn, s.size)";
-  const pg::Result row = co_await ask(node, upstream, sql);
-  co_return row.boolean(0, "found");
-}
 
 // From here on the WAL is this node's alone. What somebody else's promotion has begun may have the number and the
 // beginning of another one's timeline.
@@ -285,20 +139,25 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
   directory.foreign_promotion = preparing.foreign_promotion;
   if (directory.has_cluster && !directory.copy_unfinished) {
     const postgres::ControlData control = co_await instance.control_data();
+    const fs::path wal = node.pgdata() / "pg_wal";
     directory.system_identifier = control.system_identifier;
+    Lsn recovery_begins;
     if (preparing.running) {
       directory.local = *preparing.running;
     } else {
-      directory.local = co_await stopped_position(instance);
+      const Stopped stopped = co_await read_stopped(instance);
+      directory.local = stopped.local;
+      recovery_begins = stopped.recovery_begins;
     }
-    const fs::path wal = node.pgdata() / "pg_wal";
     const WalPosition& local = directory.local.position;
     fork = leaves_upstream(directory, identity);
     if (directory.foreign_promotion) directory.own_wal_whole = whole_between(wal, local.timeline, fork, local.lsn);
     // A standby goes on where the WAL that is here ends, however much of it is still to be replayed; the upstream's
-    // slot has kept no more than that.
-    const Lsn end = received_up_to(wal, local.timeline, local.lsn);
-    directory.wal_available = co_await has_wal(node, upstream, end);
+    // slot has kept no more than that. What has parted goes on where it has.
+    Lsn end = preparing.running ? received_up_to(wal, local.timeline, local.lsn)
+                                : recovered_up_to(wal, identity.position, recovery_begins);
+    if (!contains(identity.position, local)) end = std::min(end, fork);
+    directory.wal_available = co_await can_send(node, upstream, identity, end, control.segment_size);
   }
   const Prepared prepared = choose_preparation(directory, identity, upstream.name);
   switch (prepared.what) {
@@ -322,7 +181,11 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
       co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{20});
       co_await keep_aside(node, directory.local.position.timeline, fork, preparing.progress);
       preparing.begins();
-      if (rewound) rewound = co_await rewind(node, instance, upstream, identity.position.timeline, preparing.progress);
+      if (rewound) {
+        os::write_file_atomic(marker(node), "rewind\n");  // stays when it fails
+        rewound = co_await rewind(node, instance, upstream, identity, preparing.progress);
+        if (rewound) fs::remove(marker(node));
+      }
       if (!rewound) co_await base_backup(node, instance, upstream, preparing.progress);
       break;
     }

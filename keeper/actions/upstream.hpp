@@ -15,9 +15,6 @@ namespace pgvigil::keeper {
 
 namespace asio = boost::asio;
 
-// Over the replication protocol. Throws pg::ConnectionError / pg::SqlError.
-asio::awaitable<UpstreamIdentity> identify(const Node& node, const Peer& upstream);
-
 struct Preparing {
   Peer upstream;
   std::optional<LocalPosition> running;  // where a running standby stands

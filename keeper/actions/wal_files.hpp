@@ -2,20 +2,24 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
-#include "common/model/types.hpp"
+#include "common/model/history.hpp"
 
 namespace pgvigil::keeper {
 
 struct Segment {
   std::filesystem::path path;
+  Timeline timeline;
   std::uint64_t position{0};  // of its first byte
   std::uint64_t size{0};
 };
 
-// The segments of the timeline that reach past `from` and hold its WAL, in order: not those that were recycled, which
-// have the name of WAL to come. The server may be running: what goes away meanwhile is left out.
+// The segments, in the order of their positions and timelines: not those that were recycled, which have the name of WAL
+// to come. The server may be running: what goes away meanwhile is left out.
+std::vector<Segment> segments_in(const std::filesystem::path& wal);
+// Those of the timeline that reach past `from`.
 std::vector<Segment> segments_from(const std::filesystem::path& wal, Timeline timeline, Lsn from);
 
 // WAL is here without a gap from `from` up to this place or further: where its last segment begins. The control file
@@ -23,5 +27,13 @@ std::vector<Segment> segments_from(const std::filesystem::path& wal, Timeline ti
 Lsn received_up_to(const std::filesystem::path& wal, Timeline timeline, Lsn from);
 // WAL is here without a gap from `from` up to `to`.
 bool whole_between(const std::filesystem::path& wal, Timeline timeline, Lsn from, Lsn to);
+// The same as received_up_to() for a recovery that begins at `from` and follows the history of `along` from one
+// timeline to the next.
+Lsn recovered_up_to(const std::filesystem::path& wal, const WalPosition& along, Lsn from);
+
+// Into which file a walsender looks for the WAL at `from`: that of the timeline on which it lies, but in the segment in
+// which this ends that of the next one (walsender.c, WalSndSegmentOpen()). What lies in files of other timelines is
+// "removed" for it, and asked for again and again by the standby.
+std::string file_sent(const WalPosition& upstream, Lsn from, std::uint64_t segment_size);
 
 }  // namespace pgvigil::keeper

@@ -33,11 +33,14 @@ Prepared choose_preparation(const DataDirectory& directory, const UpstreamIdenti
                                      upstream_name + " (timeline " + std::to_string(theirs.timeline.value) +
                                      ") does not know; nothing is overwritten"};
   }
+  if (!directory.local.exact) return {Preparation::base_backup, "how far its WAL goes cannot be read"};
   // The same number with other ancestors: pg_rewind would see one timeline and do nothing.
   if (local.timeline == theirs.timeline) return {Preparation::base_backup, "both have a timeline of this number"};
-  if (!fork || local.lsn > *fork) return {Preparation::rewind, "its history has parted from " + upstream_name + "'s"};
-  if (!directory.local.exact) return {Preparation::rewind, "it has crashed on an older timeline"};
+  // Without it a rewound directory would never become consistent.
   if (!directory.wal_available) return {Preparation::base_backup, upstream_name + " has removed WAL that is needed"};
+  // A directory that has not parted is never given to pg_rewind: that would finish the recovery of one that has
+  // crashed, and so write records of its own where the upstream's history goes on with others.
+  if (!fork || local.lsn > *fork) return {Preparation::rewind, "its history has parted from " + upstream_name + "'s"};
   return {Preparation::none, {}};
 }
 

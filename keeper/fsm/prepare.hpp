@@ -7,7 +7,7 @@
 
 namespace pgvigil::keeper {
 
-// Where the local history stands. `exact` is false after a crash: WAL may go on past the position.
+// Where the local history stands. `exact` is false when WAL may go on past the position, and nobody can tell how far.
 struct LocalPosition {
   WalPosition position;
   bool exact{true};
@@ -27,7 +27,8 @@ struct DataDirectory {
   bool own_wal_whole{true};  // then: everything that it has written since is still in its pg_wal
   std::string system_identifier;
   LocalPosition local;
-  bool wal_available{true};  // the upstream still has the WAL from our position on
+  // The upstream can send the WAL from the end of what is here on, or from where the histories part.
+  bool wal_available{true};
 };
 
 enum class Preparation {

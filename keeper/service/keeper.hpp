@@ -20,6 +20,7 @@
 #include "keeper/actions/local_sql.hpp"
 #include "keeper/actions/node.hpp"
 #include "keeper/actions/upstream.hpp"
+#include "keeper/actions/upstream_sql.hpp"
 #include "keeper/fsm/core.hpp"
 #include "keeper/moments/recorder.hpp"
 #include "keeper/service/disk.hpp"

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 
+WRITERS_NOISE = ("cannot execute INSERT in a read-only", "STATEMENT:  INSERT INTO ids")  # thousands of them, in PostgreSQL's log
 BIN = os.environ.get("PGVIGIL_BIN", os.path.join(os.path.dirname(__file__), "..", "..", "build"))
 
 
@@ -457,7 +458,8 @@ class Formation:
             for log in (daemon.log, os.path.join(daemon.state, "postgresql.log")):
                 if os.path.exists(log):
                     with open(log, errors="replace") as file:
-                        text += f"--- {log}\n" + "".join(file.readlines()[-25:])
+                        told = [line for line in file if not any(word in line for word in WRITERS_NOISE)]
+                    text += f"--- {log}\n" + "".join(told[-25:])
         return text
 
     def close(self, failed=False):

@@ -326,16 +326,13 @@ void World::step_prepare(int node) {
     directory.system_identifier = branches_.system_identifier(p.branch);
     if (p.exists && !p.copy_unfinished) {
       if (p.answers(now_) && now_ < p.settles_at) return step_failed(node, "reads its WAL");
-      const bool exact = p.answers(now_) || (p.clean && p.consistent <= p.flushed);
-      directory.local.exact = exact;
       if (p.answers(now_)) {
         const auto facts = facts_of(p, branches_, now_);
         directory.local.position = effective({facts.timeline, facts.lsn, facts.history});
       } else {
-        // The control file: a clean end, or the least that has to be replayed.
+        // What has been copied has to recover to the end of the copy; else the WAL that is here is read to its end.
         directory.local.position = p.consistent > p.flushed ? branches_.position(p.consistent_branch, p.consistent)
-                                   : p.clean                ? branches_.position(p.branch, p.flushed)
-                                                            : branches_.position(p.checkpoint_branch, p.checkpoint);
+                                                            : branches_.position(p.branch, p.flushed);
       }
     }
     keeper::UpstreamIdentity identity;

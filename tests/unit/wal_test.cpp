@@ -76,3 +76,40 @@ TEST_CASE("WAL that a node wrote by itself is whole when no segment of it is mis
   CHECK_FALSE(whole(2 * size + 100, 4 * size));
   CHECK(whole(6 * size, 6 * size));
 }
+
+TEST_CASE("A recovery goes from one timeline to the next as far as WAL of the history is here") {
+  const Wal wal;
+  const WalPosition along{
+      Timeline{4},
+      Lsn{9 * size},
+      {{Timeline{1}, Lsn{3 * size + 100}}, {Timeline{2}, Lsn{5 * size + 10}}, {Timeline{3}, Lsn{5 * size + 20}}}};
+  for (unsigned number = 2; number <= 3; ++number) wal.add(1, number);
+  CHECK(recovered_up_to(wal.path, along, Lsn{2 * size + 8}) == Lsn{3 * size});
+
+  wal.add(2, 3);
+  CHECK(recovered_up_to(wal.path, along, Lsn{2 * size + 8}) == Lsn{3 * size + 100});  // the place where 2 begins
+  wal.add(3, 4);  // does not begin before segment 5: of some other timeline 3
+  CHECK(recovered_up_to(wal.path, along, Lsn{2 * size + 8}) == Lsn{3 * size + 100});
+  wal.add(2, 4);
+  wal.add(7, 5);  // of a stranger
+  CHECK(recovered_up_to(wal.path, along, Lsn{2 * size + 8}) == Lsn{4 * size});
+  wal.add(4, 5);
+  CHECK(recovered_up_to(wal.path, along, Lsn{2 * size + 8}) == Lsn{5 * size + 20});
+  wal.add(4, 7);  // past a gap
+  CHECK(recovered_up_to(wal.path, along, Lsn{2 * size + 8}) == Lsn{5 * size + 20});
+  CHECK(recovered_up_to(wal.path, along, Lsn{1 * size}) == Lsn{1 * size});  // its first segment is not here
+}
+
+TEST_CASE("Which file a walsender reads") {
+  constexpr std::uint64_t megabytes = 16ULL << 20;
+  const auto at = [](std::uint64_t segment, std::uint64_t offset) { return Lsn{segment * megabytes + offset}; };
+  const WalPosition upstream{
+      Timeline{5}, at(0x120, 0), {{Timeline{1}, at(2, 100)}, {Timeline{2}, at(4, 10)}, {Timeline{3}, at(4, 20)}}};
+  CHECK(file_sent(upstream, at(1, 0), megabytes) == "000000010000000000000001");
+  CHECK(file_sent(upstream, at(2, 99), megabytes) == "000000020000000000000002");  // it ends here
+  CHECK(file_sent(upstream, at(2, 100), megabytes) == "000000020000000000000002");
+  CHECK(file_sent(upstream, at(4, 0), megabytes) == "000000030000000000000004");
+  CHECK(file_sent(upstream, at(4, 10), megabytes) == "000000050000000000000004");
+  CHECK(file_sent(upstream, at(4, 20), megabytes) == "000000050000000000000004");
+  CHECK(file_sent(upstream, at(0x103, 7), megabytes) == "000000050000000100000003");
+}
