@@ -3,6 +3,7 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <random>
 
 namespace pgvigil::os {
 
@@ -29,6 +30,12 @@ asio::awaitable<void> sleep_for(std::chrono::milliseconds duration) {
   asio::steady_timer timer(co_await asio::this_coro::executor);
   timer.expires_after(duration);
   co_await timer.async_wait(asio::use_awaitable);
+}
+
+asio::awaitable<void> sleep_about(std::chrono::milliseconds duration) {
+  static std::minstd_rand chance{std::random_device{}()};  // every program has one thread for its coroutines
+  std::uniform_int_distribution<std::chrono::milliseconds::rep> part(duration.count() / 2, duration.count() * 3 / 2);
+  co_await sleep_for(std::chrono::milliseconds{part(chance)});
 }
 
 }  // namespace pgvigil::os

@@ -20,5 +20,7 @@ class Event {
 };
 
 boost::asio::awaitable<void> sleep_for(std::chrono::milliseconds duration);
+// Between half of it and one and a half, by chance: those who have lost something together do not come back together.
+boost::asio::awaitable<void> sleep_about(std::chrono::milliseconds duration);
 
 }  // namespace pgvigil::os

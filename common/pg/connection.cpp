@@ -74,7 +74,11 @@ Connection& Connection::operator=(Connection&&) noexcept = default;
 Connection::~Connection() = default;
 
 asio::awaitable<Connection> Connection::connect(std::string conninfo, Millis timeout) {
-  const auto end = Clock::now() + patience_with_the_slow * timeout;
+  co_return co_await connect(std::move(conninfo), timeout, timeout);
+}
+
+asio::awaitable<Connection> Connection::connect(std::string conninfo, Millis timeout, Millis answers) {
+  const auto end = Clock::now() + patience_with_the_slow * answers;
   const auto executor = co_await asio::this_coro::executor;
   auto impl = std::make_unique<Impl>(executor);
   const detail::ConnectParams params(conninfo);
@@ -87,10 +91,11 @@ asio::awaitable<Connection> Connection::connect(std::string conninfo, Millis tim
   auto direction = asio::posix::stream_descriptor::wait_write;
   for (;;) {
     impl->follow_socket();
-    const Ready ready = co_await impl->wait(direction, std::min(Clock::now() + timeout, end));
+    const Millis patience = PQstatus(impl->connection) == CONNECTION_STARTED ? timeout : answers;
+    const Ready ready = co_await impl->wait(direction, std::min(Clock::now() + patience, end));
     if (ready == Ready::timeout) {
       throw ConnectionError(ConnectionError::Kind::timeout,
-                            "no answer within " + std::to_string(timeout.count()) + " ms");
+                            "no answer within " + std::to_string(patience.count()) + " ms");
     }
     const int old_socket = PQsocket(impl->connection);
     const PostgresPollingStatusType status = PQconnectPoll(impl->connection);

@@ -71,6 +71,8 @@ class Connection {
  public:
   // `conninfo`: keywords or a URI of one or several hosts; never logged. `timeout`: of silence; five times that in all.
   static boost::asio::awaitable<Connection> connect(std::string conninfo, Millis timeout);
+  // `answers`: of silence once the host has been reached. A server that many ask at once needs longer for each.
+  static boost::asio::awaitable<Connection> connect(std::string conninfo, Millis timeout, Millis answers);
 
   Connection(Connection&&) noexcept;
   Connection& operator=(Connection&&) noexcept;

@@ -55,7 +55,7 @@ class Keeper {
 
  private:
   asio::awaitable<void> monitor_link();
-  asio::awaitable<void> monitor_session();
+  asio::awaitable<void> monitor_session(pg::Millis answers);
   asio::awaitable<monitor_api::Answer> answer_to(pg::Connection& monitor, const Report& report);
   asio::awaitable<void> answered(pg::Connection& monitor, Goal goal, pg::Millis sent);
   asio::awaitable<void> tell(pg::Connection& monitor);

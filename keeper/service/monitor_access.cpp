@@ -9,6 +9,8 @@ namespace pgvigil::keeper {
 
 namespace {
 
+constexpr pg::Millis reach_limit{2000};  // until the monitor's host is reached
+
 std::string conninfo(const config::Config& config, pg::ConninfoMap more) {
   pg::ConninfoMap values = pg::parse_conninfo(config.monitor_uri);
   for (const auto& [key, value] : more) values[key] = value;
@@ -18,19 +20,19 @@ std::string conninfo(const config::Config& config, pg::ConninfoMap more) {
   return pg::to_conninfo(values);
 }
 
-asio::awaitable<pg::Connection> enter_as_node(const Node& node, std::string password, pg::Millis timeout) {
+asio::awaitable<pg::Connection> enter_as_node(const Node& node, std::string password, pg::Millis answers) {
   const std::string where =
       conninfo(node.config, {{"user", monitor_api::keeper_role(node.id)}, {"password", password}});
-  co_return co_await pg::Connection::connect(where, timeout);
+  co_return co_await pg::Connection::connect(where, reach_limit, answers);
 }
 
 // Nothing when the server refuses the role: whether for its password or because it is full, it says in words only.
-asio::awaitable<std::optional<pg::Connection>> try_as_node(const Node& node, std::string& refusal, pg::Millis timeout) {
+asio::awaitable<std::optional<pg::Connection>> try_as_node(const Node& node, std::string& refusal, pg::Millis answers) {
   if (!std::filesystem::exists(node.own_credential())) co_return std::nullopt;
   const std::string password = os::read_secret_file(node.own_credential());
   std::optional<pg::ConnectionError> failure;
   try {
-    co_return co_await enter_as_node(node, password, timeout);
+    co_return co_await enter_as_node(node, password, answers);
   } catch (const pg::ConnectionError& error) {
     failure = error;
   }
@@ -63,9 +65,9 @@ asio::awaitable<bool> admit(pg::Connection& registration, const Node& node) {
   co_return true;
 }
 
-asio::awaitable<MonitorAccess> enter_monitor(const Node& node, pg::Millis timeout) {
+asio::awaitable<MonitorAccess> enter_monitor(const Node& node, pg::Millis answers) {
   std::string refusal;
-  auto own = co_await try_as_node(node, refusal, timeout);
+  auto own = co_await try_as_node(node, refusal, answers);
   if (own) co_return MonitorAccess{std::move(*own), true};
   std::string registration;
   try {
@@ -75,10 +77,10 @@ asio::awaitable<MonitorAccess> enter_monitor(const Node& node, pg::Millis timeou
     throw pg::ConnectionError(pg::ConnectionError::Kind::rejected,
                               refusal + "; and it cannot ask for another credential: " + error.what());
   }
-  pg::Connection session = co_await pg::Connection::connect(registration, timeout);
+  pg::Connection session = co_await pg::Connection::connect(registration, reach_limit, answers);
   const bool admitted = co_await admit(session, node);
   if (admitted) {
-    own = co_await try_as_node(node, refusal, timeout);
+    own = co_await try_as_node(node, refusal, answers);
     if (own) co_return MonitorAccess{std::move(*own), true};
     log::warn("goes on with the credential of the registration, for the monitor does not accept this node's: {}",
               refusal);

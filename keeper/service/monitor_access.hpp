@@ -20,7 +20,7 @@ struct MonitorAccess {
   bool own{false};
 };
 // Throws ConnectionError, or UserError when a password file cannot be used.
-asio::awaitable<MonitorAccess> enter_monitor(const Node& node, pg::Millis timeout);
+asio::awaitable<MonitorAccess> enter_monitor(const Node& node, pg::Millis answers);
 // Over a session with the registration's credential: the monitor gets the node's own one. It is made here, once, kept
 // in a file of mode 0600, and the monitor sees a verifier of it only. False: there is none (the monitor does not know
 // the node yet, or refuses; the latter is logged).

@@ -9,7 +9,10 @@ namespace pgvigil::keeper {
 
 namespace {
 
-constexpr pg::Millis session_limit{2000};  // for each answer while a session is made
+// For each answer while a session is made. When all keepers of a large fleet come at once, the last of them are let in
+// after half a minute, but only those that wait: whoever gives up early makes work for nothing.
+constexpr pg::Millis session_limit{2000};
+constexpr pg::Millis longest_session_limit{16000};
 constexpr pg::Millis report_patience{2000};
 constexpr pg::Millis report_limit{10000};
 
@@ -17,12 +20,17 @@ constexpr pg::Millis report_limit{10000};
 
 asio::awaitable<void> Keeper::monitor_link() {
   pg::Millis backoff{100};
+  pg::Millis answers = session_limit;
   std::string announced;
   while (!finished_) {
     std::string failure;
+    bool late = false;
     const auto before = core_.last_answer();
     try {
-      co_await monitor_session();
+      co_await monitor_session(answers);
+    } catch (const pg::ConnectionError& error) {
+      failure = error.what();
+      late = error.kind == pg::ConnectionError::Kind::timeout;
     } catch (const std::exception& error) {
       failure = error.what();
     }
@@ -32,13 +40,15 @@ asio::awaitable<void> Keeper::monitor_link() {
     if (had_contact || announced != failure) log::warn("no contact with the monitor: {}", failure);
     announced = failure;
     backoff = had_contact ? pg::Millis{50} : std::min(backoff * 2, pg::Millis{1000});
-    co_await os::sleep_for(backoff);
+    if (had_contact) answers = session_limit;
+    if (late && !had_contact) answers = std::min(answers * 2, longest_session_limit);
+    co_await os::sleep_about(backoff);
   }
 }
 
-asio::awaitable<void> Keeper::monitor_session() {
+asio::awaitable<void> Keeper::monitor_session(pg::Millis answers) {
   std::optional<MonitorAccess> entered = std::exchange(next_access_, std::nullopt);
-  if (!entered) entered = co_await enter_monitor(node_, session_limit);
+  if (!entered) entered = co_await enter_monitor(node_, answers);
   MonitorAccess access = std::move(*entered);
   pg::Connection& monitor = access.session;
   monitor_api::Attention attention;

@@ -99,7 +99,7 @@ asio::awaitable<void> Session::report(pg::Connection& monitor, Node& node) {
   const Report words = node.report();
   const auto sent = Clock::now();
   if (due != Clock::time_point{}) late.push_back(milliseconds(sent - due));
-  const monitor_api::Answer answer = co_await monitor_api::report(monitor, words, pg::Millis{2000});
+  const monitor_api::Answer answer = co_await monitor_api::report(monitor, words, pg::Millis{10000});
   latencies.push_back(milliseconds(Clock::now() - sent));
   if (answer.kind != monitor_api::Answer::Kind::goal) throw Error("the monitor has lost its memory");
   const Goal& goal = answer.goal;
@@ -145,14 +145,14 @@ asio::awaitable<void> Session::run(pg::Millis delay) {
   for (;;) {
     std::string failure;
     try {
-      pg::Connection monitor = co_await pg::Connection::connect(options_.monitor, pg::Millis{10000});
+      pg::Connection monitor = co_await pg::Connection::connect(options_.monitor, pg::Millis{2000}, pg::Millis{16000});
       co_await enlist(monitor);
       co_await serve(monitor);
     } catch (const std::exception& error) {
       failure = error.what();
     }
     if (errors++ < 3) std::cerr << "a keeper's session: " << failure << std::endl;
-    co_await os::sleep_for(pg::Millis{200});
+    co_await os::sleep_about(pg::Millis{200});
   }
 }
 
