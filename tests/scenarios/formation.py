@@ -220,7 +220,7 @@ class Formation:
         self.disk_size, self.disk = disk_size, disk
         self.mounts = []
         self.network = None
-        if network:
+        if network or os.environ.get("PGVIGIL_HOSTS") == "apart":
             from network import Network
             self.network = Network()
             self.network.add_host("client")

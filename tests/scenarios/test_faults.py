@@ -163,9 +163,11 @@ def scenario_divergence():
         former.kill(signal.SIGSTOP)
         f.secondary().kill(signal.SIGSTOP)
         survivor = f.secondary()
-        # A commit that waits for its standby, which is told to stop receiving: it stays local.
+        # A commit that waits for its standby, which receives nothing any more, not even later: it stays local.
         survivor.kill_postmaster(signal.SIGSTOP)
         survivor.signal_postgres(signal.SIGSTOP)
+        former.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+        f.wait_until(lambda: former.sql("SELECT count(*) FROM pg_stat_replication") == "0", what="nothing is sent")
         waiting = subprocess.Popen(["psql", "-X", "-h", former.state, "-p", str(former.port), "-d", "postgres", "-c", "CREATE TABLE only_here (x int)"],
                                    env=f.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(0.5)
