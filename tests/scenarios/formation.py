@@ -152,6 +152,14 @@ class Daemon:
         self.kill_postmaster()
         self.kill()
 
+    def write_alone(self, config=None):
+        """WAL that nobody else has, on a node that has crashed: it has to be rewound."""
+        words = [tool("postgres"), "--single", "-D", self.pgdata, *(["-c", f"config_file={config}"] if config else []), "-c", "synchronous_standby_names=",
+                 "postgres"]
+        done = subprocess.run(self.formation.command(words), input="CREATE TABLE only_here AS SELECT 1 AS x\n", env=self.formation.env,
+                              capture_output=True, text=True, timeout=60)
+        expect(done.returncode == 0 and "ERROR" not in done.stderr, f"nothing was written: {done}")
+
     def psql(self, text, database="postgres"):
         """Over its Unix socket, which a network fault does not touch."""
         return self.formation.command(["psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.state, "-p", str(self.port), "-d", database, "-c", text])

@@ -99,6 +99,7 @@ def scenario_secrets():
         former = f.primary()
         former.crash()
         f.wait_takeover(former)
+        former.write_alone()
         former.start()  # a rewind
         f.wait_healthy()
 

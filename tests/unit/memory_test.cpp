@@ -226,6 +226,25 @@ TEST_CASE("an old order promotes no node that has followed a later primary") {
   CHECK(!core.no_promotion(seen, Millis{0}));
 }
 
+TEST_CASE("whose data is being overwritten is no secondary any more, whatever comes of it") {
+  for (const NodeState before : {NodeState::secondary, NodeState::demoted, NodeState::primary}) {
+    keeper::KeeperState state;
+    state.reported = before;
+    keeper::Core core(state, true, Millis{0});
+    CHECK(core.copy_begins() == keeper::Core::Save::yes);
+    CHECK(core.state().reported == NodeState::catchingup);
+    // Nor after a restart in the middle of it.
+    CHECK(keeper::parse_state(keeper::to_json(core.state())).reported == NodeState::catchingup);
+  }
+  for (const NodeState before : {NodeState::init, NodeState::wait_standby}) {
+    keeper::KeeperState state;  // it had none
+    state.reported = before;
+    keeper::Core core(state, true, Millis{0});
+    core.copy_begins();
+    CHECK(core.state().reported == before);
+  }
+}
+
 TEST_CASE("who was removed from the formation has no lease, however often it is told so") {
   keeper::KeeperState state;
   state.node = NodeId{1};
