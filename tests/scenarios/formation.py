@@ -148,7 +148,9 @@ class Daemon:
                 pass
 
     def crash(self):
-        """The whole node: keeper and postmaster at once."""
+        """The whole node: keeper and postmaster at once. A keeper that could still do something would start PostgreSQL again."""
+        if self.running():
+            self.kill(signal.SIGSTOP)
         self.kill_postmaster()
         self.kill()
 

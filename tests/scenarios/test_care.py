@@ -281,7 +281,7 @@ def scenario_names_of_somebody_else():
         for pid in sessions:  # they read the file again, also the keeper's; the postmaster, which every new session comes from, does not
             if alive(int(pid)):
                 os.kill(int(pid), signal.SIGHUP)
-        f.goes_on(primary, 15)
+        f.goes_on(primary)
         f.wait_until(lambda: not f.state()[primary.name]["reason"], 15, "the reason is no more")
         standby.start()
         f.wait_healthy()

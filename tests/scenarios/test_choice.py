@@ -121,7 +121,7 @@ def scenario_promoted_by_hand_and_wal_removed():
         first = standby.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
 
         def removed():
-            standby.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+            standby.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
             standby.sql("CREATE TABLE filler AS SELECT 1; DROP TABLE filler; SELECT pg_switch_wal(); CHECKPOINT")
             return first not in os.listdir(os.path.join(standby.pgdata, "pg_wal"))
         f.wait_until(removed, what="it has removed what it wrote first")

@@ -55,8 +55,8 @@ class KillKeeper(Fault):
 class Crash(KillKeeper):
     def begin(self):
         self.daemon = self.node()
+        self.storm.kill(self.daemon)  # first: it would start PostgreSQL again
         self.daemon.kill_postmaster()
-        self.storm.kill(self.daemon)
         return self.daemon.name
 
 
@@ -70,8 +70,8 @@ class KillMonitor(KillKeeper):
 class CrashMonitor(KillKeeper):
     def begin(self):
         self.daemon = self.f.monitor
-        self.daemon.kill_postmaster()
         self.storm.kill(self.daemon)
+        self.daemon.kill_postmaster()
         return "monitor"
 
 
