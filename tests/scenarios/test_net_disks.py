@@ -90,6 +90,7 @@ def scenario_no_room_to_keep_wal_aside():
         former = f.primary()
         former.crash()
         f.wait_takeover(former)
+        former.write_alone()
         ballast = os.path.join(former.disk, "ballast")
         free = os.statvfs(former.disk)
         subprocess.run(["fallocate", "-l", str(free.f_bavail * free.f_frsize - (8 << 20)), ballast], check=True)

@@ -83,8 +83,12 @@ def scenario_base_backup_rewind_and_rebuild():
                 return log.read()
 
         check("base backup")
-        former = f.primary()
+        former, survivor = f.primary(), f.secondary()
+        survivor.signal_postgres(signal.SIGSTOP)
+        former.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+        former.sql("SET synchronous_commit = local; CREATE TABLE only_here (x int)")  # nobody receives it
         former.crash()
+        survivor.signal_postgres(signal.SIGCONT)
         f.wait_takeover(former)
         f.primary().sql("INSERT INTO there VALUES (1)")
         count += 1
