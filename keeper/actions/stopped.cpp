@@ -1,7 +1,6 @@
 #include "keeper/actions/stopped.hpp"
 
 #include <algorithm>
-#include <sstream>
 #include <string>
 #include <string_view>
 
@@ -9,6 +8,7 @@
 #include "common/os/file.hpp"
 #include "common/os/process.hpp"
 #include "keeper/actions/local_sql.hpp"
+#include "keeper/actions/wal_files.hpp"
 
 namespace pgvigil::keeper {
 
@@ -42,10 +42,8 @@ asio::awaitable<std::optional<Lsn>> last_record(const postgres::Instance& instan
     if (lsn) co_return Lsn{lsn->value + 1};
   }
   // ... or with a segment that is not there ...
-  if (const auto name = after(result.output, "could not find file \"", "\""); name && name->size() == 24) {
-    const std::uint64_t high = std::stoull(name->substr(8, 8), nullptr, 16);
-    const std::uint64_t low = std::stoull(name->substr(16, 8), nullptr, 16);
-    co_return std::max(from, Lsn{(high << 32) + low * segment_size});
+  if (const auto name = after(result.output, "could not find file \"", "\"")) {
+    if (const auto begin = segment_begins(*name, segment_size)) co_return std::max(from, *begin);
   }
   // ... or there is none.
   if (result.output.find("could not find a valid record after") != std::string::npos) co_return from;

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,19 +43,24 @@ bool begins_with_its_own_page(const Segment& segment) {
 }  // namespace
 
 // A name holds the timeline, the high half of the LSN, and the number of the segment within it (xlog_internal.h).
+std::optional<Lsn> segment_begins(const std::string& name, std::uint64_t size) {
+  if (!is_segment(name)) return std::nullopt;
+  const std::string_view digits = name;
+  return Lsn{(hexadecimal(digits.substr(8, 8)) << 32) + hexadecimal(digits.substr(16, 8)) * size};
+}
+
 std::vector<Segment> segments_in(const fs::path& wal) {
   std::vector<Segment> found;
   std::error_code unreadable;
   for (const auto& entry : fs::directory_iterator(wal, unreadable)) {
     const std::string name = entry.path().filename().string();
-    if (!is_segment(name)) continue;
     std::error_code gone;
     const std::uint64_t size = entry.is_regular_file(gone) ? entry.file_size(gone) : 0;
     if (gone || size == 0) continue;
-    const std::uint64_t begin = (hexadecimal(std::string_view(name).substr(8, 8)) << 32) +
-                                hexadecimal(std::string_view(name).substr(16, 8)) * size;
+    const auto begin = segment_begins(name, size);
+    if (!begin) continue;
     const Timeline timeline{static_cast<std::uint32_t>(hexadecimal(std::string_view(name).substr(0, 8)))};
-    const Segment segment{entry.path(), timeline, begin, size};
+    const Segment segment{entry.path(), timeline, begin->value, size};
     if (begins_with_its_own_page(segment)) found.push_back(segment);
   }
   std::sort(found.begin(), found.end(), [](const Segment& a, const Segment& b) {

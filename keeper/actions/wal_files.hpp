@@ -2,12 +2,16 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/model/history.hpp"
 
 namespace pgvigil::keeper {
+
+// Where the segment of this name begins; nullopt: it is no segment's. `size`: of a segment, in bytes.
+std::optional<Lsn> segment_begins(const std::string& name, std::uint64_t size);
 
 struct Segment {
   std::filesystem::path path;
