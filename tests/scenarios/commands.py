@@ -1,5 +1,6 @@
-"""What an operator asks and sets, at the monitor of a formation."""
+"""What an operator asks and sets, at the monitor of a formation; and a crash that several scenarios need."""
 import json
+import signal
 
 
 def command(f, *words, check=True):
@@ -45,3 +46,12 @@ def listed(f, required, *nodes):
 def wait_names(f, node, wanted):
     f.wait_until(lambda: names(node) == wanted, what=f"the names of {node.name} are '{wanted}'")
     f.wait_state(node, "primary" if wanted else "wait_primary")
+
+
+def crash_parted(primary, standby):
+    """The primary crashes with a commit that its standby never receives: it has to be rewound."""
+    standby.signal_postgres(signal.SIGSTOP)
+    primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+    primary.sql("SET synchronous_commit = local; CREATE TABLE only_here (x int)")
+    primary.crash()
+    standby.signal_postgres(signal.SIGCONT)

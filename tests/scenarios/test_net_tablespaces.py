@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 
+from commands import crash_parted
 from formation import Formation, expect
 
 
@@ -84,11 +85,7 @@ def scenario_base_backup_rewind_and_rebuild():
 
         check("base backup")
         former, survivor = f.primary(), f.secondary()
-        survivor.signal_postgres(signal.SIGSTOP)
-        former.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
-        former.sql("SET synchronous_commit = local; CREATE TABLE only_here (x int)")  # nobody receives it
-        former.crash()
-        survivor.signal_postgres(signal.SIGCONT)
+        crash_parted(former, survivor)
         f.wait_takeover(former)
         f.primary().sql("INSERT INTO there VALUES (1)")
         count += 1

@@ -1,7 +1,7 @@
 """A node comes back, and WAL that it needs is not where PostgreSQL looks for it."""
 import os
 
-from commands import command
+from commands import command, crash_parted
 from formation import Formation, Writer, expect, major, text_of
 
 
@@ -34,7 +34,7 @@ def scenario_checkpoint_long_ago():
         f.goes_on()
         oldest = "SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'"
         begins = survivor.sql(oldest)
-        former.crash()
+        crash_parted(former, survivor)
         f.wait_takeover(former)
 
         def removed():
