@@ -50,7 +50,7 @@ void World::wake(int node, Time delay) {
   const Time when = std::max(now_ + delay, k.paused_until);
   if (k.ticks_at > now_ && k.ticks_at <= when) return;
   k.ticks_at = when;
-  at(when, Kind::keeper_tick, node, 0, k.life);
+  if (!k.ticking) at(when, Kind::keeper_tick, node, 0, k.life);
 }
 
 void World::wake_link(int node, Time delay) {
@@ -71,7 +71,16 @@ void World::save(int node, Core::Save save) {
   }
 }
 
+// The keeper looks. The earliest of the times at which it wants to look again is put among the events, once.
 void World::tick(int node) {
+  Keeper& k = keeper_of(node);
+  k.ticking = true;
+  look(node);
+  k.ticking = false;
+  if (k.alive && k.ticks_at != 0) at(k.ticks_at, Kind::keeper_tick, node, 0, k.life);
+}
+
+void World::look(int node) {
   Keeper& k = keeper_of(node);
   Postgres& p = pg(node);
   Core& core = *k.core;
@@ -165,14 +174,14 @@ void World::link(int node) {
 
 void World::send_report(int node) {
   Keeper& k = keeper_of(node);
-  Message message;
+  const std::size_t index = new_message();
+  Message& message = messages_[index];
   message.report = k.core->report(local(node));
   k.told = std::max(k.told, message.report.term.value);
   if (std::exchange(k.asked, false)) message.account = k.core->account(pg(node).copy_unfinished);
   message.session = k.session;
   message.database = databases_;
   message.sent_local = local(node).count();
-  messages_.push_back(std::move(message));
   k.awaiting = true;
   k.sent = now_;
   k.wants_report = false;
@@ -180,21 +189,44 @@ void World::send_report(int node) {
   // What was sent before a cut may still arrive after it, later than what a newer session says.
   Time when = std::max(now_, cut_[static_cast<std::size_t>(node)][0]) + latency();
   if (now_ < noisy_until_ && random_.chance(3)) when += random_.between(1000, 6000);  // a backend that was held up
-  if (when < now_ + 15000) at(when, Kind::report_arrives, node, 0, static_cast<std::int64_t>(messages_.size()) - 1);
+  if (when < now_ + 15000) {
+    at(when, Kind::report_arrives, node, 0, static_cast<std::int64_t>(index));
+  } else {
+    free_messages_.push_back(index);
+  }
+}
+
+// A place in messages_ that nobody uses any more, or another one.
+std::size_t World::new_message() {
+  if (free_messages_.empty()) {
+    messages_.emplace_back();
+    return messages_.size() - 1;
+  }
+  const std::size_t index = free_messages_.back();
+  free_messages_.pop_back();
+  messages_[index].account.reset();
+  return index;
 }
 
 void World::report_arrives(int node, std::int64_t index) {
-  if (!database_up_) return;
-  Message& message = messages_[static_cast<std::size_t>(index)];
-  if (message.database != databases_) return;  // its backend is gone with the server
+  if (database_up_ && answered(node, messages_[static_cast<std::size_t>(index)]) && usable(0, node)) {
+    at(now_ + latency(), Kind::answer_arrives, node, 0, index);
+  } else {
+    free_messages_.push_back(static_cast<std::size_t>(index));
+  }
+}
+
+// What the monitor makes of a report. False: there is no answer.
+bool World::answered(int node, Message& message) {
+  if (message.database != databases_) return false;  // its backend is gone with the server
   Keeper& k = keeper_of(node);
   if (k.session == message.session && !sessions_[static_cast<std::size_t>(node)].contains(k.session)) {
     // The server that it was with ended behind a cut: the new one knows no such session, and says so.
-    if (!usable(0, node)) return;
+    if (!usable(0, node)) return false;
     k.session = 0;
     k.awaiting = false;
     wake_link(node, latency());
-    return;
+    return false;
   }
   const Store::Reported reported = message.account ? store_.tell(message.report.node, k.priority, k.quorum,
                                                                  k.core->state().system_identifier, *message.account)
@@ -202,17 +234,23 @@ void World::report_arrives(int node, std::int64_t index) {
   message.answer = reported.answer;
   message.goal = reported.goal;
   if (reported.news) wake_monitor();
-  if (usable(0, node)) at(now_ + latency(), Kind::answer_arrives, node, 0, index);
+  return true;
 }
 
 void World::answer_arrives(int node, std::int64_t index) {
-  Keeper& k = keeper_of(node);
+  const Keeper& k = keeper_of(node);
   const Message& message = messages_[static_cast<std::size_t>(index)];
-  if (!k.alive || k.session != message.session || !k.awaiting) return;
-  if (now_ < k.paused_until) {
+  const bool awaited = k.alive && k.session == message.session && k.awaiting;
+  if (awaited && now_ < k.paused_until) {
     at(k.paused_until, Kind::answer_arrives, node, 0, index);
     return;
   }
+  if (awaited) heard(node, message);
+  free_messages_.push_back(static_cast<std::size_t>(index));
+}
+
+void World::heard(int node, const Message& message) {
+  Keeper& k = keeper_of(node);
   k.awaiting = false;
   if (message.answer == Store::Answer::refused) {
     close_session(node, false);

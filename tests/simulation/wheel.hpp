@@ -53,7 +53,7 @@ class Wheel {
   }
 
  private:
-  static constexpr Time slots = 4096;  // milliseconds; what is farther away waits in a heap
+  static constexpr Time slots = 2048;  // milliseconds; what is farther away waits in a heap
   struct Item {
     Event event;
     int next{-1};

@@ -6,9 +6,7 @@
 namespace pgvigil::simulation {
 
 World::World(std::uint64_t seed, bool trace, std::set<int> disabled)
-    : seed_(seed), plan_(draw_plan(seed)), random_(seed), trace_(trace), disabled_(std::move(disabled)) {
-  messages_.reserve(4096);
-}
+    : seed_(seed), plan_(draw_plan(seed)), random_(seed), trace_(trace), disabled_(std::move(disabled)) {}
 
 void World::at(Time when, Kind kind, int node, int other, std::int64_t life) {
   Event& event = events_.push(when);

@@ -1,6 +1,7 @@
 // One simulated formation: the daemons' own decisions (keeper::Core, plans, fsm::decide, fsm::Liveness) over models of
 // PostgreSQL, network, clocks, disks, processes, operators and clients. One seed, one history.
 #pragma once
+#include <deque>
 #include <memory>
 #include <optional>
 #include <set>
@@ -103,7 +104,8 @@ class World {
     Time confirm_at{0};
     int confirm_life{0};
     Time begun_confirming{0};
-    Time ticks_at{0};
+    Time ticks_at{0};  // 0: not at all
+    bool ticking{false};
     Time link_at{0};
     Time started_at{0};
     bool settling{false};
@@ -145,6 +147,7 @@ class World {
   void start_keeper(int node);
   void kill_keeper(int node);
   void tick(int node);
+  void look(int node);
   void wake(int node, Time delay = 1);
   void wake_link(int node, Time delay = 1);
   void save(int node, keeper::Core::Save save);
@@ -165,8 +168,11 @@ class World {
   // link
   void link(int node);
   void send_report(int node);
+  std::size_t new_message();
   void report_arrives(int node, std::int64_t message);
+  bool answered(int node, Message& message);
   void answer_arrives(int node, std::int64_t message);
+  void heard(int node, const Message& message);
   bool asked_for_account(int node, Store::Answer answer);
   void close_session(int node, bool by_process);
 
@@ -234,7 +240,8 @@ class World {
   std::array<Keeper, max_nodes> keepers_;
   std::array<Time, max_nodes> broken_until_{};  // PostgreSQL does not start (a full disk)
   int nodes_{0};                                // indexes 1..nodes_ have been used
-  std::vector<Message> messages_;
+  std::deque<Message> messages_;                // on their way, and places that are free
+  std::vector<std::size_t> free_messages_;
 
   Store store_;
   std::vector<Store> backups_;  // of the monitor's database
