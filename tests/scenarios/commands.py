@@ -2,6 +2,8 @@
 import json
 import signal
 
+from formation import tool
+
 
 def command(f, *words, check=True):
     return f.run(*words, "--pgdata", f.monitor.pgdata, check=check)
@@ -46,6 +48,11 @@ def listed(f, required, *nodes):
 def wait_names(f, node, wanted):
     f.wait_until(lambda: names(node) == wanted, what=f"the names of {node.name} are '{wanted}'")
     f.wait_state(node, "primary" if wanted else "wait_primary")
+
+
+def start_by_hand(f, node, *options, action="start"):
+    """Its PostgreSQL, and not by its keeper."""
+    f.program([tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".by-hand", "-w", *options, action], node.name, check=True)
 
 
 def crash_parted(primary, standby):

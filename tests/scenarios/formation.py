@@ -102,6 +102,7 @@ class Daemon:
         self.port = 5432 if formation.network else free_port()
         self.env = {}  # of the daemon alone
         self.process = None
+        formation.daemons.append(self)
         formation.directory(os.path.join(formation.work, name))
         if formation.disk_size and name != "monitor":
             mount = formation.mount if formation.disk == "tmpfs" else formation.mount_image
@@ -158,16 +159,15 @@ class Daemon:
         """WAL that nobody else has, on a node that has crashed: it has to be rewound."""
         words = [tool("postgres"), "--single", "-D", self.pgdata, *(["-c", f"config_file={config}"] if config else []), "-c", "synchronous_standby_names=",
                  "postgres"]
-        done = subprocess.run(self.formation.command(words), input="CREATE TABLE only_here AS SELECT 1 AS x\n", env=self.formation.env,
-                              capture_output=True, text=True, timeout=60)
+        done = self.formation.program(words, self.name, input="CREATE TABLE only_here AS SELECT 1 AS x\n")
         expect(done.returncode == 0 and "ERROR" not in done.stderr, f"nothing was written: {done}")
 
     def psql(self, text, database="postgres"):
         """Over its Unix socket, which a network fault does not touch."""
-        return self.formation.command(["psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.state, "-p", str(self.port), "-d", database, "-c", text])
+        return ["psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.state, "-p", str(self.port), "-d", database, "-c", text]
 
     def sql(self, text, database="postgres", seconds=20):
-        result = subprocess.run(self.psql(text, database), env=self.formation.env, capture_output=True, text=True, timeout=seconds)
+        result = self.formation.program(self.psql(text, database), seconds=seconds)
         if result.returncode != 0:
             raise ScenarioError(f"{self.name}: {text}: {result.stderr}")
         return result.stdout.strip()
@@ -222,15 +222,16 @@ def two_writers(answers):
 
 
 class Formation:
-    def __init__(self, nodes=2, auth="trust", settings=(), network=False, disk_size=None, disk="tmpfs"):
-        """disk_size: in MB; every node's PGDATA is on a file system of its own of that size (for root). disk: tmpfs; ext4, which can hang; or
-        "ext4, state too": the keeper's state directory is on it as well."""
+    def __init__(self, nodes=2, auth="trust", settings=(), network=None, disk_size=None, disk="tmpfs"):
+        """network: each node on a host of its own; None: where `run` can make them. disk_size: in MB; every node's PGDATA is on a
+        file system of its own of that size (for root). disk: tmpfs; ext4, which can hang; or "ext4, state too": the keeper's state directory is
+        on it as well."""
         self.work = tempfile.mkdtemp(prefix="pgvigil-scenario.", dir=os.environ.get("TMPDIR", "/tmp"))
         self.env = dict(os.environ, PGVIGIL_CONFIG_DIR=os.path.join(self.work, "etc"), LC_ALL="C.UTF-8", PGCONNECT_TIMEOUT="5")
         self.disk_size, self.disk = disk_size, disk
         self.mounts = []
         self.network = None
-        if network or os.environ.get("PGVIGIL_HOSTS") == "apart":
+        if network or (network is None and os.environ.get("PGVIGIL_HOSTS") == "apart"):
             from network import Network
             self.network = Network()
             self.network.add_host("client")
@@ -243,6 +244,7 @@ class Formation:
         self.pgvigil = os.path.join(BIN, "pgvigil")
         self.auth = auth
         self.writers = []
+        self.daemons = []  # all that there were, also before they are nodes
         self.nodes = []
         self.monitor = Daemon(self, "monitor")
         self.monitor_options = []
@@ -313,18 +315,37 @@ class Formation:
         """As the owner of the clusters, on a host. Each of the programs in front becomes the next: the pid is that of the last."""
         if not self.network:
             return words
-        return [*self.network.enter(host), "setpriv", f"--reuid={self.owner()}", f"--regid={self.owner()}", "--init-groups", "--", *words]
+        user = [f"--reuid={self.owner()}", f"--regid={self.owner()}", "--init-groups"] if os.getuid() == 0 else ["--inh-caps=-all", "--ambient-caps=-all"]
+        return [*self.network.enter(host), "setpriv", *user, "--", *words]
 
-    def run(self, *args, check=True, seconds=120, host="client"):
-        result = subprocess.run(self.command([self.pgvigil, *map(str, args)], host), env=self.env, capture_output=True, text=True, timeout=seconds)
+    def program(self, words, host="client", seconds=120, **options):
+        """To its end, by whatever it ends."""
+        return subprocess.run(self.command(words, host), **{"env": self.env, **options}, capture_output=True, text=True, timeout=seconds)
+
+    def begin(self, words, host="client", **options):
+        """A program in the background."""
+        return subprocess.Popen(self.command(words, host), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+
+    def words(self, args):
+        """Of a pgvigil command, and the host that it is given on: that of the PGDATA it names, if any."""
+        words = [self.pgvigil, *map(str, args)]
+        named = words[words.index("--pgdata") + 1] if "--pgdata" in words[:-1] else None
+        return words, next((daemon.name for daemon in self.daemons if daemon.pgdata == named), "client")
+
+    def run(self, *args, check=True, seconds=120):
+        result = self.program(*self.words(args), seconds)
         if check and result.returncode != 0:
             raise ScenarioError(f"pgvigil {' '.join(map(str, args))}: exit {result.returncode}: {result.stdout}{result.stderr}")
         return result
 
+    def ask(self, *args):
+        """A pgvigil command in the background."""
+        return self.begin(*self.words(args))
+
     def create_monitor(self):
         monitor = self.monitor
         self.run("create", "monitor", "--pgdata", monitor.pgdata, "--pgport", monitor.port, "--hostname", monitor.host, "--state-directory", monitor.state,
-                 *self.monitor_options, host=monitor.name)
+                 *self.monitor_options)
         self.monitor_uri = f"postgres://pgvigil_node@{monitor.host}:{monitor.port}/pgvigil"
         self.password_file = os.path.join(monitor.state, "node-password")
         monitor.start()
@@ -337,7 +358,7 @@ class Formation:
     def add_node(self, name=None, options=()):
         node = Daemon(self, name or f"node{len(self.nodes) + 1}")
         self.nodes.append(node)
-        self.run(*self.create_args(node), *self.node_options(node), *options, host=node.name)
+        self.run(*self.create_args(node), *self.node_options(node), *options)
         node.start()
         if self.network and len(self.nodes) == 1:
             self.wait_state(node, "single")
@@ -446,8 +467,7 @@ class Formation:
             logs = [word for writer in self.writers if writer.table == table and os.path.getsize(writer.log) for word in ("--check", writer.log)]
             if not logs:
                 continue  # beside a node that never took writes: the table does not exist
-            result = subprocess.run(self.command([os.path.join(BIN, "pgvigil-writer"), "--uri", self.uri(), "--table", table, *logs]), env=self.env,
-                                    capture_output=True, text=True, timeout=90)
+            result = self.program([os.path.join(BIN, "pgvigil-writer"), "--uri", self.uri(), "--table", table, *logs])
             if result.returncode != 0:
                 raise ScenarioError(f"acknowledged ids are missing in {table}: {result.stdout}{result.stderr}\n{self.describe()}")
             for key, value in json.loads(result.stdout).items():

@@ -2,6 +2,7 @@
 
 The namespaces have no names: each lives as long as a process in it, the first of which ("holder") ends with this one.
 The bridge is in a namespace too, so nothing is changed on the host, and every network may use the same addresses."""
+import ctypes
 import heapq
 import os
 import random
@@ -47,9 +48,9 @@ class Network:
 
     def __init__(self):
         self.hosts = {}
+        self.addresses = {}
         self.faults = {}
         self.lines = {}
-        self.next_address = 1
         self.switch = Holder()
         try:
             self.at_switch("ip", "link", "add", "br0", "type", "bridge")
@@ -64,10 +65,11 @@ class Network:
         tool(*self.switch.enter(), *words, text=text)
 
     def add_host(self, name):
-        """Returns its address."""
+        """Returns its address. One that is there already is taken again."""
+        if name in self.hosts:
+            return self.addresses[name]
         host = self.hosts[name] = Holder()
-        address = PREFIX + str(self.next_address)
-        self.next_address += 1
+        address = self.addresses[name] = PREFIX + str(len(self.hosts))
         self.at_switch("ip", "link", "add", f"p-{name}", "type", "veth", "peer", "name", "eth0", "netns", str(host.pid))
         self.at_switch("ip", "link", "set", f"p-{name}", "master", "br0", "up")
         for words in ("link set lo up", f"address add {address}/24 dev eth0", "link set eth0 up"):
@@ -76,6 +78,12 @@ class Network:
 
     def enter(self, name):
         return self.hosts[name].enter()
+
+    def visit(self, name):
+        """The thread that calls this makes its connections from that host from now on."""
+        with open(f"/proc/{self.hosts[name].pid}/ns/net") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
 
     def close(self):
         for line in self.lines.values():

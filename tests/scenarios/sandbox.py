@@ -40,8 +40,10 @@ def environment(copy):
     return values
 
 
-def as_owner(words):
-    return ["setpriv", f"--reuid={OWNER}", f"--regid={OWNER}", "--init-groups", "--"] + words
+def as_owner(words, makes_hosts=False):
+    """makes_hosts: it may do what network namespaces need."""
+    rights = ["--inh-caps=+net_admin,+sys_admin", "--ambient-caps=+net_admin,+sys_admin"] if makes_hosts else []
+    return ["setpriv", f"--reuid={OWNER}", f"--regid={OWNER}", "--init-groups", *rights, "--"] + words
 
 
 def contained(words):

@@ -2,26 +2,22 @@
 import hashlib
 import os
 import shutil
-import subprocess
 
+from commands import start_by_hand
 from formation import Daemon, Formation, expect, major, text_of, tool
 
 # What the formation needs when nobody writes it into pg_hba.conf.
 USERS_HBA = """# the user's own
 local all all trust
 local replication all trust
-host all all 127.0.0.1/32 trust
-host replication pgvigil_replicator 127.0.0.1/32 trust
+host all all samenet trust
+host replication pgvigil_replicator samenet trust
 """
 
 
 def append(path, text):
     with open(path, "a") as file:
         file.write(text)
-
-
-def command(*words):
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 def picture(directory):
@@ -39,18 +35,19 @@ def made_by_hand(f, name):
     """A cluster that knows nothing of pgvigil; not running."""
     node = Daemon(f, name)
     os.makedirs(node.state, mode=0o700)
-    command(tool("initdb"), "-D", node.pgdata, "-k", "--auth=trust")
+    f.program([tool("initdb"), "-D", node.pgdata, "-k", "--auth=trust"], check=True)
     append(os.path.join(node.pgdata, "postgresql.conf"),
-           f"port = {node.port}\nunix_socket_directories = '{node.state}'\n")
+           f"port = {node.port}\nunix_socket_directories = '{node.state}'\nlisten_addresses = '{node.host}'\n")
+    append(os.path.join(node.pgdata, "pg_hba.conf"), "host all all samenet trust\n")
     return node
 
 
-def fill(node, *statements):
+def fill(f, node, *statements):
     """Starts it by hand, runs the statements, stops it."""
-    command(tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".by-hand", "-w", "start")
+    start_by_hand(f, node)
     for statement in statements:
         node.sql(statement)
-    command(tool("pg_ctl"), "-D", node.pgdata, "-w", "stop")
+    f.program([tool("pg_ctl"), "-D", node.pgdata, "-w", "stop"], check=True)
 
 
 def without_port(f, node):
@@ -65,6 +62,32 @@ def join(f, node, *options, args=None):
     node.start()
 
 
+def scenario_take_over_running_cluster():
+    with Formation(nodes=0) as f:
+        node = made_by_hand(f, "old")
+        append(os.path.join(node.pgdata, "postgresql.conf"), "listen_addresses = 'localhost'\n# the user's last line\n")
+        append(os.path.join(node.pgdata, "pg_hba.conf"), "host all the_users_own 10.1.2.3/32 reject\n")
+        start_by_hand(f, node)
+        node.sql("CREATE TABLE kept AS SELECT 42 AS x")
+        args = f.create_args(node)
+        refused = f.run(*[word if word != node.host else "192.0.2.1" for word in args], check=False)
+        expect(refused.returncode == 1 and "needs listen_addresses" in refused.stderr and not f.state(),
+               f"it listens on localhost, where no other host comes in: {refused}")
+        node.sql("ALTER SYSTEM SET listen_addresses = '*'")
+        start_by_hand(f, node, action="restart")
+        pid = node.postmaster()
+        f.nodes.append(node)
+        f.run(*args)
+        node.start()
+        f.wait_state(node, "single")
+        expect(node.postmaster() == pid, "the running cluster was restarted")
+        f.add_node("new")
+        f.wait_healthy()
+        expect(f.node("new").sql("SELECT x FROM kept") == "42", "the copy lacks the data")
+        with open(os.path.join(node.pgdata, "pg_hba.conf")) as hba:
+            expect("host all the_users_own 10.1.2.3/32 reject\n" in hba.read(), "the user's own HBA line is gone")
+
+
 def scenario_stopped_cluster_and_copy():
     """A stopped cluster with data, settings and a port of its own becomes the first node, a copy of it that was made by
     hand the second; pg_hba.conf is the user's alone."""
@@ -74,7 +97,7 @@ def scenario_stopped_cluster_and_copy():
         with open(os.path.join(first.pgdata, "pg_hba.conf"), "w") as hba:
             hba.write(USERS_HBA)
         os.chmod(os.path.join(first.pgdata, "pg_hba.conf"), 0o640)
-        fill(first, "CREATE TABLE kept AS SELECT 42 AS x", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
+        fill(f, first, "CREATE TABLE kept AS SELECT 42 AS x", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
              "ALTER SYSTEM SET maintenance_work_mem = '77MB'")
         join(f, first, "--skip-pg-hba", args=without_port(f, first))
         f.wait_state(first, "single")
@@ -85,7 +108,7 @@ def scenario_stopped_cluster_and_copy():
         expect("# the user's last line\n" in text_of(os.path.join(first.pgdata, "postgresql.conf")), "a line is gone")
 
         another = made_by_hand(f, "another")
-        fill(another, "CREATE TABLE precious AS SELECT 1 AS x")
+        fill(f, another, "CREATE TABLE precious AS SELECT 1 AS x")
         before = picture(os.path.dirname(another.pgdata)), f.state().keys(), os.listdir(f.work + "/etc")
         refused = f.run(*f.create_args(another), check=False)
         after = picture(os.path.dirname(another.pgdata)), f.state().keys(), os.listdir(f.work + "/etc")
@@ -98,9 +121,9 @@ def scenario_stopped_cluster_and_copy():
         # -R: with another primary_conninfo in postgresql.auto.conf, which would win over ours.
         copy = Daemon(f, "copy")
         os.makedirs(copy.state, mode=0o700)
-        command(tool("pg_basebackup"), "-D", copy.pgdata, "-d", first.socket_uri(), "-R", "-c", "fast")
+        f.program([tool("pg_basebackup"), "-D", copy.pgdata, "-d", first.socket_uri(), "-R", "-c", "fast"], check=True)
         append(os.path.join(copy.pgdata, "by-hand"), "this copy\n")
-        append(os.path.join(copy.pgdata, "postgresql.conf"), f"unix_socket_directories = '{copy.state}'\n")
+        append(os.path.join(copy.pgdata, "postgresql.conf"), f"unix_socket_directories = '{copy.state}'\nlisten_addresses = '{copy.host}'\n")
         first.sql("INSERT INTO kept VALUES (43)")
         join(f, copy, "--skip-pg-hba")
         f.wait_healthy()
@@ -148,8 +171,7 @@ def scenario_configuration_elsewhere():
             place = root if name == "two" else os.path.join(f.work, "elsewhere")
             node, places[name] = debian_cluster(f, name, place, filled=name == "one")
             if name == "one":
-                command(tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".by-hand", "-w",
-                        "-o", f"-c config_file={places[name]}/postgresql.conf", "start")
+                start_by_hand(f, node, "-o", f"-c config_file={places[name]}/postgresql.conf")
                 pid = node.postmaster()
             join(f, node, args=without_port(f, node))
             f.wait_state(node, "single" if name == "one" else "secondary")
@@ -257,7 +279,7 @@ def scenario_logical_replication():
         moving = int(major()) >= 17
         first = made_by_hand(f, "first")
         append(os.path.join(first.pgdata, "postgresql.conf"), "wal_level = logical\n")
-        fill(first, "SELECT pg_create_logical_replication_slot('stays', 'pgoutput')")
+        fill(f, first, "SELECT pg_create_logical_replication_slot('stays', 'pgoutput')")
         join(f, first)
         f.wait_state(first, "single")
         second = Daemon(f, "second")
@@ -296,8 +318,8 @@ def scenario_generous_settings():
         first = made_by_hand(f, "first")
         own = {"max_wal_senders": "50", "max_replication_slots": "40", "wal_keep_size": "1GB", "wal_sender_timeout": "20s"}
         append(os.path.join(first.pgdata, "postgresql.conf"),
-               "listen_addresses = '127.0.0.1, ::1'\n" + "".join(f"{name} = {value}\n" for name, value in own.items()))
-        command(tool("pg_ctl"), "-D", first.pgdata, "-l", first.log + ".by-hand", "-w", "start")
+               f"listen_addresses = '{first.host}, ::1'\n" + "".join(f"{name} = {value}\n" for name, value in own.items()))
+        start_by_hand(f, first)
         join(f, first)
         f.wait_state(first, "single")
         second = f.add_node("second")
@@ -308,7 +330,7 @@ def scenario_generous_settings():
         for node in (first, second):
             shown = {name: node.sql(f"SHOW {name}") for name in own}
             expect(shown == own, f"{node.name} has {shown}")
-        expect(first.sql("SHOW listen_addresses") == "127.0.0.1, ::1", "listen_addresses is not as it was")
+        expect(first.sql("SHOW listen_addresses") == f"{first.host}, ::1", "listen_addresses is not as it was")
 
 
 def scenario_slots_of_a_former_primary():

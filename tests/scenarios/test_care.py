@@ -11,6 +11,8 @@ import tomllib
 
 from formation import Daemon, Formation, alive, expect, text_of, tool
 
+HOSTS = "one"  # of one machine, and its settings
+
 
 def everything_below(directory):
     for folder, folders, files in os.walk(directory):

@@ -9,6 +9,8 @@ from formation import Formation, Writer, expect
 from test_memory import Backups, wait_learned
 from test_sql import literal, run_script
 
+HOSTS = "one"  # a thief is where the files are
+
 OWN_FUNCTIONS = {"report", "tell", "get_peers", "step_down", "request_status", "open_session", "take_place", "leave_place",
                  "say_sslmode", "tell_moments"}
 

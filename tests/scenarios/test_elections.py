@@ -4,8 +4,6 @@ import time
 from commands import command, listed, number_sync_standbys, priority, rules, standbys, wait_names, wait_told
 from formation import Formation, Writer, expect
 
-HOSTS = "apart"
-
 SYNCHRONOUS = [("set", "formation", "number-sync-standbys", "1")]
 
 

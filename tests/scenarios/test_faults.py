@@ -4,6 +4,7 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 from formation import Formation, ScenarioError, Writer, expect, text_of, tool
@@ -168,8 +169,7 @@ def scenario_divergence():
         survivor.signal_postgres(signal.SIGSTOP)
         former.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
         f.wait_until(lambda: former.sql("SELECT count(*) FROM pg_stat_replication") == "0", what="nothing is sent")
-        waiting = subprocess.Popen(["psql", "-X", "-h", former.state, "-p", str(former.port), "-d", "postgres", "-c", "CREATE TABLE only_here (x int)"],
-                                   env=f.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        waiting = f.begin(former.psql("CREATE TABLE only_here (x int)"))
         time.sleep(0.5)
         former.kill_postmaster()
         former.kill(signal.SIGKILL)
@@ -193,9 +193,8 @@ def scenario_rewind_of_a_crashed_standby():
         former.crash()
         f.wait_takeover(former)
         # Records of its own after the end that the new primary knows.
-        server = subprocess.Popen([tool("postgres"), "-D", former.pgdata, "-c", "synchronous_standby_names="], env=f.env, stderr=subprocess.DEVNULL)
-        f.wait_until(lambda: subprocess.run(former.psql("CREATE TABLE only_here AS SELECT generate_series(1, 1000)"), env=f.env, capture_output=True)
-                     .returncode == 0, what="it runs by hand")
+        server = f.begin([tool("postgres"), "-D", former.pgdata, "-c", "synchronous_standby_names="], former.name)
+        f.wait_until(lambda: f.program(former.psql("CREATE TABLE only_here AS SELECT generate_series(1, 1000)")).returncode == 0, what="it runs by hand")
         server.kill()
         server.wait()
         slow = os.path.join(former.state, "slow")
@@ -235,7 +234,7 @@ def scenario_switchover_to_a_node_that_is_not_there():
         secondary.kill(signal.SIGSTOP)  # its keeper
         secondary.kill_postmaster(signal.SIGINT)
         f.wait_until(lambda: secondary.postmaster() is None, what="the candidate's PostgreSQL stops")
-        asked = subprocess.Popen([f.pgvigil, "perform", "promotion", "--name", secondary.name, "--pgdata", f.monitor.pgdata], env=f.env)
+        asked = f.ask("perform", "promotion", "--name", secondary.name, "--pgdata", f.monitor.pgdata)
         f.wait_state(primary, "draining")
         secondary.kill(signal.SIGCONT)
         f.goes_on(primary, seconds=30)  # the hand-over would be given up after 60 s anyway
@@ -299,8 +298,7 @@ def scenario_keeper_killed_in_transitions():
         Writer(f)
         for _ in range(10):
             victim = generator.choice(f.nodes)
-            asked = subprocess.Popen([f.pgvigil, "perform", "switchover", "--pgdata", f.monitor.pgdata, "--wait", "30"], env=f.env,
-                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            asked = f.ask("perform", "switchover", "--pgdata", f.monitor.pgdata, "--wait", "30")
             time.sleep(generator.uniform(0.0, 0.5))
             victim.kill()
             time.sleep(generator.uniform(0.0, 0.5))
@@ -359,8 +357,8 @@ def scenario_rto_script():
         Writer(f)
         time.sleep(0.5)
         pids = {node.name: node for node in f.nodes}
-        script = os.path.join(f.work, "crash.sh")
-        with open(script, "w") as file:
+        crash = os.path.join(f.work, "crash.sh")
+        with open(crash, "w") as file:
             file.write("set -e\ncase $1 in\n")
             for name, node in pids.items():
                 file.write(f"{name}) kill -9 $(head -1 {node.pgdata}/postmaster.pid) $(cat {node.state}/pid);;\n")
@@ -368,24 +366,31 @@ def scenario_rto_script():
         former = f.primary()
         here = os.path.dirname(os.path.abspath(__file__))
         rto = os.environ.get("PGVIGIL_RTO_SCRIPT", os.path.join(here, "..", "..", "scripts", "test_pg_failover.sh"))
-        start = f"PGVIGIL_CONFIG_DIR={f.env['PGVIGIL_CONFIG_DIR']} setsid {f.pgvigil} run --pgdata {former.pgdata} >> {former.log} 2>&1 & echo $! > {f.work}/restarted"
+        asked = os.path.join(f.work, "start")
+
+        def start():
+            f.wait_until(lambda: os.path.exists(asked), 200, "the script starts the node")
+            former.process.wait(10)
+            former.start()
+        starter = threading.Thread(target=start, daemon=True)
+        starter.start()
         with open(f.password_file) as file:
             password = file.read().strip()
-        env = dict(f.env, PGVIGIL=f.pgvigil, MONITOR_URI=f.monitor_uri, PGPASSWORD=password, STOP_COMMAND=f"bash {script} {{name}}", START_COMMAND=start)
-        result = subprocess.run(["bash", rto], env=env, capture_output=True, text=True, timeout=240)
+        env = dict(f.env, PGVIGIL=f.pgvigil, MONITOR_URI=f.monitor_uri, PGPASSWORD=password, STOP_COMMAND=f"bash {crash} {{name}}", START_COMMAND=f"touch {asked}")
+
+        def script(env, *options):
+            return f.program(["bash", rto, *options], seconds=240, env=env)
+        result = script(env)
         expect(result.returncode == 0 and "PASS" in result.stdout, f"exit {result.returncode}: {result.stdout}{result.stderr}")
-        former.process.wait(10)
-        with open(os.path.join(f.work, "restarted")) as file:
-            pid = int(file.read())
-        unhealthy = subprocess.run(["bash", rto], env=dict(env, FORMATION="none"), capture_output=True, text=True, timeout=60)
+        starter.join()
+        unhealthy = script(dict(env, FORMATION="none"))
         expect(unhealthy.returncode == 1, f"an unhealthy baseline: exit {unhealthy.returncode}")
-        missing = subprocess.run(["bash", rto], env=dict(env, PGVIGIL="/nonexistent"), capture_output=True, text=True, timeout=60)
+        missing = script(dict(env, PGVIGIL="/nonexistent"))
         expect(missing.returncode == 3, f"a missing tool: exit {missing.returncode}")
         nothing = dict(env, STOP_COMMAND="true", RTO_TARGET_SECONDS="1")  # it stops nothing, and nobody is promoted
-        late = subprocess.run(["bash", rto], env=nothing, capture_output=True, text=True, timeout=60)
+        late = script(nothing)
         expect(late.returncode == 2 and "no promotion within 1 s" in late.stdout, f"no promotion: exit {late.returncode}: {late.stdout}{late.stderr}")
         for option in ("--monitor", "--stop-command", "--start-command"):
-            bare = subprocess.run(["bash", rto, option], env=env, capture_output=True, text=True, timeout=60)
+            bare = script(env, option)
             expect(bare.returncode == 3 and f"{option} needs a value" in bare.stderr, f"{option} alone: exit {bare.returncode}: {bare.stderr}")
         f.check_acknowledged()
-        os.kill(pid, signal.SIGKILL)

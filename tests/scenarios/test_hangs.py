@@ -1,7 +1,6 @@
 """Single processes hang or die: of the daemons, of PostgreSQL, of a copy. Beside every node sits a client."""
 import os
 import signal
-import subprocess
 import time
 
 from formation import Formation, alive, children, expect
@@ -81,8 +80,7 @@ def scenario_hung_parts_of_the_primary():
         asked = []
 
         def switchover():
-            words = [f.pgvigil, "perform", "switchover", "--pgdata", f.monitor.pgdata, "--wait", "60"]
-            asked.append(subprocess.Popen(words, env=f.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            asked.append(f.ask("perform", "switchover", "--pgdata", f.monitor.pgdata, "--wait", "60"))
         hang([wait_part(f, f.primary(), "checkpointer")], meanwhile=switchover)
         asked[0].wait(90)
         settle(f)
@@ -151,8 +149,7 @@ def diverge(f):
     survivor.kill(signal.SIGSTOP)
     survivor.kill_postmaster(signal.SIGSTOP)
     survivor.signal_postgres(signal.SIGSTOP)
-    waiting = subprocess.Popen(former.psql("UPDATE bulk SET t = repeat('y', 1000)"), env=f.env,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    waiting = f.begin(former.psql("UPDATE bulk SET t = repeat('y', 1000)"))
     waiting_backend = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'UPDATE bulk%'"
     f.wait_until(lambda: former.sql(waiting_backend) == "1", what="the change is local")
     former.kill_postmaster()

@@ -2,11 +2,10 @@
 import json
 import os
 import signal
-import subprocess
 import time
 
-from commands import command, listed, names, wait_names, why
-from formation import Daemon, Formation, Writer, expect, tool
+from commands import command, listed, names, start_by_hand, wait_names, why
+from formation import Daemon, Formation, Writer, expect
 
 
 def rests(f, node, *options):
@@ -208,11 +207,6 @@ def scenario_primary_dies_and_a_node_rests():
         primary.start()
         f.wait_healthy()
         f.check_acknowledged()
-
-
-def start_by_hand(f, node):
-    subprocess.run([tool("pg_ctl"), "-D", node.pgdata, "-l", node.log + ".by-hand", "-w", "start"], check=True,
-                   env=f.env, stdout=subprocess.DEVNULL)
 
 
 def scenario_primary_out_and_in():

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 
 from commands import rules, standbys
@@ -119,7 +118,7 @@ def scenario_database_of_the_application():
             f.run("enable", "monitor", "--pgdata", node.pgdata, "--monitor", f.monitor_uri, "--monitor-password-file", f.password_file)
         f.wait_healthy()
         expect("/shop?" in uri(), f"after: {uri()}")
-        seen = subprocess.run(["psql", "-XAtc", "SELECT current_database()", uri().strip() + "&user=" + f.owner()], env=f.env, capture_output=True, text=True)
+        seen = f.program(["psql", "-XAtc", "SELECT current_database()", uri().strip() + "&user=" + f.owner()])
         expect(seen.stdout.strip() == "shop", f"{seen}")
 
 

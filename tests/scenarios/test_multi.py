@@ -12,7 +12,7 @@ class Part(Formation):
     """One of several groups that share a monitor: that of `first`, or its own."""
 
     def __init__(self, formation="default", group=0, first=None, prefix="node"):
-        super().__init__(nodes=2)
+        super().__init__(nodes=2, network=False)  # all of them on one host
         self.formation, self.group, self.first, self.prefix = formation, group, first, prefix
 
     def create_monitor(self):

@@ -41,6 +41,6 @@ def scenario_stolen_passwords():
         # Who has written a line for the role keeps it.
         with open(os.path.join(primary.pgdata, "pg_hba.conf"), "a") as file:
             file.write("host postgres pgvigil_replicator 10.77.0.0/24 scram-sha-256\n")
-        f.run("reload", "--pgdata", primary.pgdata, host=primary.name)
+        f.run("reload", "--pgdata", primary.pgdata)
         f.wait_until(lambda: psql("pgvigil_replicator", "client", "SELECT 1").returncode == 0, what="the administrator's own line counts")
         f.wait_healthy()

@@ -30,7 +30,7 @@ def disk_hangs(disk):
         f.check_acknowledged()
         trace = os.path.join(primary.pgdata, "pg_wal", "pgvigil-disk-check")
         for node in f.nodes:
-            f.run("stop", "--pgdata", node.pgdata, host=node.name)
+            f.run("stop", "--pgdata", node.pgdata)
         expect(not os.path.exists(trace), "a stopped node leaves the file of its checks behind")
 
 

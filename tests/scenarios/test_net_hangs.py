@@ -74,7 +74,7 @@ def scenario_full_data_disk_of_the_primary():
 
 def wal_disk(f, node, megabytes):
     """Its pg_wal is moved to a file system of its own."""
-    f.run("stop", "--pgdata", node.pgdata, host=node.name)
+    f.run("stop", "--pgdata", node.pgdata)
     disk = f.mount(os.path.join(f.work, node.name, "wal-disk"), megabytes)
     place, target = os.path.join(node.pgdata, "pg_wal"), os.path.join(disk, "pg_wal")
     subprocess.run(["cp", "-a", place, target], check=True)
@@ -149,7 +149,7 @@ def scenario_clocks_jump():
             set_clock(clock, 0)
             daemon.env = {"LD_PRELOAD": library[0], "FAKETIME_TIMESTAMP_FILE": clock, "FAKETIME_NO_CACHE": "1",
                           "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1"}
-            f.run("stop", "--pgdata", daemon.pgdata, host=daemon.name)
+            f.run("stop", "--pgdata", daemon.pgdata)
             daemon.start()
             if daemon is primary:
                 f.wait_takeover(primary)

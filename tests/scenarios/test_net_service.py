@@ -10,7 +10,7 @@ def scenario_adopted_from_another_mount_namespace():
     runs look different."""
     with Formation(nodes=2, network=True) as f:
         node = f.secondary()
-        f.run("stop", "--pgdata", node.pgdata, host=node.name)
+        f.run("stop", "--pgdata", node.pgdata)
         f.directory(f.work + "/elsewhere")
         words = f.command([f.pgvigil, "run", "--pgdata", node.pgdata], node.name)
         inside = ["unshare", "--mount", "sh", "-c", 'mount --rbind / "$0" && exec chroot "$0" "$@"', f.work + "/elsewhere"]

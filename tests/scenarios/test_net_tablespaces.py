@@ -95,7 +95,7 @@ def scenario_base_backup_rewind_and_rebuild():
         expect("rewound" in text_of_log(former), "nothing was rewound")
 
         def stop(standby):
-            f.run("stop", "--pgdata", standby.pgdata, host=standby.name)
+            f.run("stop", "--pgdata", standby.pgdata)
             f.wait_state(f.primary(), "wait_primary")
 
         # Copied anew over what is there, as after a rewind that failed.
@@ -114,7 +114,7 @@ def scenario_base_backup_rewind_and_rebuild():
         f.wait_healthy()
         check("a copy begun again")
 
-        f.run("drop", "node", "--pgdata", standby.pgdata, "--destroy", host=standby.name)
+        f.run("drop", "node", "--pgdata", standby.pgdata, "--destroy")
         f.nodes.remove(standby)
         expect(not everything_below(f.place_of(standby.name)), "--destroy leaves what is in the tablespace")
         f.goes_on()

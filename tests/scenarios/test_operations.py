@@ -3,7 +3,6 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 import threading
 import time
 
@@ -119,7 +118,7 @@ def scenario_switchover_with_a_receiver_that_hangs():
         primary.sql("SELECT pg_reload_conf()")
         archive = os.path.join(f.work, "archive")
         f.directory(archive)
-        receiver = subprocess.Popen([tool("pg_receivewal"), "-D", archive, "-h", primary.state, "-p", str(primary.port)], env=f.env)
+        receiver = f.begin([tool("pg_receivewal"), "-D", archive, "-h", primary.state, "-p", str(primary.port)])
         try:
             f.wait_until(lambda: primary.sql("SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pg_receivewal' AND state = 'streaming'")
                          == "1", what="it receives")
@@ -162,8 +161,7 @@ def scenario_switchover_to_a_slow_candidate():
         def switchover():
             # More than what is on its way in a socket.
             primary.sql("SET synchronous_commit = local; CREATE TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 30000)")
-            words = [f.pgvigil, "perform", "switchover", "--pgdata", f.monitor.pgdata]
-            asked.append(subprocess.Popen(words, env=f.env, stdout=subprocess.DEVNULL))
+            asked.append(f.ask("perform", "switchover", "--pgdata", f.monitor.pgdata))
             f.wait_until(lambda: f.in_state("draining") or "draining" in [row["assigned_group_state"] for row in f.state().values()], what="it drains")
         term = f.term()
         hang([wait_part(f, candidate, "walreceiver")], 6, meanwhile=switchover)
@@ -176,15 +174,17 @@ def scenario_switchover_to_a_slow_candidate():
 class Crowd:
     """Clients that take every free session, wait in it, and go on asking: what others give back in between, they take too."""
 
-    def __init__(self, node, role):
+    def __init__(self, f, node, role):
         words = b"user\0" + role.encode() + b"\0database\0postgres\0\0"
-        self.node, self.hello = node, struct.pack("!ii", 8 + len(words), 3 << 16) + words
+        self.f, self.node, self.hello = f, node, struct.pack("!ii", 8 + len(words), 3 << 16) + words
         self.sessions, self.refused = [], 0
         self.leave = threading.Event()
         self.thread = threading.Thread(target=self.crowd, daemon=True)
         self.thread.start()
 
     def crowd(self):
+        if self.f.network:
+            self.f.network.visit("client")
         while not self.leave.is_set():
             session = socket.create_connection((self.node.host, self.node.port), timeout=10)
             session.sendall(self.hello)
@@ -222,7 +222,7 @@ def scenario_return_to_a_primary_without_free_sessions():
         former = f.primary()
         former.crash()
         primary = f.wait_takeover(former)
-        crowd = Crowd(primary, "app")
+        crowd = Crowd(f, primary, "app")
         f.wait_until(lambda: crowd.refused, what="no session is free")
         before, taken = crowd.refused, len(crowd.sessions)
         former.start()

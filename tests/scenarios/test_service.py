@@ -11,6 +11,8 @@ import time
 
 from formation import BIN, Daemon, Formation, expect, major, text_of, tool
 
+HOSTS = "one"  # of one machine
+
 
 class ServiceManager:
     """The other end of $NOTIFY_SOCKET. It notes who says what."""

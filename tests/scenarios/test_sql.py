@@ -9,6 +9,8 @@ import subprocess
 
 from formation import Formation, Writer, expect
 
+HOSTS = "one"  # the monitor alone
+
 
 FUNCTIONS = """SELECT p.proname, coalesce(string_agg(format_type(t.type, NULL), ',' ORDER BY t.place), '')
 FROM pg_proc p LEFT JOIN LATERAL unnest(p.proargtypes) WITH ORDINALITY AS t (type, place) ON true

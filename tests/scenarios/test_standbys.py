@@ -1,8 +1,7 @@
 """What standbys keep for whoever takes over, and what they refuse."""
 import os
-import subprocess
 
-from commands import command, standbys
+from commands import command
 from formation import Formation, Writer, expect
 
 SLOTS = "SELECT coalesce(string_agg(slot_name, ' ' ORDER BY slot_name), '') FROM pg_replication_slots"
@@ -49,7 +48,7 @@ def scenario_reads_only():
         f.goes_on()
         standby = f.secondary()
         words = ["psql", "-X", "-v", "VERBOSITY=sqlstate", "-c", "INSERT INTO vigil_ids (id) VALUES (-1)", standby.socket_uri()]
-        refused = subprocess.run(words, env=f.env, capture_output=True, text=True, timeout=20)
+        refused = f.program(words)
         expect(refused.returncode == 1 and refused.stderr.strip().endswith("25006"), f"a write on a standby: {refused}")
         f.check_acknowledged()
         for daemon in [f.monitor, *f.nodes]:

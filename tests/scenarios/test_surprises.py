@@ -2,15 +2,13 @@
 import os
 import shutil
 import signal
-import subprocess
 import time
 
 from formation import Formation, expect, text_of, tool
 
 
-def system_identifier(pgdata):
-    shown = subprocess.run([tool("pg_controldata"), pgdata], capture_output=True, text=True, check=True,
-                           env=dict(os.environ, LC_ALL="C")).stdout
+def system_identifier(f, pgdata):
+    shown = f.program([tool("pg_controldata"), pgdata], check=True).stdout
     return next(line.split(":")[1].strip() for line in shown.splitlines() if "system identifier" in line)
 
 
@@ -21,8 +19,8 @@ def scenario_another_cluster_in_pgdata():
         f.run("stop", "--pgdata", standby.pgdata)
         aside = os.path.join(f.work, "aside")
         os.rename(standby.pgdata, aside)
-        subprocess.run([tool("initdb"), "-D", standby.pgdata, "--auth=trust"], check=True, capture_output=True)
-        foreign = system_identifier(standby.pgdata)
+        f.program([tool("initdb"), "-D", standby.pgdata, "--auth=trust"], check=True)
+        foreign = system_identifier(f, standby.pgdata)
         standby.start()
         f.wait_until(lambda: "another system" in text_of(standby.log), what="the refusal")
         f.goes_on(primary)
@@ -31,9 +29,9 @@ def scenario_another_cluster_in_pgdata():
         while "system" not in told and time.monotonic() < deadline:
             time.sleep(0.5)
             told = f.run("show", "state", "--pgdata", f.monitor.pgdata).stdout
-        expect(system_identifier(standby.pgdata) == foreign, "the other cluster was overwritten")
+        expect(system_identifier(f, standby.pgdata) == foreign, "the other cluster was overwritten")
         f.run("stop", "--pgdata", standby.pgdata)
-        expect(system_identifier(standby.pgdata) == foreign, "the other cluster was overwritten")
+        expect(system_identifier(f, standby.pgdata) == foreign, "the other cluster was overwritten")
         shutil.rmtree(standby.pgdata)
         os.rename(aside, standby.pgdata)
         standby.start()

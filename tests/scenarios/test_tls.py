@@ -6,6 +6,8 @@ import subprocess
 
 from formation import Daemon, Formation, expect, text_of, tool
 
+HOSTS = "one"  # certificates are made for this address
+
 
 def enter(f, **how):
     """Over TCP, as an operator with the printed URI; how the session is encrypted: "t" or "f", or why not at all."""

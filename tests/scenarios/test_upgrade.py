@@ -5,6 +5,8 @@ import re
 
 from formation import Formation, Writer, expect, text_of
 
+HOSTS = "one"  # the monitor alone
+
 SQL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "sql")
 VERSIONS = {int(name[:3]): name for name in sorted(os.listdir(SQL)) if re.match(r"00\d_.*\.sql$", name)}
 NEWEST = max(VERSIONS)

@@ -31,7 +31,7 @@ def scenario_old_recovery_target():
     with Formation(nodes=0) as f:
         first = made_by_hand(f, "first")
         append(os.path.join(first.pgdata, "postgresql.conf"), "recovery_target_time = '2001-01-01 00:00:00+00'\n")
-        fill(first, "CREATE TABLE t (x int)", "ALTER SYSTEM SET recovery_target_time = '2001-01-01 00:00:00+00'")
+        fill(f, first, "CREATE TABLE t (x int)", "ALTER SYSTEM SET recovery_target_time = '2001-01-01 00:00:00+00'")
         join(f, first)
         f.wait_state(first, "single")
         standby = f.add_node("second")
@@ -72,7 +72,7 @@ def scenario_roles_that_were_there():
     with Formation(nodes=0, auth="scram-sha-256") as f:
         first = made_by_hand(f, "first")
         append(os.path.join(first.pgdata, "postgresql.conf"), "log_transaction_sample_rate = 1\n")
-        fill(first, "CREATE ROLE pgvigil_replicator LOGIN PASSWORD 'another'", "CREATE ROLE pgvigil_probe NOLOGIN")
+        fill(f, first, "CREATE ROLE pgvigil_replicator LOGIN PASSWORD 'another'", "CREATE ROLE pgvigil_probe NOLOGIN")
         join(f, first)
         f.wait_state(first, "single")
         second = f.add_node("second")
