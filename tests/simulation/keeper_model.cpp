@@ -89,7 +89,8 @@ void World::look(int node) {
   } else {
     if (core.saw_process(true, local(node))) k.wants_report = true;
     if (p.answers(now_)) {
-      const Core::Seen seen = core.saw(facts_of(p, branches_, now_), local(node));
+      look_at(p, branches_, now_, k.facts);
+      const Core::Seen seen = core.saw(k.facts, local(node));
       save(node, seen.save);
       if (seen.news) k.wants_report = true;
     } else if (core.saw_silence(local(node))) {

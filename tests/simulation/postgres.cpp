@@ -12,7 +12,9 @@ int Branches::root() {
 }
 
 int Branches::child(int parent, std::uint64_t fork, std::uint32_t number, std::int64_t term) {
-  all_.push_back({number, parent, fork, term, fork, at(parent).system});
+  History history = at(parent).history;
+  history.push_back({Timeline{at(parent).number}, Lsn{fork}});
+  all_.push_back({number, parent, fork, term, fork, at(parent).system, std::move(history)});
   return static_cast<int>(all_.size()) - 1;
 }
 
@@ -41,32 +43,29 @@ std::uint64_t Branches::common(int left, std::uint64_t left_lsn, int right, std:
 }
 
 WalPosition Branches::position(int branch, std::uint64_t lsn) const {
-  WalPosition position;
-  if (branch < 0) return position;
-  position.timeline = Timeline{at(branch).number};
-  position.lsn = Lsn{lsn};
-  for (int b = branch; at(b).parent >= 0; b = at(b).parent) {
-    position.history.push_back({Timeline{at(at(b).parent).number}, Lsn{at(b).fork}});
+  if (branch < 0) return {};
+  return {Timeline{at(branch).number}, Lsn{lsn}, at(branch).history};
+}
+
+void look_at(const Postgres& pg, const Branches& branches, Time now, keeper::LocalFacts& facts) {
+  facts.in_recovery = pg.in_recovery;
+  facts.settled = !pg.in_recovery || now >= pg.settles_at;
+  facts.has_receiver = pg.in_recovery && pg.receiving_from != 0;
+  if (pg.in_recovery) {
+    facts.streaming = facts.has_receiver;
+  } else {
+    facts.streaming = std::any_of(pg.senders.begin(), pg.senders.end(), [](const Sender& s) { return s.attached; });
   }
-  std::reverse(position.history.begin(), position.history.end());
-  return position;
+  const Branch& branch = branches.at(pg.branch);
+  facts.timeline = Timeline{branch.number};
+  facts.lsn = Lsn{facts.settled ? pg.flushed : pg.checkpoint};
+  facts.history = branch.history;
+  facts.system_identifier = branches.system_identifier(pg.branch);
 }
 
 keeper::LocalFacts facts_of(const Postgres& pg, const Branches& branches, Time now) {
   keeper::LocalFacts facts;
-  facts.in_recovery = pg.in_recovery;
-  facts.settled = !pg.in_recovery || now >= pg.settles_at;
-  if (pg.in_recovery) {
-    facts.streaming = pg.receiving_from != 0;
-    facts.has_receiver = pg.receiving_from != 0;
-  } else {
-    facts.streaming = std::any_of(pg.senders.begin(), pg.senders.end(), [](const Sender& s) { return s.attached; });
-  }
-  WalPosition position = branches.position(pg.branch, facts.settled ? pg.flushed : pg.checkpoint);
-  facts.timeline = position.timeline;
-  facts.lsn = position.lsn;
-  facts.history = std::move(position.history);
-  facts.system_identifier = branches.system_identifier(pg.branch);
+  look_at(pg, branches, now, facts);
   return facts;
 }
 

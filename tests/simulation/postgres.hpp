@@ -23,6 +23,7 @@ struct Branch {
   std::int64_t term{0};   // of the promotion that began it
   std::uint64_t tip{0};   // the last record written on it
   int system{0};          // of one initdb
+  History history;
 };
 
 class Branches {
@@ -94,5 +95,7 @@ struct Postgres {
 };
 
 keeper::LocalFacts facts_of(const Postgres& pg, const Branches& branches, Time now);
+// The same into `facts`, whose memory is used again.
+void look_at(const Postgres& pg, const Branches& branches, Time now, keeper::LocalFacts& facts);
 
 }  // namespace pgvigil::simulation

@@ -21,7 +21,7 @@ class Wheel {
   // already happens now.
   Event& push(Time when) {
     const int place = take();
-    if (when >= base_ + slots) {
+    if (when >= base_ + static_cast<Time>(slots)) {
       far_.push({when, ++pushed_, place});
     } else {
       append(std::max(when, base_), place);
@@ -53,7 +53,7 @@ class Wheel {
   }
 
  private:
-  static constexpr Time slots = 2048;  // milliseconds; what is farther away waits in a heap
+  static constexpr std::size_t slots = 2048;  // milliseconds; what is farther away waits in a heap
   struct Item {
     Event event;
     int next{-1};
@@ -70,7 +70,7 @@ class Wheel {
     int last{-1};
   };
 
-  static std::size_t index(Time when) { return static_cast<std::size_t>(when % slots); }
+  static std::size_t index(Time when) { return static_cast<std::size_t>(when) % slots; }
   static std::uint64_t bit(Time when) { return std::uint64_t{1} << (index(when) % 64); }
 
   int take() {
@@ -95,7 +95,7 @@ class Wheel {
     ++near_;
   }
   void bring_near() {
-    while (!far_.empty() && far_.top().when < base_ + slots) {
+    while (!far_.empty() && far_.top().when < base_ + static_cast<Time>(slots)) {
       append(far_.top().when, far_.top().place);
       far_.pop();
     }

@@ -78,6 +78,7 @@ class World {
     int life{0};
     Time paused_until{0};
     std::optional<keeper::Core> core;
+    keeper::LocalFacts facts;
     std::optional<keeper::KeeperState> disk;
     bool gone{false};  // dropped: the process has ended for good
     // monitor link
