@@ -9,6 +9,7 @@
 #include "common/os/event.hpp"
 #include "common/os/file.hpp"
 #include "common/os/process.hpp"
+#include "keeper/actions/archive.hpp"
 #include "keeper/actions/stopped.hpp"
 #include "keeper/actions/wal_files.hpp"
 
@@ -56,6 +57,10 @@ asio::awaitable<os::ProcessResult> pg_rewind(const Node& node, postgres::Instanc
   options.on_line = progress;
   options.timeout.reset();  // a new order ends it
   options.environment["LC_ALL"] = "C";
+  // Its own WAL back to the last common checkpoint may be there only. (Up to PostgreSQL 14 it looks for the command in
+  // PGDATA.)
+  const std::string command = co_await restore_command(instance);
+  if (!command.empty() && (!elsewhere || has_option)) argv.push_back("--restore-target-wal");
   progress("rewind to the history of " + upstream.name);
   const postgres::ControlData control = co_await instance.control_data();
   if (!control.clean_shutdown()) {
@@ -72,13 +77,16 @@ asio::awaitable<os::ProcessResult> pg_rewind(const Node& node, postgres::Instanc
   co_return result;
 }
 
-// The recovery that begins here, at the last common checkpoint, finds all of its WAL or can have it sent. (Up to
-// PostgreSQL 13 and the first releases of 14 to 17 pg_rewind removes what its source does not have.)
+// The recovery that begins here, at the last common checkpoint, finds all of its WAL, in the archive too, or can have
+// it sent. (Up to PostgreSQL 13 and the first releases of 14 to 17 pg_rewind removes what its source does not have.)
 asio::awaitable<bool> has_all(const Node& node, const postgres::Instance& instance, const Peer& upstream,
                               const UpstreamIdentity& identity) {
   const Stopped stopped = co_await read_stopped(instance);
   const Lsn end = recovered_up_to(node.pgdata() / "pg_wal", identity.position, stopped.recovery_begins);
-  co_return co_await can_send(node, upstream, identity, end, stopped.control.segment_size);
+  const std::uint64_t segment_size = stopped.control.segment_size;
+  if (co_await can_send(node, upstream, identity, end, segment_size)) co_return true;
+  const std::string command = co_await restore_command(instance);
+  co_return co_await archived(node.pgdata(), command, file_sent(identity.position, end, segment_size));
 }
 
 }  // namespace

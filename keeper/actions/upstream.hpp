@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/model/goal.hpp"
+#include "keeper/actions/archive.hpp"
 #include "keeper/actions/node.hpp"
 #include "keeper/fsm/prepare.hpp"
 
@@ -19,6 +20,7 @@ struct Preparing {
   Peer upstream;
   std::optional<LocalPosition> running;  // where a running standby stands
   bool foreign_promotion{false};
+  ArchivePatience& patience;  // of this PGDATA, from one preparation to the next
   Progress progress;
   std::function<void()> begins;  // called before anything that is here is overwritten
   bool copied{false};            // out: PGDATA has been rewound or copied

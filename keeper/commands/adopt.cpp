@@ -8,6 +8,7 @@
 
 #include "common/cli/tls_options.hpp"
 #include "common/os/file.hpp"
+#include "common/postgres/configured.hpp"
 #include "common/postgres/debian_layout.hpp"
 #include "keeper/actions/local_sql.hpp"
 
@@ -23,23 +24,13 @@ int major_in(const std::string& version) {
   return number == std::string::npos ? 0 : std::atoi(version.c_str() + number + 2);
 }
 
-// As the server itself would read it, with all that is included.
 asio::awaitable<std::string> setting_in(const config::Config& config, const fs::path& file, const std::string& name) {
-  const std::vector<std::string> argv{(fs::path(config.bindir) / "postgres").string(),
-                                      "-D",
-                                      file.parent_path().string(),
-                                      "-c",
-                                      "config_file=" + file.string(),
-                                      "-C",
-                                      name};
-  const os::ProcessResult result = co_await os::run(argv);
-  std::string text = result.output;
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  if (!result.ok()) {
-    throw UserError(ExitCode::postgres, "the configuration of " + config.pgdata + " cannot be used:\n" + text,
+  try {
+    co_return co_await postgres::configured(config.bindir, file.parent_path(), file, name);
+  } catch (const Error& error) {
+    throw UserError(ExitCode::postgres, "the configuration of " + config.pgdata + " cannot be used:\n" + error.what(),
                     "correct " + file.string());
   }
-  co_return text.substr(text.find_last_of('\n') + 1);  // warnings come before it
 }
 
 std::string first_of_list(const std::string& list) {

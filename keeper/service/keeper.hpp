@@ -121,6 +121,7 @@ class Keeper {
   Recorder recorder_;
   postgres::CertificateWatch certificates_;
   DiskWatch disk_;
+  ArchivePatience archive_patience_;
   std::string logged_reason_;
   std::string slots_notice_;
   std::int64_t strict_version_{0};            // of the names for which the walsenders were started anew

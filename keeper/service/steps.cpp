@@ -140,7 +140,7 @@ asio::awaitable<void> Keeper::prepare() {
     keep(core_.copy_begins());
     if (!holds_state()) throw Error(state_file_.failure());
   };
-  Preparing preparing{source, running, core_.state().foreign_promotion, progress, begins, false};
+  Preparing preparing{source, running, core_.state().foreign_promotion, archive_patience_, progress, begins, false};
   // A base backup may take hours. What was not finished will be begun anew by the next plan that needs it.
   co_await unless_superseded(keeper::prepare_standby(node_, instance_, preparing));
   if (preparing.copied) keep(core_.copied());

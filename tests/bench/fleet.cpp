@@ -1,5 +1,5 @@
 // A fleet of simulated keepers for the measurement of a monitor: real sessions, real registrations, real reports once a
-// second through the daemon's own calls, and no PostgreSQL behind them (fake_postgres.hpp answers the probes).
+// heartbeat through the daemon's own calls, and no PostgreSQL behind them (fake_postgres.hpp answers the probes).
 // tests/bench/fleet starts the monitor and reads what is printed here: one line of JSON for each phase.
 #include <algorithm>
 #include <boost/asio.hpp>
@@ -20,15 +20,15 @@ namespace pgvigil::bench {
 namespace {
 
 namespace json = boost::json;
-constexpr pg::Millis heartbeat{1000};
 
 struct Options {
   std::string monitor;
   int keepers{100};
   int sessions{0};      // 0: one for each keeper, as the daemon
   bool polling{false};  // neither LISTEN nor the session's lock: what is left behind a transaction pooler
-  int port{7100};       // of every simulated PostgreSQL, each on an address of its own
-  int seconds{30};      // of measurement
+  pg::Millis heartbeat{1000};
+  int port{7100};   // of every simulated PostgreSQL, each on an address of its own
+  int seconds{30};  // of measurement
   int failovers{20};
 };
 
@@ -95,7 +95,7 @@ asio::awaitable<void> Session::enlist(pg::Connection& monitor) {
 
 asio::awaitable<void> Session::report(pg::Connection& monitor, Node& node) {
   const auto due = node.next_report;
-  node.next_report = Clock::now() + heartbeat;  // before any wait: report_now() may bring it forward
+  node.next_report = Clock::now() + options_.heartbeat;  // before any wait: report_now() may bring it forward
   const Report words = node.report();
   const auto sent = Clock::now();
   if (due != Clock::time_point{}) late.push_back(milliseconds(sent - due));
@@ -200,13 +200,13 @@ bool Fleet::settled(const Group& group) {
 asio::awaitable<void> Fleet::settle() {
   while (!std::all_of(groups_.begin(), groups_.end(), settled)) co_await os::sleep_for(pg::Millis{100});
   std::cout << R"({"phase": "connected"})" << std::endl;  // a monitor that was paused until now goes on
-  // Whatever they came in, their reports are spread over the second from here on.
+  // Whatever they came in, their reports are spread over a heartbeat from here on.
   auto phase = Clock::now();
   for (Node& node : nodes_) {
-    node.next_report = phase + heartbeat;
-    phase += std::chrono::duration_cast<Clock::duration>(heartbeat) / options_.keepers;
+    node.next_report = phase + options_.heartbeat;
+    phase += std::chrono::duration_cast<Clock::duration>(options_.heartbeat) / options_.keepers;
   }
-  co_await os::sleep_for(5 * heartbeat);
+  co_await os::sleep_for(5 * options_.heartbeat);
   while (!std::all_of(groups_.begin(), groups_.end(), settled)) co_await os::sleep_for(pg::Millis{100});
 }
 
@@ -286,6 +286,8 @@ bool parse(int argc, char** argv, Options& options) {
   words.add_options()("keepers", po::value(&options.keepers), "an even number: two are a group");
   words.add_options()("sessions", po::value(&options.sessions), "shared by all; 0: one for each keeper");
   words.add_options()("polling", po::bool_switch(&options.polling), "no LISTEN and no session lock");
+  int heartbeat = 1000;
+  words.add_options()("heartbeat-ms", po::value(&heartbeat), "between two reports of a keeper");
   words.add_options()("port", po::value(&options.port), "of every simulated PostgreSQL");
   words.add_options()("seconds", po::value(&options.seconds), "of measurement");
   words.add_options()("failovers", po::value(&options.failovers), "one after the other, after the measurement");
@@ -296,6 +298,7 @@ bool parse(int argc, char** argv, Options& options) {
     return false;
   }
   po::notify(values);
+  options.heartbeat = pg::Millis{heartbeat};
   if (options.keepers < 2 || options.keepers % 2 != 0) throw std::runtime_error("--keepers: an even number");
   return true;
 }

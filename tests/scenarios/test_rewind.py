@@ -130,3 +130,69 @@ def scenario_crashed_behind_the_fork():
         expect("rewind to" not in log and "base backup" not in log, "it was not left to go on:\n" + log)
         f.goes_on()
         f.check_acknowledged()
+
+
+def with_archive(f):
+    """A second node, and an archive that both write to and read from."""
+    one = f.nodes[0]
+    f.wait_state(one, "single")
+    archive = os.path.join(f.work, "archive")
+    f.directory(archive)
+    one.sql("ALTER SYSTEM SET archive_mode = on")
+    one.sql(f"ALTER SYSTEM SET archive_command = 'cp %p {archive}/%f'")
+    one.sql(f"ALTER SYSTEM SET restore_command = 'sleep 2; cp {archive}/%f %p'")  # long enough to be seen before it streams
+    f.run("stop", "--pgdata", one.pgdata)
+    one.start()
+    f.add_node()
+    f.wait_healthy()
+    keep_little(f)
+    return archive
+
+
+def remove_up_to_now(f, node, archive):
+    """From the node itself; it is in the archive."""
+    last = node.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
+
+    def removed():
+        node.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+        switch_segments(node, 1)
+        node.sql("CHECKPOINT")
+        return last not in os.listdir(os.path.join(node.pgdata, "pg_wal"))
+    f.wait_until(removed, what="the primary has removed WAL")
+    expect(last in os.listdir(archive), "it is not in the archive")
+
+
+def scenario_wal_in_the_archive():
+    """What the primary has removed meanwhile comes from the archive, for a standby that was away and for a former primary that has to be
+    rewound: neither is copied. What the archive does not have either makes a copy necessary."""
+    with Formation(nodes=1) as f:
+        archive = with_archive(f)
+        Writer(f, rate=50)
+        f.goes_on()
+        primary, standby = f.primary(), f.secondary()
+
+        def back(node):
+            size = os.path.getsize(node.log)
+            node.start()
+            f.wait_healthy()
+            return text_of(node.log)[size:]
+        f.run("stop", "--pgdata", standby.pgdata)
+        f.wait_state(primary, "wait_primary")
+        remove_up_to_now(f, primary, archive)
+        told = back(standby)
+        expect("base backup" not in told, "the standby was copied:\n" + told)
+        f.goes_on()
+        crash_parted(primary, standby)
+        f.wait_takeover(primary)
+        remove_up_to_now(f, standby, archive)
+        told = back(primary)
+        expect("comes from the archive" in told and "rewound" in told and "base backup" not in told, "it was not rewound:\n" + told)
+        f.goes_on()
+        f.run("stop", "--pgdata", primary.pgdata)
+        f.wait_state(standby, "wait_primary")
+        remove_up_to_now(f, standby, archive)
+        for name in os.listdir(archive):
+            os.remove(os.path.join(archive, name))
+        told = back(primary)
+        expect("base backup" in told, "it was not copied:\n" + told)
+        f.check_acknowledged()

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "keeper/actions/archive.hpp"
 #include "keeper/actions/wal_files.hpp"
 
 using namespace pgvigil;
@@ -112,4 +113,21 @@ TEST_CASE("Which file a walsender reads") {
   CHECK(file_sent(upstream, at(4, 10), megabytes) == "000000050000000000000004");
   CHECK(file_sent(upstream, at(4, 20), megabytes) == "000000050000000000000004");
   CHECK(file_sent(upstream, at(0x103, 7), megabytes) == "000000050000000100000003");
+}
+
+TEST_CASE("a restore_command is filled in as PostgreSQL does it, and cleans nothing up") {
+  CHECK(filled_in("cp /a/%f \"%p\"", "000000010000000000000003", "pg_wal/x") ==
+        "cp /a/000000010000000000000003 \"pg_wal/x\"");
+  CHECK(filled_in("c %r %%f %d %", "F", "P") == "c 000000000000000000000000 %f %d %");
+}
+
+TEST_CASE("the archive is waited for as long as the WAL that is here grows") {
+  using namespace std::chrono_literals;
+  ArchivePatience patience;
+  const ArchivePatience::Clock::time_point begin{};
+  CHECK(patience.lasts(Lsn{100}, begin));
+  CHECK(patience.lasts(Lsn{100}, begin + 5min));
+  CHECK_FALSE(patience.lasts(Lsn{100}, begin + 5min + 1s));
+  CHECK(patience.lasts(Lsn{200}, begin + 6min));
+  CHECK(patience.lasts(Lsn{200}, begin + 10min));
 }
