@@ -2,11 +2,12 @@
 #pragma once
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
 
-#include "common/model/types.hpp"
+#include "common/model/history.hpp"
 #include "common/postgres/instance.hpp"
 
 namespace pgvigil::keeper {
@@ -21,20 +22,24 @@ asio::awaitable<std::string> restore_command(const postgres::Instance& instance)
 // commands clean the archive up to it.
 std::string filled_in(const std::string& command, const std::string& file, const std::filesystem::path& to);
 
-// The archive has this file: it has just come from there, by `command`. It is removed again.
-asio::awaitable<bool> archived(std::filesystem::path pgdata, std::string command, std::string file);
+// The archive has the WAL at `from`, in the file that a walsender of a node at `upstream` would send: it has just come
+// from there, and is removed again.
+asio::awaitable<bool> in_archive(const postgres::Instance& instance, const WalPosition& upstream, Lsn from,
+                                 std::uint64_t segment_size);
 
 // What the archive has is worth waiting for only while PostgreSQL goes on with it.
 class ArchivePatience {
  public:
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::minutes limit{5};
-  // `end`: where the WAL that is here ends. False: it has ended there for longer than the limit.
+  // `end`: where the WAL that is here ends. False: it has ended there whenever this was asked for longer than the
+  // limit. When nobody has asked for two minutes nobody was waiting.
   bool lasts(Lsn end, Clock::time_point now);
 
  private:
   std::optional<Lsn> end_;
   Clock::time_point since_;
+  Clock::time_point asked_;
 };
 
 }  // namespace pgvigil::keeper

@@ -85,8 +85,7 @@ asio::awaitable<bool> has_all(const Node& node, const postgres::Instance& instan
   const Lsn end = recovered_up_to(node.pgdata() / "pg_wal", identity.position, stopped.recovery_begins);
   const std::uint64_t segment_size = stopped.control.segment_size;
   if (co_await can_send(node, upstream, identity, end, segment_size)) co_return true;
-  const std::string command = co_await restore_command(instance);
-  co_return co_await archived(node.pgdata(), command, file_sent(identity.position, end, segment_size));
+  co_return co_await in_archive(instance, identity.position, end, segment_size);
 }
 
 }  // namespace

@@ -128,25 +128,6 @@ Lsn leaves_upstream(const DataDirectory& directory, const UpstreamIdentity& upst
 
 }  // namespace
 
-namespace {
-
-asio::awaitable<bool> comes_from_archive(const Node& node, const postgres::Instance& instance,
-                                         const UpstreamIdentity& upstream, Lsn from, std::uint64_t segment_size,
-                                         ArchivePatience& patience) {
-  const std::string command = co_await restore_command(instance);
-  const std::string file = file_sent(upstream.position, from, segment_size);
-  if (!co_await archived(node.pgdata(), command, file)) co_return false;
-  const bool goes_on = patience.lasts(from, ArchivePatience::Clock::now());
-  if (goes_on) {
-    log::info("{} comes from the archive", file);
-  } else {
-    log::warn("the archive has {}, but PostgreSQL does not go on with it", file);
-  }
-  co_return goes_on;
-}
-
-}  // namespace
-
 asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& instance, Preparing& preparing) {
   const Peer& upstream = preparing.upstream;
   const UpstreamIdentity identity = co_await identify(node, upstream);
@@ -177,9 +158,10 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
                                 : recovered_up_to(wal, identity.position, recovery_begins);
     if (!contains(identity.position, local)) end = std::min(end, fork);
     directory.wal_available = co_await can_send(node, upstream, identity, end, control.segment_size);
-    if (!directory.wal_available)
-      directory.wal_available =
-          co_await comes_from_archive(node, instance, identity, end, control.segment_size, preparing.patience);
+    if (!directory.wal_available && co_await in_archive(instance, identity.position, end, control.segment_size)) {
+      directory.wal_available = preparing.patience.lasts(end, ArchivePatience::Clock::now());
+      if (!directory.wal_available) log::warn("PostgreSQL does not go on with what comes from the archive");
+    }
   }
   const Prepared prepared = choose_preparation(directory, identity, upstream.name);
   switch (prepared.what) {

@@ -322,9 +322,9 @@ class Formation:
         """To its end, by whatever it ends."""
         return subprocess.run(self.command(words, host), **{"env": self.env, **options}, capture_output=True, text=True, timeout=seconds)
 
-    def begin(self, words, host="client", **options):
+    def begin(self, words, host="client"):
         """A program in the background."""
-        return subprocess.Popen(self.command(words, host), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+        return subprocess.Popen(self.command(words, host), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def words(self, args):
         """Of a pgvigil command, and the host that it is given on: that of the PGDATA it names, if any."""

@@ -125,9 +125,11 @@ TEST_CASE("the archive is waited for as long as the WAL that is here grows") {
   using namespace std::chrono_literals;
   ArchivePatience patience;
   const ArchivePatience::Clock::time_point begin{};
-  CHECK(patience.lasts(Lsn{100}, begin));
-  CHECK(patience.lasts(Lsn{100}, begin + 5min));
+  for (auto now = begin; now <= begin + 5min; now += 1min) CHECK(patience.lasts(Lsn{100}, now));
   CHECK_FALSE(patience.lasts(Lsn{100}, begin + 5min + 1s));
   CHECK(patience.lasts(Lsn{200}, begin + 6min));
-  CHECK(patience.lasts(Lsn{200}, begin + 10min));
+  CHECK(patience.lasts(Lsn{200}, begin + 7min));
+  // It was stopped meanwhile.
+  CHECK(patience.lasts(Lsn{200}, begin + 60min));
+  CHECK(patience.lasts(Lsn{200}, begin + 61min));
 }
