@@ -310,7 +310,8 @@ void World::promoted(int node) {
     note("node " + std::to_string(node) + " is promoted for term " + std::to_string(term) + " at " +
          std::to_string(p.flushed) + ", timeline " + std::to_string(number));
   }
-  if (term >= highest_promotion_) {
+  // (Of an older system, whose nodes were all removed: what it does is past, as in acknowledged().)
+  if (p.branch >= first_branch_ && term >= highest_promotion_) {
     for (auto b = static_cast<std::size_t>(first_branch_); b < acked_.size(); ++b) {
       if (acked_[b] > 0 && !branches_.holds(p.branch, p.flushed, static_cast<int>(b), acked_[b])) {
         fail("S1: node " + std::to_string(node) + " is promoted for term " + std::to_string(term) + " at " +
