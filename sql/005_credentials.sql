@@ -1,4 +1,4 @@
--- Version 5: each keeper has a login role of its own, pgvigil_keeper_<id> (013_doors.sql). It ends with the row of its node, and none begins with one that
+-- Version 5: each keeper has a login role of its own, pgvigil_keeper_<id> (130_doors.sql). It ends with the row of its node, and none begins with one that
 -- was left over.
 CREATE FUNCTION pgvigil.drop_keeper_role() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

@@ -69,6 +69,7 @@ struct Report {
   std::string reason;             // why the goal is not reached yet; empty when nothing is wrong
   std::string system_identifier;  // decimal; empty while there is no cluster
   History history;                // the ancestors of `timeline`
+  bool operator==(const Report&) const = default;
 };
 
 }  // namespace pgvigil

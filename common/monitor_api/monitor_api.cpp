@@ -14,10 +14,17 @@ namespace {
 constexpr Millis patience{5000};
 constexpr std::int64_t listeners_at_rest = 32;
 constexpr std::int64_t restless_listeners = 64;
+constexpr std::int64_t places_to_try = 8;
 constexpr std::chrono::seconds restless_for{10};  // longer than a failover takes from one report to the next
 
 std::string text(bool value) {
   return value ? "true" : "false";
+}
+
+std::string token_of(const std::string& goal) {
+  const json::value document = json::parse(goal);
+  const json::value* token = document.as_object().if_contains("token");
+  return token == nullptr ? "" : json::value_to<std::string>(*token);
 }
 
 }  // namespace
@@ -101,7 +108,10 @@ asio::awaitable<void> admit_keeper(pg::Connection& monitor, NodeId self, std::st
   co_await monitor.query("SELECT pgvigil.admit_keeper($1, $2, $3, $4)", params, patience);
 }
 
-asio::awaitable<Answer> report(pg::Connection& monitor, const Report& report, Millis timeout) {
+asio::awaitable<Answer> Reporter::tell(pg::Connection& monitor, const Report& report, Millis timeout) {
+  const bool known = co_await heartbeat(monitor, report, timeout);
+  if (known) co_return answer_;
+  token_.clear();
   std::vector<pg::Param> params;
   params.emplace_back(std::to_string(report.node.value));
   params.emplace_back(std::string(to_string(report.state)));
@@ -122,16 +132,36 @@ asio::awaitable<Answer> report(pg::Connection& monitor, const Report& report, Mi
       "SELECT pgvigil.report($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS goal", params,
       timeout);
   const std::string document = row.text(0, "goal");
-  Answer answer;
+  stands_ = report;
+  answer_ = Answer{};
   // jsonb prints these two in exactly this way.
   if (document == R"({"tell": true})") {
-    answer.kind = Answer::Kind::tell;
+    answer_.kind = Answer::Kind::tell;
   } else if (document == R"({"wait": true})") {
-    answer.kind = Answer::Kind::wait;
+    answer_.kind = Answer::Kind::wait;
   } else {
-    answer.goal = parse_goal(document);
+    answer_.goal = parse_goal(document);
+    token_ = token_of(document);
   }
-  co_return answer;
+  co_return answer_;
+}
+
+asio::awaitable<bool> Reporter::heartbeat(pg::Connection& monitor, const Report& report, Millis timeout) {
+  if (token_.empty()) co_return false;
+  stands_.lsn = report.lsn;
+  if (stands_ != report) co_return false;
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(report.node.value));
+  params.emplace_back(token_);
+  params.emplace_back(to_string(report.lsn));
+  const pg::Result row = co_await monitor.query_prepared(
+      "UPDATE pgvigil.heartbeat SET report_count = report_count + 1, reported_at = now(), lsn = $3 "
+      "WHERE node_id = $1 AND token = $2 RETURNING report_count",
+      params, timeout);
+  if (row.rows() == 0) co_return false;
+  // The monitor wants every 32nd in full; it would refuse the next one.
+  if (row.integer(0, "report_count") % 32 == 0) token_.clear();
+  co_return true;
 }
 
 asio::awaitable<void> tell(pg::Connection& monitor, Identity identity, Account account) {
@@ -206,14 +236,15 @@ asio::awaitable<RequestStatus> request_status(pg::Connection& monitor, std::int6
   co_return status;
 }
 
-asio::awaitable<void> Attention::open(pg::Connection& monitor, NodeId self) {
+asio::awaitable<void> Attention::open(pg::Connection& monitor, NodeId self, Millis timeout) {
   const std::string id = std::to_string(self.value);
   channel_ = "pgvigil_node_" + id;
-  place_ = self.value % restless_listeners;
+  // Those of one group are restless together, and neighbours by number.
+  place_ = self.value * 29 % restless_listeners;
   const std::string sql = "SELECT pgvigil.open_session(" + id + ") AS open";
-  const pg::Result row = co_await monitor.query(sql, {}, patience);
+  const pg::Result row = co_await monitor.query(sql, {}, timeout);
   always_ = row.integer(0, "open") <= listeners_at_rest;
-  if (always_) co_await monitor.query("LISTEN " + channel_, {}, patience);
+  if (always_) co_await monitor.query("LISTEN " + channel_, {}, timeout);
 }
 
 asio::awaitable<bool> Attention::after(pg::Connection& monitor, const Report& report, const Goal& goal) {
@@ -232,11 +263,14 @@ asio::awaitable<bool> Attention::after(pg::Connection& monitor, const Report& re
 }
 
 asio::awaitable<bool> Attention::listen(pg::Connection& monitor) {
-  place_ = (place_ + 1) % restless_listeners;
-  const std::string sql = "LISTEN " + channel_ + "; SELECT pgvigil.take_place(" + std::to_string(place_) + ") AS free";
-  const pg::Result row = co_await monitor.query(sql, {}, patience);
-  listening_ = row.boolean(0, "free");
-  // Another place with the next report.
+  const std::string sql = "LISTEN " + channel_ + "; SELECT place FROM (SELECT i % " +
+                          std::to_string(restless_listeners) + " AS place FROM generate_series(" +
+                          std::to_string(place_) + ", " + std::to_string(place_ + places_to_try - 1) +
+                          ") AS i OFFSET 0) AS p WHERE pgvigil.take_place(place) LIMIT 1";
+  const pg::Result rows = co_await monitor.query(sql, {}, patience);
+  listening_ = rows.rows() == 1;
+  // Others with the next report.
+  place_ = listening_ ? rows.integer(0, "place") : (place_ + places_to_try) % restless_listeners;
   if (!listening_) co_await monitor.query("UNLISTEN " + channel_, {}, patience);
   co_return listening_;
 }

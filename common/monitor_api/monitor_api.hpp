@@ -1,5 +1,5 @@
-// Typed calls of the monitor's SQL functions (sql/010_api.sql): the keeper's way in. The command line's own reads are
-// in client.hpp.
+// Typed calls of the monitor's SQL functions (sql/100_keeper_api.sql): the keeper's way in. The command line's own
+// reads are in client.hpp.
 #pragma once
 #include <boost/asio/awaitable.hpp>
 #include <optional>
@@ -16,7 +16,7 @@ namespace pgvigil::monitor_api {
 using Millis = std::chrono::milliseconds;
 
 // First key of the advisory lock that stands for an open session of a keeper ("pgv"); the second is the node's id.
-// (sql/010_keeper_api.sql, open_session()).
+// (sql/100_keeper_api.sql, open_session()).
 inline constexpr int session_lock_class = 0x706776;
 
 struct Registration {
@@ -45,7 +45,7 @@ struct Registered {
 
 // Throws pg::SqlError: 'PV001' refused for now, try again (no primary to clone from yet); others are final.
 boost::asio::awaitable<Registered> register_node(pg::Connection& monitor, Registration registration);
-// The login role by which a keeper says who it is, for its own node only (sql/013_doors.sql).
+// The login role by which a keeper says who it is, for its own node only (sql/130_doors.sql).
 std::string keeper_role(NodeId node);
 // Makes that role, or gives it this password; needs the credential that nodes are registered with. PV404: the monitor
 // does not know the node.
@@ -58,8 +58,22 @@ struct Answer {
   Kind kind{Kind::goal};
   Goal goal;  // of Kind::goal
 };
-// The whole heartbeat: stores the report, returns the goal. A node that was removed: goal.state == dropped.
-boost::asio::awaitable<Answer> report(pg::Connection& monitor, const Report& report, Millis timeout);
+// One node's reports over one session: stores them, returns the goal. A node that was removed: goal.state == dropped.
+// What says nothing new but the progress of WAL is a heartbeat: an UPDATE of the report that stands, which is refused
+// when there may be another goal.
+class Reporter {
+ public:
+  // `report` has to outlive the call.
+  boost::asio::awaitable<Answer> tell(pg::Connection& monitor, const Report& report, Millis timeout);
+  // There may be another goal: the next one is no heartbeat, which would only cost a round trip.
+  void in_full() { token_.clear(); }
+
+ private:
+  boost::asio::awaitable<bool> heartbeat(pg::Connection& monitor, const Report& report, Millis timeout);
+  Report stands_;
+  Answer answer_;
+  std::string token_;  // of `stands_`; "" = the next one in full
+};
 // Who tells: what a monitor that has never heard of the node needs to know.
 struct Identity {
   Registration node;  // with its known_id
@@ -91,7 +105,7 @@ boost::asio::awaitable<RequestStatus> request_status(pg::Connection& monitor, st
 // one of a few places is free. Who does not listen finds an order in the answer to its next heartbeat.
 class Attention {
  public:
-  boost::asio::awaitable<void> open(pg::Connection& monitor, NodeId self);
+  boost::asio::awaitable<void> open(pg::Connection& monitor, NodeId self, Millis timeout);
   // After each answered report. True: we listen now and did not before; report again at once, for an order may have
   // come in between. (News are not kept waiting until we listen.)
   boost::asio::awaitable<bool> after(pg::Connection& monitor, const Report& report, const Goal& goal);

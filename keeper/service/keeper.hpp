@@ -56,7 +56,8 @@ class Keeper {
  private:
   asio::awaitable<void> monitor_link();
   asio::awaitable<void> monitor_session(pg::Millis answers);
-  asio::awaitable<monitor_api::Answer> answer_to(pg::Connection& monitor, const Report& report);
+  asio::awaitable<monitor_api::Answer> answer_to(pg::Connection& monitor, monitor_api::Reporter& reporter,
+                                                 const Report& report);
   asio::awaitable<void> answered(pg::Connection& monitor, Goal goal, pg::Millis sent);
   asio::awaitable<void> tell(pg::Connection& monitor);
   std::string wanted_sslmode() const;

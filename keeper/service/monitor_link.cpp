@@ -13,6 +13,7 @@ namespace {
 // after half a minute, but only those that wait: whoever gives up early makes work for nothing.
 constexpr pg::Millis session_limit{2000};
 constexpr pg::Millis longest_session_limit{16000};
+constexpr pg::Millis open_limit{5000};
 constexpr pg::Millis report_patience{2000};
 constexpr pg::Millis report_limit{10000};
 
@@ -52,7 +53,8 @@ asio::awaitable<void> Keeper::monitor_session(pg::Millis answers) {
   MonitorAccess access = std::move(*entered);
   pg::Connection& monitor = access.session;
   monitor_api::Attention attention;
-  co_await attention.open(monitor, node_.id);
+  monitor_api::Reporter reporter;
+  co_await attention.open(monitor, node_.id, std::max(answers, open_limit));
   const std::string uri = node_.config.monitor_uri;
   std::string said;
   while (!finished_ && uri == node_.config.monitor_uri) {  // another one after a reload
@@ -65,7 +67,7 @@ asio::awaitable<void> Keeper::monitor_session(pg::Millis answers) {
     if (const std::string more = notices(); !more.empty()) report.reason += (report.reason.empty() ? "" : "; ") + more;
     if (disk_.hung()) report.disk_full = true;  // what matters of a full one: it takes no writes
     recorder_.reports(report.state, report.goal_seq, sent);
-    const monitor_api::Answer answer = co_await answer_to(monitor, report);
+    const monitor_api::Answer answer = co_await answer_to(monitor, reporter, report);
     if (answer.kind == monitor_api::Answer::Kind::goal) {
       if (answer.goal.heartbeat_ms > 0) heartbeat_ = pg::Millis{answer.goal.heartbeat_ms};
       co_await answered(monitor, answer.goal, sent);
@@ -76,7 +78,9 @@ asio::awaitable<void> Keeper::monitor_session(pg::Millis answers) {
       co_await tell(monitor);
       if (!access.own) co_return;  // the monitor knows the node now, and can give it a credential of its own
     }
-    const auto order = [&]() -> asio::awaitable<void> { co_await monitor.wait_notification(heartbeat_); };
+    const auto order = [&]() -> asio::awaitable<void> {
+      if (co_await monitor.wait_notification(heartbeat_)) reporter.in_full();
+    };
     const auto news = [&]() -> asio::awaitable<void> { co_await report_now_.wait(heartbeat_); };
     co_await os::race(order(), news());
   }
@@ -84,10 +88,11 @@ asio::awaitable<void> Keeper::monitor_session(pg::Millis answers) {
 
 // The session is given up for a late answer only when there is another: on a slow line, where that takes ten times as
 // long as an answer, to begin anew would mean not to be heard at all.
-asio::awaitable<monitor_api::Answer> Keeper::answer_to(pg::Connection& monitor, const Report& report) {
+asio::awaitable<monitor_api::Answer> Keeper::answer_to(pg::Connection& monitor, monitor_api::Reporter& reporter,
+                                                       const Report& report) {
   std::optional<monitor_api::Answer> answer;
   const auto old_one = [&]() -> asio::awaitable<void> {
-    answer = co_await monitor_api::report(monitor, report, report_limit);
+    answer = co_await reporter.tell(monitor, report, report_limit);
   };
   const auto new_one = [&]() -> asio::awaitable<void> {
     while (!next_access_) {

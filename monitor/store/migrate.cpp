@@ -12,13 +12,13 @@ namespace {
 
 constexpr pg::Millis patience{60000};
 
-// "001_schema.sql" -> 1. Files from 010 on are functions: loaded each time.
+// "001_schema.sql" -> 1. Files from 100 on are functions: loaded each time.
 int number_of(std::string_view name) {
   int number = 0;
   std::from_chars(name.data(), name.data() + name.size(), number);
   return number;
 }
-constexpr int first_function_file = 10;
+constexpr int first_function_file = 100;
 
 int newest_version() {
   int newest = 0;

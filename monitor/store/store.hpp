@@ -43,7 +43,7 @@ boost::asio::awaitable<void> store_explanations(pg::Connection& database, const 
 // An event, with what a person can do.
 boost::asio::awaitable<void> tell_of_wait(pg::Connection& database, const GroupSnapshot& group,
                                           const fsm::Explanation& why);
-// How a failover went (sql/011_moments.sql).
+// How a failover went (sql/110_moments.sql).
 boost::asio::awaitable<void> store_story(pg::Connection& database, const GroupSnapshot& group, const Story& story);
 boost::asio::awaitable<void> commit(pg::Connection& database);
 boost::asio::awaitable<void> rollback(pg::Connection& database);

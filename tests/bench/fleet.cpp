@@ -1,5 +1,5 @@
-// A fleet of simulated keepers for the measurement of a monitor: real sessions, real registrations, real reports once a
-// heartbeat through the daemon's own calls, and no PostgreSQL behind them (fake_postgres.hpp answers the probes).
+// A fleet of simulated keepers for the measurement of a monitor: real sessions, real reports once a heartbeat through
+// the daemon's own calls, and no PostgreSQL behind them (fake_postgres.hpp answers the probes).
 // tests/bench/fleet starts the monitor and reads what is printed here: one line of JSON for each phase.
 #include <algorithm>
 #include <boost/asio.hpp>
@@ -31,6 +31,9 @@ struct Options {
   int seconds{30};  // of measurement
   int failovers{20};
 };
+
+// When all come at once: as a keeper that was not answered in time before (keeper/service/monitor_link.cpp).
+constexpr pg::Millis longest_wait{16000};
 
 double milliseconds(Clock::duration duration) {
   return std::chrono::duration<double, std::milli>(duration).count();
@@ -64,7 +67,6 @@ class Session {
 
  private:
   asio::awaitable<void> enlist(pg::Connection& monitor);
-  asio::awaitable<void> register_one(pg::Connection& monitor, Node& node);
   asio::awaitable<void> report(pg::Connection& monitor, Node& node);
   asio::awaitable<void> serve(pg::Connection& monitor);
   Node& most_urgent() const;
@@ -73,24 +75,16 @@ class Session {
   os::Event wake_;
   std::vector<Node*> nodes_;
   std::map<const Node*, monitor_api::Attention> attention_;  // empty when polling
-  bool all_registered_{false};
+  std::map<const Node*, monitor_api::Reporter> reporters_;
 };
-
-asio::awaitable<void> Session::register_one(pg::Connection& monitor, Node& node) {
-  while (&node != node.group().nodes[0] && !node.group().has_primary) co_await os::sleep_for(pg::Millis{20});
-  const monitor_api::Registration registration = node.registration();
-  const monitor_api::Registered answer = co_await monitor_api::register_node(monitor, registration);
-  node.registered(answer);
-}
 
 asio::awaitable<void> Session::enlist(pg::Connection& monitor) {
   attention_.clear();
+  reporters_.clear();
+  if (options_.polling) co_return;
   for (Node* node : nodes_) {
-    if (!all_registered_) co_await register_one(monitor, *node);
-    if (!options_.polling)
-      co_await attention_.emplace(node, monitor_api::Attention{}).first->second.open(monitor, node->id());
+    co_await attention_.emplace(node, monitor_api::Attention{}).first->second.open(monitor, node->id(), longest_wait);
   }
-  all_registered_ = true;
 }
 
 asio::awaitable<void> Session::report(pg::Connection& monitor, Node& node) {
@@ -99,7 +93,7 @@ asio::awaitable<void> Session::report(pg::Connection& monitor, Node& node) {
   const Report words = node.report();
   const auto sent = Clock::now();
   if (due != Clock::time_point{}) late.push_back(milliseconds(sent - due));
-  const monitor_api::Answer answer = co_await monitor_api::report(monitor, words, pg::Millis{10000});
+  const monitor_api::Answer answer = co_await reporters_[&node].tell(monitor, words, pg::Millis{10000});
   latencies.push_back(milliseconds(Clock::now() - sent));
   if (answer.kind != monitor_api::Answer::Kind::goal) throw Error("the monitor has lost its memory");
   const Goal& goal = answer.goal;
@@ -132,6 +126,7 @@ asio::awaitable<void> Session::serve(pg::Connection& monitor) {
       for (Node* named : nodes_) {
         if (notification->channel == "pgvigil_node_" + std::to_string(named->id().value)) {
           named->next_report = Clock::time_point{};
+          reporters_[named].in_full();
         }
       }
     };
@@ -145,7 +140,7 @@ asio::awaitable<void> Session::run(pg::Millis delay) {
   for (;;) {
     std::string failure;
     try {
-      pg::Connection monitor = co_await pg::Connection::connect(options_.monitor, pg::Millis{2000}, pg::Millis{16000});
+      pg::Connection monitor = co_await pg::Connection::connect(options_.monitor, pg::Millis{2000}, longest_wait);
       co_await enlist(monitor);
       co_await serve(monitor);
     } catch (const std::exception& error) {
@@ -193,6 +188,7 @@ Fleet::Fleet(asio::io_context& context, Options options) : context_(context), op
 bool Fleet::settled(const Group& group) {
   const Node& left = *group.nodes[0];
   const Node& right = *group.nodes[1];
+  if (left.peers_version < 0 || right.peers_version < 0) return false;
   return (left.is(NodeState::primary) && right.is(NodeState::secondary)) ||
          (right.is(NodeState::primary) && left.is(NodeState::secondary));
 }
@@ -249,6 +245,7 @@ asio::awaitable<void> Fleet::fail_over(Group& group) {
   session_of_[&primary]->report_now(primary);
   session_of_[&standby]->report_now(standby);
   while (standby.goal().state != NodeState::report_lsn && !takes_writes(standby.goal().state)) {
+    if (Clock::now() - began > std::chrono::seconds{10}) throw std::runtime_error("no order to vote in 10 s");
     co_await os::sleep_for(pg::Millis{1});
   }
   order_ms_.push_back(milliseconds(standby.ordered_at() - began));

@@ -15,27 +15,16 @@ std::string address_of(int index) {
 }  // namespace
 
 Node::Node(asio::io_context& context, Group& group, int index, std::uint16_t port)
-    : group_(group),
-      address_(address_of(index)),
-      port_(port),
-      first_(index % 2 == 0),
-      postgres_(context, address_, port) {
-  group.nodes[first_ ? 0 : 1] = this;
-}
-
-monitor_api::Registration Node::registration() const {
-  monitor_api::Registration registration;
-  registration.group = group_.number;
-  registration.host = address_;
-  registration.port = port_;
-  if (first_) registration.system_identifier = std::to_string(7'000'000'000'000'000'000 + group_.number);
-  return registration;
-}
-
-void Node::registered(const monitor_api::Registered& answer) {
-  id_ = answer.id;
-  group_.has_primary = true;
-  follow(answer.goal);
+    : group_(group), address_(address_of(index)), postgres_(context, address_, port), id_{index + 1} {
+  const bool first = index % 2 == 0;
+  group.nodes[first ? 0 : 1] = this;
+  timeline_ = group.timeline;
+  lsn_ = group.lsn;
+  goal_.state = first ? NodeState::primary : NodeState::secondary;
+  goal_.term.value = goal_.seq = 1;
+  goal_.names_version = first ? 1 : 0;
+  goal_.promised_timeline = timeline_;
+  reach();
 }
 
 bool Node::streams() const {

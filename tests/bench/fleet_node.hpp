@@ -22,15 +22,13 @@ struct Group {
   Lsn lsn{0x3000000};
   History history;
   std::array<Node*, 2> nodes{};
-  bool has_primary{false};  // the second node may register
 };
 
 class Node {
  public:
+  // The index-th of a fleet whose formation stands (FORMED in tests/bench/fleet): as the monitor's tables say it is.
   Node(asio::io_context& context, Group& group, int index, std::uint16_t port);
 
-  monitor_api::Registration registration() const;
-  void registered(const monitor_api::Registered& answer);
   Report report();
   // True when something was reached that the monitor has to hear at once.
   bool follow(const Goal& goal);
@@ -46,7 +44,7 @@ class Node {
   Clock::time_point ordered_at() const { return ordered_at_; }
 
   Clock::time_point next_report{};
-  std::int64_t peers_version{-1};
+  std::int64_t peers_version{-1};  // -1: no answer yet
 
  private:
   bool streams() const;
@@ -54,8 +52,6 @@ class Node {
 
   Group& group_;
   std::string address_;
-  std::uint16_t port_;
-  bool first_;
   FakePostgres postgres_;
   NodeId id_;
   Goal goal_;

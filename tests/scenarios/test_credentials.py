@@ -29,6 +29,8 @@ REST = """SELECT md5(string_agg(line, '|' ORDER BY line)) FROM (
 # Every one of them has to be refused.
 STATEMENTS = [f"SELECT * FROM pgvigil.{table}" for table in ("formation", "grp", "node", "node_report", "removed_node", "event", "request", "explanation", "meta",
                                                              "memory")] + [
+    "SELECT * FROM pgvigil.heartbeat", "UPDATE pgvigil.heartbeat SET token = gen_random_uuid()", "UPDATE pgvigil.heartbeat SET node_id = 1",
+    "DELETE FROM pgvigil.heartbeat", "INSERT INTO pgvigil.heartbeat (node_id) VALUES (1)", "UPDATE pgvigil.heartbeat SET lsn = '0/1' RETURNING lsn",
     "UPDATE pgvigil.node SET goal_state = 'dropped'", "DELETE FROM pgvigil.node", "INSERT INTO pgvigil.meta VALUES (99)",
     "SELECT setval('pgvigil.node_id_seq', 1)", "TRUNCATE pgvigil.event", "LOCK TABLE pgvigil.node", "DROP SCHEMA pgvigil CASCADE",
     "CREATE FUNCTION pgvigil.refuse(text) RETURNS void LANGUAGE sql AS ''", "ALTER FUNCTION pgvigil.is_operator() STRICT",
@@ -77,6 +79,17 @@ def boast(own, **more):
     return json.dumps({**told, **more})
 
 
+def check_heartbeats(f, node):
+    """Its keeper says that nothing is new by a heartbeat: the report stands under its token while the counter goes on."""
+    seen = {}
+
+    def stands():
+        token, count = run_script(f, f"SELECT coalesce(token::text, 'none'), report_count FROM pgvigil.node_report WHERE node_id = {node};", f.owner())[0].split("|")
+        return int(count) - seen.setdefault(token, int(count)) >= 3 and token != "none"
+
+    f.wait_until(stands, what="heartbeats instead of reports")
+
+
 def scenario_stolen_keeper_credential():
     seed = int(os.environ.get("PGVIGIL_SEED", random.SystemRandom().randrange(1 << 31)))
     generator = random.Random(seed)
@@ -98,6 +111,7 @@ def scenario_stolen_keeper_credential():
         before = run_script(f, REST.format(own=own), f.owner())
         expect(len(before) == 1 and len(before[0]) == 32, f"nothing is compared: {before}")
 
+        check_heartbeats(f, other)
         # That the credential is one: what it is for.
         expect(steal(f"SELECT name FROM pgvigil.get_peers({own}, 0);") == [victim.name], "the thief is not in")
         calls = list(calls_of_a_thief(generator, functions))
@@ -123,6 +137,13 @@ def scenario_stolen_keeper_credential():
             expect("ERROR" in answer, f"{statement} was allowed: {answer}")
         expect(run_script(f, REST.format(own=own), f.owner()) == before, f"seed {seed}: more than its own row has changed")
         expect(f.primary() is victim, "a failover by a thief")
+        # Its own row, whatever it writes there: nobody else sees it, and the keeper's next report puts it right.
+        wild = "UPDATE pgvigil.heartbeat SET report_count = {count}, reported_at = '{at}', lsn = 'FFFFFFFF/FFFFFFFF' RETURNING node_id"
+        for count, at in ((9223372036854775807, "infinity"), (-9223372036854775808, "-infinity"), (0, "now")):
+            f.wait_until(lambda: steal(wild.format(count=count, at=at) + ";") == [str(own)], what="its row stands, and no other")
+            f.state()
+            heard = f"SELECT report_count BETWEEN 1 AND 2000000000 AND isfinite(reported_at) FROM pgvigil.node_report WHERE node_id = {own};"
+            f.wait_until(lambda: run_script(f, heard, f.owner()) == ["t"], what="its keeper is heard again")
         elsewhere = run_script(f, "\\c postgres\nSELECT 'in';", f"pgvigil_keeper_{own}", password_file=own_credential(thief))
         expect("in" not in elsewhere, f"another database is open to it: {elsewhere}")
         f.wait_healthy()

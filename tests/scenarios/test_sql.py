@@ -172,30 +172,48 @@ def scenario_nonsense():
 
 
 REGISTER = "SELECT pgvigil.register_node('default', 0, 'one', '127.0.0.1', 7001, 'postgres', '7000000000000000001', 50, true, NULL);"
-HEARTBEAT = """SELECT pgvigil.report(1, 'single', 1, 1, true, true, 1, '0/{lsn}', 0, 'unknown', false, '{why}', '{system}', '', false)
- -> 'lease_seconds';"""
-STORED = "SELECT report_count, pg_running, lsn, reason, answer_version >= 0 FROM pgvigil.node_report;"
+REPORT = """SELECT pgvigil.report(1, 'single', 1, 1, true, true, 1, '0/{lsn}', 0, 'unknown', false, '{why}', '{system}', '', false)
+ -> '{what}';"""
+TOKEN = "\\set token\n" + REPORT.replace("SELECT ", "SELECT coalesce(").replace("-> '{what}';", "->> 'token', '') AS token \\gset\n")
+HEARTBEAT = """UPDATE pgvigil.heartbeat SET report_count = report_count + 1, reported_at = now(), lsn = '0/{lsn}'
+WHERE node_id = 1 AND token = nullif(:'token', '')::uuid RETURNING 'stands';"""
+STORED = "SELECT report_count, pg_running, lsn, reason FROM pgvigil.node_report;"
 
 
-def heartbeat(lsn=3000000, why="", system="7000000000000000001"):
-    return HEARTBEAT.format(lsn=lsn, why=why, system=system)
+def report(lsn=3000000, why="", system="7000000000000000001", what="lease_seconds"):
+    return REPORT.format(lsn=lsn, why=why, system=system, what=what)
 
 
-def scenario_kept_answers():
-    """The short way of a heartbeat with nothing new: it counts, it carries the LSN, and no change of settings, no refusal hides behind it."""
+def token_of(lsn=3000000, system="7000000000000000001"):
+    return TOKEN.format(lsn=lsn, why="", system=system)
+
+
+def heartbeat(lsn=3000000):
+    return HEARTBEAT.format(lsn=lsn)
+
+
+def scenario_heartbeats():
+    """A heartbeat counts, it carries the LSN, and no order, no change of settings, no other report hides behind it."""
     with Formation(nodes=0) as f:
         owner = f.owner()
-        # The monitor process takes no part: its own updates would end what is kept.
+        # The monitor process takes no part: its own updates would end what stands.
         f.monitor.process.send_signal(signal.SIGSTOP)
-        lines = run_script(f, REGISTER + heartbeat() + heartbeat() + heartbeat(lsn=3000100) + STORED, owner)
-        expect(lines[-4:] == ["10", "10", "10", "3|t|0/3000100||t"], f"three heartbeats: {lines}")
-        lines = run_script(f, "SELECT pgvigil.set_formation_timing('default', 'lease_ms', 20000);" + heartbeat(), owner)
-        expect(lines[-1] == "20", f"a longer lease is not told: {lines}")
-        lines = run_script(f, heartbeat() + heartbeat(system="7000000000000000002") + STORED + heartbeat() + STORED, owner)
-        expect("|f|0/0|its PGDATA is of system" in lines[-3] and "|t|0/3000000||t" in lines[-1], f"a wrong system, and the right one again: {lines}")
-        lines = run_script(f, "UPDATE pgvigil.grp SET term = 2;" + heartbeat().replace("-> 'lease_seconds'", "-> 'term'"), owner)
-        expect(lines[-1] == "2", f"a new term is not told: {lines}")
-        woken = run_script(f, "LISTEN pgvigil_wake;" + heartbeat(lsn=3000200) + "SELECT 'rest';" + heartbeat(why="a reason") + "SELECT 'end';", owner)
+        lines = run_script(f, REGISTER + report() + token_of() + heartbeat() + heartbeat(lsn=3000100) + STORED, owner)
+        expect(lines[-4:] == ["10", "stands", "stands", "4|t|0/3000100|"], f"two reports and two heartbeats: {lines}")
+        lines = run_script(f, token_of() + heartbeat() * 40 + STORED, owner)
+        expect(lines == ["stands"] * 27 + ["32|t|0/3000000|"], f"until the 32nd of all: {lines}")
+        lines = run_script(f, token_of() + "SELECT pgvigil.set_formation_timing('default', 'lease_ms', 20000);" + heartbeat() + report() + token_of() + heartbeat(),
+                           owner)
+        expect(lines == ["20", "stands"], f"a longer lease: {lines}")
+        lines = run_script(f, token_of() + report(system="7000000000000000002") + heartbeat() + STORED + token_of() + heartbeat() + STORED, owner)
+        expect("|f|0/0|its PGDATA is of system" in lines[-3] and lines[-2] == "stands" and "|t|0/3000000|" in lines[-1], f"a wrong system, and the right one: {lines}")
+        lines = run_script(f, token_of() + "UPDATE pgvigil.grp SET term = 2;" + heartbeat() + report(what="term"), owner)
+        expect(lines == ["2"], f"a new term: {lines}")
+        lines = run_script(f, token_of() + "UPDATE pgvigil.node SET goal_state = 'draining', goal_seq = 2; UPDATE pgvigil.grp SET term = 3;" + token_of() + heartbeat(),
+                           owner)
+        expect(lines == [], f"a node on its way: {lines}")
+        run_script(f, "UPDATE pgvigil.node SET goal_state = 'single', goal_seq = 1; UPDATE pgvigil.grp SET term = 1;" + token_of(), owner)
+        woken = run_script(f, "LISTEN pgvigil_wake;" + token_of() + heartbeat(lsn=3000200) + "SELECT 'rest';" + report(why="a reason") + "SELECT 'end';", owner)
         told = ["Asynchronous notification" in line for line in woken]
         expect(True not in told[:woken.index("rest")] and True in told, f"only what is new wakes the monitor: {woken}")
         f.monitor.process.send_signal(signal.SIGCONT)
@@ -224,8 +242,8 @@ def scenario_late_report():
         f.monitor.process.send_signal(signal.SIGSTOP)
         for system in ("7000000000000000001", "7000000000000000002"):  # believed, and of another system than the group's
             run_script(f, "DROP TABLE IF EXISTS public.go; DELETE FROM pgvigil.node; DELETE FROM pgvigil.grp;"
-                          "ALTER TABLE pgvigil.node ALTER id RESTART;" + REGISTER + "DROP FUNCTION IF EXISTS public.hold CASCADE;" + heartbeat() + HOLD, owner)
-            late = f"SET test.hold = on; {heartbeat(lsn=3000100, why='late', system=system)}"
+                          "ALTER TABLE pgvigil.node ALTER id RESTART;" + REGISTER + "DROP FUNCTION IF EXISTS public.hold CASCADE;" + report() + HOLD, owner)
+            late = f"SET test.hold = on; {report(lsn=3000100, why='late', system=system)}"
             with concurrent.futures.ThreadPoolExecutor() as pool:
                 answer = pool.submit(run_script, f, late, owner)
                 f.wait_until(lambda: run_script(f, HELD, owner) == ["held"], what="the late report is held up")

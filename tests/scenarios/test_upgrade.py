@@ -8,7 +8,7 @@ from formation import Formation, Writer, expect, text_of
 HOSTS = "one"  # the monitor alone
 
 SQL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "sql")
-VERSIONS = {int(name[:3]): name for name in sorted(os.listdir(SQL)) if re.match(r"00\d_.*\.sql$", name)}
+VERSIONS = {int(name[:3]): name for name in sorted(os.listdir(SQL)) if re.match(r"0\d\d_.*\.sql$", name)}
 NEWEST = max(VERSIONS)
 
 # What the functions of older versions looked like, where today's differ: from version, to version, arguments, result. Their bodies play no part.
@@ -29,7 +29,7 @@ OLD_FUNCTIONS = [
     (1, 7, "current_state(formation_name text, group_number integer)", f"TABLE ({STATE})"),
 ]
 
-# Every row goes over, as far as the older version had a place for it.
+# Every row goes over, as far as the older version had a place for it, and today's has it still.
 COPY = """DO $$
 DECLARE
   t text; columns text; numbered text;
@@ -38,8 +38,9 @@ BEGIN
   DELETE FROM pgvigil.formation;
   IF to_regclass('pgvigil.memory') IS NOT NULL THEN DELETE FROM pgvigil.memory; END IF;
   FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'pgvigil' AND tablename <> 'meta' LOOP
-    SELECT string_agg(quote_ident(attname), ', '), max(attname) FILTER (WHERE attidentity <> '') INTO columns, numbered
-    FROM pg_attribute WHERE attrelid = ('pgvigil.' || t)::regclass AND attnum > 0 AND NOT attisdropped;
+    SELECT string_agg(quote_ident(o.attname), ', '), max(o.attname) FILTER (WHERE o.attidentity <> '') INTO columns, numbered
+    FROM pg_attribute o JOIN pg_attribute n ON n.attrelid = ('newer.' || t)::regclass AND n.attname = o.attname AND NOT n.attisdropped
+    WHERE o.attrelid = ('pgvigil.' || t)::regclass AND o.attnum > 0 AND NOT o.attisdropped;
     EXECUTE format('INSERT INTO pgvigil.%1$I (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM newer.%1$I', t, columns);
     IF numbered IS NOT NULL THEN
       EXECUTE format('SELECT setval(pg_get_serial_sequence(%1$L, %2$L), max(%2$I)) FROM %1$s', 'pgvigil.' || t, numbered);

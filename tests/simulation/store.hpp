@@ -1,5 +1,5 @@
 // The monitor's database, as sql/ has it, in memory: what a report stores, what a goal holds, what a decision changes.
-// The rules of 010_keeper_api.sql and 011_client_api.sql in C++; a scenario compares the two.
+// The rules of 100_keeper_api.sql and 110_client_api.sql in C++; a scenario compares the two.
 #pragma once
 #include <optional>
 #include <set>

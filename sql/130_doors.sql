@@ -1,7 +1,7 @@
 -- Who may call what.
 --   pgvigil_node         registers nodes and operates them: all functions for the outside
 --   pgvigil_keeper_<id>  the keeper of that node: a few of them, and only for itself (check_caller())
--- Neither reads a table.
+-- Neither reads a table. Both update rows of the view `heartbeat`: a keeper its own, no more of it than that it is there, and how far its WAL is.
 
 -- Gives a node its own role, or its role another password: of that only the verifier, which libpq makes of it (RFC 5803). The address says which node
 -- the caller means: at another monitor its number is another node's.
@@ -65,6 +65,8 @@ BEGIN
                              'tell_moments', 'say_sslmode') LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pgvigil_keeper', f);
   END LOOP;
+  REVOKE ALL ON pgvigil.heartbeat FROM pgvigil_node, pgvigil_keeper;
+  GRANT SELECT (node_id, token, report_count), UPDATE (report_count, reported_at, lsn) ON pgvigil.heartbeat TO pgvigil_node, pgvigil_keeper;
   GRANT USAGE ON SCHEMA pgvigil TO pgvigil_node, pgvigil_keeper;
   -- Every statement of the functions looks up single rows: there is nothing to plan anew. (That of keepers: admit_keeper().)
   ALTER ROLE pgvigil_node SET plan_cache_mode = 'force_generic_plan';

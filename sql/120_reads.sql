@@ -14,7 +14,8 @@ BEGIN
          coalesce(r.timeline, 0), coalesce(r.lsn, '0/0'),
          CASE WHEN r.node_id IS NULL THEN -1 WHEN r.reported_at > now() - interval '5 s' AND r.pg_running THEN 1 ELSE 0 END,
          'default'::text, n.region, coalesce(r.pg_running, false), coalesce(r.streaming, false), g.term, coalesce(r.reason, ''),
-         extract(epoch FROM now() - r.reported_at)::double precision, n.sslmode
+         -- A keeper writes it by itself: nonsense there must not be everybody's.
+         extract(epoch FROM now() - least(greatest(r.reported_at, 'epoch'), now()))::double precision, n.sslmode
   FROM pgvigil.node n JOIN pgvigil.grp g ON g.formation = n.formation AND g.group_id = n.group_id
   LEFT JOIN pgvigil.node_report r ON r.node_id = n.id
   WHERE n.formation = formation_name AND (group_number IS NULL OR n.group_id = group_number) ORDER BY n.group_id, n.id;
