@@ -30,6 +30,7 @@ struct Options {
   int port{7100};   // of every simulated PostgreSQL, each on an address of its own
   int seconds{30};  // of measurement
   int failovers{20};
+  std::string statement;  // instead of all reports: what the server itself needs for one, with $1 the node's id
 };
 
 // When all come at once: as a keeper that was not answered in time before (keeper/service/monitor_link.cpp).
@@ -68,6 +69,7 @@ class Session {
  private:
   asio::awaitable<void> enlist(pg::Connection& monitor);
   asio::awaitable<void> report(pg::Connection& monitor, Node& node);
+  asio::awaitable<void> state(pg::Connection& monitor, Node& node);
   asio::awaitable<void> serve(pg::Connection& monitor);
   Node& most_urgent() const;
 
@@ -87,7 +89,21 @@ asio::awaitable<void> Session::enlist(pg::Connection& monitor) {
   }
 }
 
+asio::awaitable<void> Session::state(pg::Connection& monitor, Node& node) {
+  node.next_report = Clock::now() + options_.heartbeat;
+  std::vector<pg::Param> params;
+  params.emplace_back(std::to_string(node.id().value));
+  const auto sent = Clock::now();
+  co_await monitor.query_prepared(options_.statement, params, pg::Millis{10000});
+  latencies.push_back(milliseconds(Clock::now() - sent));
+  node.peers_version = 0;
+}
+
 asio::awaitable<void> Session::report(pg::Connection& monitor, Node& node) {
+  if (!options_.statement.empty()) {
+    co_await state(monitor, node);
+    co_return;
+  }
   const auto due = node.next_report;
   node.next_report = Clock::now() + options_.heartbeat;  // before any wait: report_now() may bring it forward
   const Report words = node.report();
@@ -287,6 +303,7 @@ bool parse(int argc, char** argv, Options& options) {
   words.add_options()("heartbeat-ms", po::value(&heartbeat), "between two reports of a keeper");
   words.add_options()("port", po::value(&options.port), "of every simulated PostgreSQL");
   words.add_options()("seconds", po::value(&options.seconds), "of measurement");
+  words.add_options()("statement", po::value(&options.statement), "that every heartbeat is, instead of a report");
   words.add_options()("failovers", po::value(&options.failovers), "one after the other, after the measurement");
   po::variables_map values;
   po::store(po::parse_command_line(argc, argv, words), values);
@@ -296,6 +313,7 @@ bool parse(int argc, char** argv, Options& options) {
   }
   po::notify(values);
   options.heartbeat = pg::Millis{heartbeat};
+  if (!options.statement.empty()) options.polling = true;
   if (options.keepers < 2 || options.keepers % 2 != 0) throw std::runtime_error("--keepers: an even number");
   return true;
 }
