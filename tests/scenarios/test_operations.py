@@ -192,11 +192,12 @@ class Crowd:
                 answer = session.recv(1000)
             except ConnectionResetError:  # more came at once than the postmaster answers
                 answer = b""
-            if answer[:1] == b"R":
+            full = b"C53300\0" in answer  # also after the role was let in, where the last ones are a superuser's
+            if answer[:1] == b"R" and not full:
                 self.sessions.append(session)
                 continue
             session.close()
-            self.refused += b"C53300\0" in answer
+            self.refused += full
             self.leave.wait(0.02)
 
     def end(self):
