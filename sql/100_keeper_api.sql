@@ -229,7 +229,8 @@ CREATE OR REPLACE VIEW pgvigil.heartbeat WITH (security_barrier) AS
   SELECT r.node_id, r.token, r.report_count, r.reported_at, r.lsn FROM pgvigil.node_report r
   WHERE (session_user = 'pgvigil_keeper_' || r.node_id OR pg_has_role(session_user, 'pgvigil_node', 'MEMBER'))
     AND r.token IS NOT NULL AND r.report_count BETWEEN 1 AND 2000000000 AND r.report_count % 32 <> 0
-    AND EXISTS (SELECT FROM pgvigil.grp x WHERE x.formation = r.formation AND x.group_id = r.group_id AND x.version = r.answer_version);
+    -- Not EXISTS, which PostgreSQL would answer by a hash of all groups.
+    AND r.answer_version = (SELECT x.version FROM pgvigil.grp x WHERE x.formation = r.formation AND x.group_id = r.group_id);
 
 -- A report. One small update of an unlogged table while nothing changes; a durable one, and a wake-up of the monitor, when something does.
 CREATE OR REPLACE FUNCTION pgvigil.report(

@@ -13,6 +13,7 @@ namespace {
 
 constexpr Millis patience{5000};
 constexpr std::int64_t listeners_at_rest = 32;
+constexpr std::chrono::seconds count_again{30};
 constexpr std::int64_t restless_listeners = 64;
 constexpr std::int64_t places_to_try = 8;
 constexpr std::chrono::seconds restless_for{10};  // longer than a failover takes from one report to the next
@@ -241,19 +242,30 @@ asio::awaitable<void> Attention::open(pg::Connection& monitor, NodeId self, Mill
   channel_ = "pgvigil_node_" + id;
   // Those of one group are restless together, and neighbours by number.
   place_ = self.value * 29 % restless_listeners;
-  const std::string sql = "SELECT pgvigil.open_session(" + id + ") AS open";
-  const pg::Result row = co_await monitor.query(sql, {}, timeout);
-  always_ = row.integer(0, "open") <= listeners_at_rest;
+  self_ = self;
+  always_ = co_await few(monitor, timeout);
   if (always_) co_await monitor.query("LISTEN " + channel_, {}, timeout);
 }
 
+// Opens the session, which may be open already, and counts them.
+asio::awaitable<bool> Attention::few(pg::Connection& monitor, Millis timeout) {
+  const std::string sql = "SELECT pgvigil.open_session(" + std::to_string(self_.value) + ") AS open";
+  const pg::Result row = co_await monitor.query(sql, {}, timeout);
+  counted_at_ = std::chrono::steady_clock::now();
+  co_return row.integer(0, "open") <= listeners_at_rest;
+}
+
 asio::awaitable<bool> Attention::after(pg::Connection& monitor, const Report& report, const Goal& goal) {
-  if (always_) co_return false;
   const auto now = std::chrono::steady_clock::now();
   const Said said{report.state,         report.term,     report.goal_seq,  report.pg_running, report.pg_responding,
                   report.names_version, report.upstream, report.streaming, report.disk_full};
   if (said_ && *said_ != said) restless_until_ = now + restless_for;
   said_ = said;
+  if (always_ && now - counted_at_ >= count_again) {
+    always_ = co_await few(monitor, patience);
+    if (!always_) co_await monitor.query("UNLISTEN " + channel_, {}, patience);
+  }
+  if (always_) co_return false;
   const bool arrived = report.state == goal.state && report.goal_seq == goal.seq;
   const bool wanted = !arrived || now < restless_until_;
   if (wanted == listening_) co_return false;

@@ -100,9 +100,9 @@ boost::asio::awaitable<RequestStatus> request_status(pg::Connection& monitor, st
 
 // A keeper's session with the monitor's database: the lock that says it is open, and orders that come by NOTIFY.
 // LISTENing has its price: a NOTIFY wakes every session of its database that listens, to whatever (PostgreSQL 18 does
-// so still). If hundreds of keepers did, one decision would take as long as all their wake-ups. So only the first ones
-// listen all the time; another while its node has something to tell, is on its way, or was so a moment ago, and while
-// one of a few places is free. Who does not listen finds an order in the answer to its next heartbeat.
+// so still). If hundreds of keepers did, one decision would take as long as all their wake-ups. So all listen only as
+// long as they are few; else one does while its node has something to tell, is on its way, or was so a moment ago, and
+// while one of a few places is free. Who does not listen finds an order in the answer to its next heartbeat.
 class Attention {
  public:
   boost::asio::awaitable<void> open(pg::Connection& monitor, NodeId self, Millis timeout);
@@ -115,9 +115,12 @@ class Attention {
   using Said = std::tuple<NodeState, Term, std::int64_t, bool, bool, std::int64_t, UpstreamSight, bool, bool>;
   boost::asio::awaitable<bool> listen(pg::Connection& monitor);
   boost::asio::awaitable<void> unlisten(pg::Connection& monitor);
+  boost::asio::awaitable<bool> few(pg::Connection& monitor, Millis timeout);
+  NodeId self_;
   std::string channel_;
   std::int64_t place_{0};
   bool always_{false};
+  std::chrono::steady_clock::time_point counted_at_{};
   bool listening_{false};
   std::chrono::steady_clock::time_point restless_until_{};
   std::optional<Said> said_;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <boost/asio.hpp>
-#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/experimental/parallel_group.hpp>
 #include <map>
 
 #include "common/pg/pq.hpp"
@@ -10,12 +10,11 @@
 namespace pgvigil::pg {
 
 namespace asio = boost::asio;
-using namespace asio::experimental::awaitable_operators;
 using Clock = std::chrono::steady_clock;
 
 namespace {
 
-enum class Ready { io, timeout };
+enum class Ready { io, timeout, cancelled };
 
 // With TLS and a password a session takes seven round trips. A server that answers each in time is there: on a slow
 // line a limit for all of them would never let anybody in.
@@ -46,9 +45,15 @@ struct Connection::Impl {
 
   asio::awaitable<Ready> wait(asio::posix::stream_descriptor::wait_type direction, Clock::time_point deadline) {
     timer.expires_at(deadline);
-    const auto outcome =
-        co_await (socket.async_wait(direction, asio::use_awaitable) || timer.async_wait(asio::use_awaitable));
-    co_return outcome.index() == 0 ? Ready::io : Ready::timeout;
+    // Not by awaitables and their operator||, where the one that comes second ends by an exception: the monitor waits
+    // thousands of times a second.
+    auto either = asio::experimental::make_parallel_group(socket.async_wait(direction, asio::deferred),
+                                                          timer.async_wait(asio::deferred));
+    const auto [order, io_error, timer_error] =
+        co_await either.async_wait(asio::experimental::wait_for_one(), asio::use_awaitable);
+    const boost::system::error_code first = order[0] == 0 ? io_error : timer_error;
+    if (first == asio::error::operation_aborted) co_return Ready::cancelled;  // the next co_await throws
+    co_return order[0] == 0 ? Ready::io : Ready::timeout;
   }
 
   [[noreturn]] void lose(const std::string& fallback) {
@@ -212,7 +217,7 @@ asio::awaitable<std::optional<Notification>> Connection::wait_notification(Milli
     }
     if (Clock::now() >= deadline) co_return std::nullopt;
     const Ready ready = co_await impl.wait(asio::posix::stream_descriptor::wait_read, deadline);
-    if (ready == Ready::timeout) co_return std::nullopt;
+    if (ready != Ready::io) co_return std::nullopt;
   }
 }
 
