@@ -54,7 +54,7 @@ std::optional<Plan> to_standby(NodeState reported) {
 }
 
 std::optional<Plan> to_vote(NodeState reported) {
-  if (has_no_data(reported) || reported == NodeState::dropped) return std::nullopt;
+  if (has_no_data(reported)) return std::nullopt;
   if (takes_writes(reported)) return Plan{Step::stop, Step::cut_off, Step::start};
   return Plan{Step::cut_off, Step::start};
 }

@@ -97,8 +97,8 @@ std::optional<Decision> election_is_over(const GroupSnapshot& group) {
   return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
     const bool ordered = node.goal == NodeState::report_lsn || node.goal == NodeState::stop_replication ||
                          node.goal == NodeState::prepare_promotion || node.goal == NodeState::fast_forward;
-    const bool able =
-        runs_as_standby(node.reported) || being_demoted(node.reported) || node.reported == NodeState::maintenance;
+    const bool able = runs_as_standby(node.reported) || being_demoted(node.reported) ||
+                      node.reported == NodeState::maintenance || node.reported == NodeState::dropped;
     if (!ordered || node.converged() || !able) return std::nullopt;
     Decision decision = change("the election is over: " + node.name + " follows " + primary.name);
     return to(decision, node, NodeState::catchingup);

@@ -159,7 +159,10 @@ void World::receiver(int node) {
   const Postgres& source = pg(up);
   const bool there =
       up != node && both_ways(node, up) && source.answers(now_) && !source.stopping && now_ >= p.paused_until;
-  const bool fits = there && branches_.holds(source.branch, source.flushed, p.branch, p.flushed);
+  // After a rewind it goes on by the history that came with the copy, and asks for those timelines only.
+  const bool recovers =
+      p.flushed >= p.consistent || branches_.holds(source.branch, source.flushed, p.consistent_branch, p.consistent);
+  const bool fits = there && recovers && branches_.holds(source.branch, source.flushed, p.branch, p.flushed);
   if (!fits) {
     p.receiver_at = now_ + random_.between(100, 400);
     at(p.receiver_at, Kind::receiver, node, 0, p.life);
