@@ -208,6 +208,11 @@ BEGIN
   END IF;
 END $$;
 
+-- A keeper writes to the counter of its reports by itself, too (130_doors.sql): whatever it holds, it goes on, and is never 0, which stands for no report.
+CREATE OR REPLACE FUNCTION pgvigil.next_count(counter bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+  SELECT greatest(counter, 0) % 1000000000 + 1
+$$;
+
 -- Heard, but nothing of it is believed: `show state` says why.
 CREATE OR REPLACE FUNCTION pgvigil.report_of_another_system(n pgvigil.node, gr pgvigil.grp, identity numeric, promised_term bigint, seq bigint)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -216,7 +221,7 @@ DECLARE
   before text := (SELECT reason FROM pgvigil.node_report WHERE node_id = n.id);
 BEGIN
   INSERT INTO pgvigil.node_report AS r (node_id, report_count, reason) VALUES (n.id, 1, refusal)
-  ON CONFLICT (node_id) DO UPDATE SET report_count = greatest(r.report_count, 0) % 1000000000 + 1, reported_at = now(), pg_running = false, pg_responding = false,
+  ON CONFLICT (node_id) DO UPDATE SET report_count = pgvigil.next_count(r.report_count), reported_at = now(), pg_running = false, pg_responding = false,
     streaming = false, lsn = '0/0', reason = excluded.reason, token = NULL
   WHERE gr.learning OR (r.of_term, r.of_seq) <= (promised_term, seq);
   IF FOUND AND before IS DISTINCT FROM refusal THEN PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id); END IF;
@@ -298,8 +303,7 @@ BEGIN
   VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000), tli_history, coalesce(no_space, false),
           new_token, n.formation, n.group_id, gr.version,
           CASE WHEN gr.learning THEN 0 ELSE promised_term END, CASE WHEN gr.learning THEN 0 ELSE seq END)
-  -- A keeper writes to the counter by itself, too (130_doors.sql): whatever it holds, it goes on.
-  ON CONFLICT (node_id) DO UPDATE SET report_count = greatest(r.report_count, 0) % 1000000000 + 1, reported_at = now(), pg_running = excluded.pg_running,
+  ON CONFLICT (node_id) DO UPDATE SET report_count = pgvigil.next_count(r.report_count), reported_at = now(), pg_running = excluded.pg_running,
     pg_responding = excluded.pg_responding, timeline = excluded.timeline, lsn = excluded.lsn, upstream = excluded.upstream,
     streaming = excluded.streaming, reason = excluded.reason, history = excluded.history, disk_full = excluded.disk_full,
     token = excluded.token, formation = excluded.formation, group_id = excluded.group_id, answer_version = excluded.answer_version, of_term = excluded.of_term,

@@ -12,6 +12,8 @@ namespace json = boost::json;
 namespace {
 
 constexpr Millis patience{5000};
+// As the view `heartbeat` has it (sql/100_keeper_api.sql), which would refuse the next one.
+constexpr std::int64_t in_full_every = 32;
 constexpr std::int64_t listeners_at_rest = 32;
 constexpr std::chrono::seconds count_again{30};
 constexpr std::int64_t restless_listeners = 64;
@@ -22,19 +24,18 @@ std::string text(bool value) {
   return value ? "true" : "false";
 }
 
-std::string token_of(const std::string& goal) {
-  const json::value document = json::parse(goal);
-  const json::value* token = document.as_object().if_contains("token");
-  return token == nullptr ? "" : json::value_to<std::string>(*token);
-}
+// What report() answers: a goal, and the token by which heartbeats name the report that it is the answer to ("": none).
+struct Told {
+  Goal goal;
+  std::string token;
+};
 
-}  // namespace
-
-Goal parse_goal(const std::string& document) {
+Told parse_told(const std::string& document) {
   try {
     const json::value value = json::parse(document);
     const json::object& object = value.as_object();
-    Goal goal;
+    Told told;
+    Goal& goal = told.goal;
     goal.state = state_at(object, "state");
     goal.term.value = object.at("term").to_number<std::int64_t>();
     goal.seq = object.at("seq").to_number<std::int64_t>();
@@ -61,10 +62,17 @@ Goal parse_goal(const std::string& document) {
       goal.wal_floor = *lsn;
     }
     if (goal.term.value < 0 || goal.seq < 0 || goal.lease_seconds < 1) throw Error("a number is out of range");
-    return goal;
+    if (const json::value* token = object.if_contains("token")) told.token = json::value_to<std::string>(*token);
+    return told;
   } catch (const std::exception& error) {
     throw Error(std::string("not a goal: ") + error.what());
   }
+}
+
+}  // namespace
+
+Goal parse_goal(const std::string& document) {
+  return parse_told(document).goal;
 }
 
 asio::awaitable<Registered> register_node(pg::Connection& monitor, Registration registration) {
@@ -141,8 +149,9 @@ asio::awaitable<Answer> Reporter::tell(pg::Connection& monitor, const Report& re
   } else if (document == R"({"wait": true})") {
     answer_.kind = Answer::Kind::wait;
   } else {
-    answer_.goal = parse_goal(document);
-    token_ = token_of(document);
+    Told told = parse_told(document);
+    answer_.goal = std::move(told.goal);
+    token_ = std::move(told.token);
   }
   co_return answer_;
 }
@@ -160,8 +169,7 @@ asio::awaitable<bool> Reporter::heartbeat(pg::Connection& monitor, const Report&
       "WHERE node_id = $1 AND token = $2 RETURNING report_count",
       params, timeout);
   if (row.rows() == 0) co_return false;
-  // The monitor wants every 32nd in full; it would refuse the next one.
-  if (row.integer(0, "report_count") % 32 == 0) token_.clear();
+  if (row.integer(0, "report_count") % in_full_every == 0) token_.clear();
   co_return true;
 }
 
@@ -238,11 +246,10 @@ asio::awaitable<RequestStatus> request_status(pg::Connection& monitor, std::int6
 }
 
 asio::awaitable<void> Attention::open(pg::Connection& monitor, NodeId self, Millis timeout) {
-  const std::string id = std::to_string(self.value);
-  channel_ = "pgvigil_node_" + id;
+  self_ = self;
+  channel_ = "pgvigil_node_" + std::to_string(self.value);
   // Those of one group are restless together, and neighbours by number.
   place_ = self.value * 29 % restless_listeners;
-  self_ = self;
   always_ = co_await few(monitor, timeout);
   if (always_) co_await monitor.query("LISTEN " + channel_, {}, timeout);
 }
