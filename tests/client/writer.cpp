@@ -3,8 +3,10 @@
 // every wait has a limit, so that no hung host can hold it.
 //
 //   pgvigil-writer --uri URI --log FILE [--table T] [--seconds N] [--rate N] [--connect-ms N] [--answer-ms N]
+//                   [--stay]
 //     inserts until SIGTERM or N seconds; prints a summary (JSON). The limits are for one host (2000) and for one
-//     answer (3000); 0 leaves them to libpq and what the URI says.
+//     answer (3000); 0 leaves them to libpq and what the URI says. --stay: a server that is read-only may be promoted
+//     one day; its session is kept.
 //   pgvigil-writer --uri URI --check FILE [--check FILE ...] [--table T]
 //     is every acknowledged id there? exit 1 when one is missing
 #include <libpq-fe.h>
@@ -40,6 +42,8 @@ struct Limits {
   milliseconds answer{3000};
 };
 
+constexpr const char* read_only = "25006";
+
 constexpr milliseconds first_backoff{2};
 constexpr milliseconds last_backoff{20};
 
@@ -64,8 +68,8 @@ bool wait_for(PGconn* connection, short events, std::optional<Clock::time_point>
 
 class Client {
  public:
-  Client(std::string uri, std::string table, Limits limits)
-      : uri_(std::move(uri)), table_(std::move(table)), limits_(limits) {
+  Client(std::string uri, std::string table, Limits limits, bool stay = false)
+      : uri_(std::move(uri)), table_(std::move(table)), limits_(limits), stay_(stay) {
     read_hosts();
   }
   ~Client() { close(); }
@@ -166,7 +170,7 @@ class Client {
     if (state->empty()) return warned_ ? Fate::in_doubt : Fate::acknowledged;
     // admin_shutdown and crash_shutdown end a session at any point, also between commit and answer.
     const bool unclear = *state == "57P01" || *state == "57P02" || *state == "08006";
-    close();  // read-only (25006) and all else: look for the primary again
+    if (!stay_ || *state != read_only) close();  // look for the primary again
     return unclear ? Fate::in_doubt : Fate::failed;
   }
 
@@ -178,6 +182,7 @@ class Client {
     const auto state = run("SET client_min_messages = error; CREATE TABLE IF NOT EXISTS " + table_ +
                            " (id bigint PRIMARY KEY, written_at timestamptz NOT NULL DEFAULT clock_timestamp()); RESET "
                            "client_min_messages");
+    if (state && !state->empty() && !(stay_ && *state == read_only)) close();
     return state && state->empty();
   }
 
@@ -247,6 +252,7 @@ class Client {
   std::string uri_;
   std::string table_;
   Limits limits_;
+  bool stay_;
   std::vector<std::string> hosts_;
   std::vector<std::string> ports_;
   std::size_t first_{0};
@@ -263,12 +269,17 @@ struct Options {
   double seconds{0};
   double rate{0};
   Limits limits;
+  bool stay{false};
 };
 
 Options parse(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
+    if (name == "--stay") {
+      options.stay = true;
+      continue;
+    }
     if (i + 1 >= argc) throw std::runtime_error("a value is missing after " + name);
     const std::string value = argv[++i];
     if (name == "--uri")
@@ -301,14 +312,14 @@ struct Gap {
 };
 
 int write(const Options& options) {
-  Client client(options.uri, options.table, options.limits);
+  Client client(options.uri, options.table, options.limits, options.stay);
   std::ofstream log(options.log, std::ios::app);
   if (!log) throw std::runtime_error("cannot write " + options.log);
   const auto begin = Clock::now();
   const auto ms_since_begin = [&](Clock::time_point at) {
     return std::chrono::duration<double, std::milli>(at - begin).count();
   };
-  while (interrupted == 0 && !(client.connect() && client.create_table())) ::usleep(20'000);
+  while (interrupted == 0 && !((client.connected() || client.connect()) && client.create_table())) ::usleep(20'000);
   // Ids grow over runs into the same table: seconds since 2020 in front.
   std::int64_t id = (static_cast<std::int64_t>(::time(nullptr)) - 1577836800) * 10'000'000;
   std::map<Fate, std::int64_t> counts;

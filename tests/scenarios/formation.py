@@ -164,7 +164,7 @@ class Daemon:
 
     def psql(self, text, database="postgres"):
         """Over its Unix socket, which a network fault does not touch."""
-        return ["psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.state, "-p", str(self.port), "-d", database, "-c", text]
+        return [tool("psql"), "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.state, "-p", str(self.port), "-d", database, "-c", text]
 
     def sql(self, text, database="postgres", seconds=20):
         result = self.formation.program(self.psql(text, database), seconds=seconds)
@@ -187,7 +187,7 @@ class Writer:
         self.table = f"ids_of_{node.name}" if node else table
         self.log = os.path.join(formation.work, f"writer-{len(formation.writers)}.log")
         self.process = subprocess.Popen(formation.command([os.path.join(BIN, "pgvigil-writer"), "--uri", node.socket_uri() if node else formation.uri(),
-                                                           "--log", self.log, "--rate", str(rate), "--table", self.table, *options]),
+                                                           *(["--stay"] if node else []), "--log", self.log, "--rate", str(rate), "--table", self.table, *options]),
                                         stdout=subprocess.PIPE, env=formation.env, text=True)
         formation.writers.append(self)
 
