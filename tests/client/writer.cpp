@@ -170,7 +170,7 @@ class Client {
     if (state->empty()) return warned_ ? Fate::in_doubt : Fate::acknowledged;
     // admin_shutdown and crash_shutdown end a session at any point, also between commit and answer.
     const bool unclear = *state == "57P01" || *state == "57P02" || *state == "08006";
-    if (!stay_ || *state != read_only) close();  // look for the primary again
+    look_elsewhere(*state);
     return unclear ? Fate::in_doubt : Fate::failed;
   }
 
@@ -182,11 +182,16 @@ class Client {
     const auto state = run("SET client_min_messages = error; CREATE TABLE IF NOT EXISTS " + table_ +
                            " (id bigint PRIMARY KEY, written_at timestamptz NOT NULL DEFAULT clock_timestamp()); RESET "
                            "client_min_messages");
-    if (state && !state->empty() && !(stay_ && *state == read_only)) close();
+    if (state && !state->empty()) look_elsewhere(*state);
     return state && state->empty();
   }
 
  private:
+  // After a refusal; by --stay not after that of a standby.
+  void look_elsewhere(const std::string& state) {
+    if (!stay_ || state != read_only) close();
+  }
+
   bool connect_as_libpq_does() {
     connection_ = PQconnectdb(uri_.c_str());
     if (PQstatus(connection_) == CONNECTION_OK) {

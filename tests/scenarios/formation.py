@@ -400,9 +400,10 @@ class Formation:
         self.goes_on()
         return writers[0]
 
-    def written(self, node):
+    def written(self, node, table="vigil_ids", since=0):
+        """How many ids are there, of those written after `since` (the epoch's seconds); 0 when there is no table, or no answer."""
         try:
-            return int(node.sql("SELECT count(*) FROM vigil_ids", seconds=5))
+            return int(node.sql(f"SELECT count(*) FROM {table} WHERE written_at > to_timestamp({since})", seconds=5))
         except (ScenarioError, subprocess.TimeoutExpired):
             return 0
 

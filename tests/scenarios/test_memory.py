@@ -23,20 +23,24 @@ class Backups:
         self.copies += 1
         copy = os.path.join(f.work, f"copy{self.copies}")
         shutil.copytree(f.monitor.pgdata, copy)
-        decided = text_of(f.monitor.log).count("the monitor decides")
+        size = len(text_of(f.monitor.log))
         f.monitor.start()
-        f.wait_until(lambda: text_of(f.monitor.log).count("the monitor decides") > decided, what="the monitor decides")
+        f.wait_until(lambda: "the monitor decides" in text_of(f.monitor.log)[size:], what="the monitor decides")
         # A report that came before its first look is none that it has heard; nor is the first one after that, surely.
         for _ in range(2):
             before = self.report_counts()
-            f.wait_until(lambda: all(self.report_counts().get(node) != count for node, count in before.items()), what="it hears every keeper")
+
+            def heard_since():
+                now = self.report_counts()
+                return all(now[name] != count for name, count in before.items())
+            f.wait_until(heard_since, what="it hears every keeper")
         probe = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil_probe' AND query = 'SELECT 1'"
         f.wait_until(lambda: all(node.sql(probe) != "0" for node in f.nodes), what="it has seen every PostgreSQL well")
         return copy
 
     def report_counts(self):
         f = self.formation
-        counts = "SELECT coalesce(json_object_agg(name, report_count), '{}') FROM pgvigil.node LEFT JOIN pgvigil.node_report ON node_id = id"
+        counts = "SELECT json_object_agg(name, report_count) FROM pgvigil.node LEFT JOIN pgvigil.node_report ON node_id = id"
         return json.loads(f.monitor.sql(counts, "pgvigil"))
 
     def put_back(self, copy):
