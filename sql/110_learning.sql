@@ -31,13 +31,19 @@ DECLARE
   item jsonb;
 BEGIN
   IF jsonb_typeof(account) IS DISTINCT FROM 'object' THEN PERFORM pgvigil.refuse(format('an account is a JSON object, not %s', left(account::text, 100))); END IF;
+  FOREACH key IN ARRAY ARRAY['reported', 'goal', 'term', 'seq', 'names', 'names_version', 'names_confirmed', 'copy_unfinished', 'timeline',
+                             'promised_timeline', 'number_sync_standbys', 'peers', 'peers_version'] LOOP
+    IF NOT account ? key THEN PERFORM pgvigil.refuse(format('account: there is no "%s" in %s', key, left(account::text, 100))); END IF;
+  END LOOP;
   FOREACH key IN ARRAY ARRAY['reported', 'goal'] LOOP
-    IF pgvigil.known_state(account ->> key) IS NOT TRUE THEN PERFORM pgvigil.refuse(format('account: "%s" is not a state', account ->> key)); END IF;
+    IF pgvigil.known_state(account ->> key) IS NOT TRUE THEN
+      PERFORM pgvigil.refuse(format('account: "%s" is not a state', left(account ->> key, 100)));
+    END IF;
   END LOOP;
   FOREACH key IN ARRAY ARRAY['term', 'seq', 'names_version', 'timeline', 'promised_timeline', 'number_sync_standbys', 'peers_version'] LOOP
     pattern := CASE key WHEN 'peers_version' THEN '^(-1|[0-9]{1,15})$' WHEN 'number_sync_standbys' THEN '^[0-9]{1,4}$'
                         WHEN 'timeline' THEN '^[0-9]{1,9}$' WHEN 'promised_timeline' THEN '^[0-9]{1,9}$' ELSE '^[0-9]{1,15}$' END;
-    IF coalesce(account ->> key, '') !~ pattern THEN PERFORM pgvigil.refuse(format('account: "%s" is not a %s', account ->> key, key)); END IF;
+    IF coalesce(account ->> key, '') !~ pattern THEN PERFORM pgvigil.refuse(format('account: "%s" is not a %s', left(account ->> key, 100), key)); END IF;
   END LOOP;
   FOREACH key IN ARRAY ARRAY['names_confirmed', 'copy_unfinished'] LOOP
     IF jsonb_typeof(account -> key) IS DISTINCT FROM 'boolean' THEN PERFORM pgvigil.refuse(format('account: %s is true or false, not %s', key, left((account -> key)::text, 100))); END IF;

@@ -30,24 +30,31 @@ NUMBERS = [0, 1, 2, 3, -1, -2147483648, 2147483647, 5, 100, 101, 65536]
 BIGS = NUMBERS + [-9223372036854775808, 9223372036854775807, 4611686018427387904]
 
 
-def account(generator):
-    """What a keeper tells a monitor without memory, with one thing wrong (or nothing)."""
+def accounts():
+    """What a keeper tells a monitor without memory, and whether that has to be refused: well-formed, and with every one thing missing or wrong."""
     told = {"reported": "primary", "goal": "primary", "term": 3, "seq": 40, "names": {"required": 1, "members": [2]}, "names_version": 7,
             "names_confirmed": True, "copy_unfinished": False, "timeline": 2, "promised_timeline": 2, "number_sync_standbys": 0,
             "peers": [{"id": 2, "name": "node2", "host": "127.0.0.1", "port": 1, "is_primary": False}], "peers_version": 5}
-    key = generator.choice(list(told) + ["nothing", "all"])
-    if key == "all":
-        return generator.choice(["{}", "[]", "null", "7", '"x"'])
-    if key in told:
-        told[key] = generator.choice([None, -7, "nonsense", [], {}, 10 ** 18, [{"id": -1}], {"required": -1, "members": ["x"]}, 1.5])
-    return json.dumps(told)
+    yield json.dumps(told), False
+    yield from ((nothing, True) for nothing in ("{}", "[]", "null", "7", '"x"'))
+    for key in told:
+        yield json.dumps({other: value for other, value in told.items() if other != key}), True
+        for wrong in (None, -7, "nonsense", [], {}, 10 ** 18, [{"id": -1}], {"required": -1, "members": ["x"]}, 1.5):
+            yield json.dumps(told | {key: wrong}), (key, wrong) != ("peers", [])
+
+
+ACCOUNTS = list(accounts())
+
+
+def quoted(text):
+    return "'" + text.replace("'", "''") + "'"
 
 
 def literal(generator, kind):
     if generator.random() < 0.12:
         return f"NULL::{kind}"
     if kind == "text":
-        return "'" + generator.choice(TEXTS).replace("'", "''") + "'::text"
+        return quoted(generator.choice(TEXTS)) + "::text"
     if kind == "boolean":
         return generator.choice(["true", "false"])
     if kind == "integer":
@@ -59,7 +66,7 @@ def literal(generator, kind):
     if kind == "pg_lsn":
         return "'" + generator.choice(["0/0", "0/3000000", "FFFFFFFF/FFFFFFFF"]) + "'::pg_lsn"
     if kind == "jsonb":
-        return "'" + account(generator).replace("'", "''") + "'::jsonb"
+        return quoted(generator.choice(ACCOUNTS)[0]) + "::jsonb"
     raise AssertionError(f"a function takes a {kind}: teach the test how to make one")
 
 
@@ -157,6 +164,10 @@ def scenario_nonsense():
             name, kinds = generator.choice(functions)
             values = [literal(generator, kind) for kind in kinds.split(",") if kind]
             calls.append((name, values, name == "report" and lie_of(generator, values, nodes)))
+        told = next(kinds.split(",") for name, kinds in functions if name == "tell")
+        for account, must in ACCOUNTS:
+            values = [quoted(account) + "::jsonb" if kind == "jsonb" else literal(generator, kind) for kind in told]
+            calls.append(("tell", ["(1)::bigint", *values[1:]], must))
         statements = [f"SELECT FROM pgvigil.{name}({', '.join(values)});\n" for name, values, _ in calls]
         before = run_script(f, SNAPSHOT + ";", owner)
         # Each in a transaction that is undone: what legal arguments do is not the question here.

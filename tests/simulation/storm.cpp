@@ -168,7 +168,7 @@ void World::part_and_kill(const NodeView& primary) {
   }
   note("PART the primary " + std::to_string(from) + " from all but " + std::to_string(index_of(ahead)));
   healthy_since_ = -1;
-  heal_deadline_ = until + away_limit + takeover_limit;
+  heal_deadline_ = until + away_limit + 2 * plan_.slow + 2000 + takeover_limit;
   at(until - 1, Kind::lose_voter, index_of(primary.id));
 }
 
@@ -177,7 +177,8 @@ void World::lose_voter(int primary) {
     note("KILL AGAIN node " + std::to_string(primary));
     crash(primary);
     kill_keeper(primary);
-    at(now_ + away_limit, Kind::restart_keeper, primary);
+    // Not before those who are left have been judged: it could not take part in the last moment.
+    at(now_ + away_limit + 2 * plan_.slow + 2000, Kind::restart_keeper, primary);
     at(now_ + 1, Kind::lose_voter);
     return;
   }
