@@ -31,6 +31,7 @@ CREATE OR REPLACE FUNCTION pgvigil.runs_as_standby(state text) RETURNS boolean L
   SELECT state IN ('catchingup', 'secondary', 'prepare_promotion', 'stop_replication', 'report_lsn', 'fast_forward', 'join_secondary', 'wait_maintenance')
 $$;
 
+-- A group keeps its newest 20,000 events or some more (and what belongs to them), so that a node that flaps for weeks does not fill the monitor's disk.
 CREATE OR REPLACE FUNCTION pgvigil.record_event(f text, g integer, n pgvigil.node, event_term bigint, rule_no integer, rule_word text, words text)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -40,6 +41,10 @@ BEGIN
   VALUES (f, g, n.id, n.name, n.host, n.port, n.reported_state, n.goal_state, event_term, rule_no, rule_word, words)
   RETURNING * INTO row;
   PERFORM pg_notify('pgvigil_events', left(to_json(row)::text, 7900));
+  IF row.id % 1000 = 0 THEN
+    DELETE FROM pgvigil.event e WHERE (e.formation, e.group_id) = (f, g)
+      AND e.id <= (SELECT o.id FROM pgvigil.event o WHERE (o.formation, o.group_id) = (f, g) ORDER BY o.id DESC OFFSET 20000 LIMIT 1);
+  END IF;
 END $$;
 
 CREATE OR REPLACE FUNCTION pgvigil.wake_keepers(f text, g integer) RETURNS void LANGUAGE sql AS $$

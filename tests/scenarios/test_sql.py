@@ -230,6 +230,21 @@ def scenario_heartbeats():
         f.monitor.process.send_signal(signal.SIGCONT)
 
 
+FLAPPING = """SELECT count(pgvigil.record_event('default', 0, n, i, 105, 'flapping', 'for weeks')) FROM pgvigil.node n, generate_series(1, 25000) AS i WHERE n.id = 1;"""
+KEPT = "SELECT count(*), max(term), (SELECT count(*) FROM pgvigil.event WHERE formation = 'scratch') FROM pgvigil.event WHERE formation = 'default';"
+
+
+def scenario_old_events():
+    """A group's oldest events go when there are very many, those of others stay."""
+    with Formation(nodes=0) as f:
+        f.run("create", "formation", "--formation", "scratch", "--pgdata", f.monitor.pgdata)
+        lines = run_script(f, REGISTER + REGISTER.replace("default", "scratch").replace("'one'", "'two'").replace("7001", "7002"), f.owner())
+        expect([line[:3] for line in lines] == ["(1,", "(2,"], f"two nodes: {lines}")
+        lines = run_script(f, FLAPPING + KEPT, f.owner())
+        kept, newest, other = (int(number) for number in lines[1].split("|"))
+        expect(20000 <= kept <= 21000 and newest == 25000 and other == 1, f"kept: {lines}")
+
+
 # One session is held between what report() reads and what it writes, until the test lets it go.
 HOLD = """CREATE TABLE public.go ();
 CREATE FUNCTION public.hold() RETURNS trigger LANGUAGE plpgsql AS $$

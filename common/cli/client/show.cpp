@@ -201,7 +201,7 @@ std::vector<Command> show_commands() {
        show_events,
        "With --failover: what the gap of the last takeover was made of, in milliseconds, by the monotonic clock of "
        "whoever saw it; with N, of the N-th newest one. What a keeper told stands where it was at the latest: nobody "
-       "knows how the ways of the order and of the report share their time."},
+       "knows how the ways of the order and of the report share their time. A group keeps its newest 20,000 events."},
       {"show why",
        "for every node that is not where it should be: the rule, what it waits for, since when",
        monitor_options({group_option(), Option{"name", "NODE", "only this node"}}),
