@@ -421,6 +421,11 @@ class Formation:
         return [name for name, row in self.state().items()
                 if row["current_group_state"] in states and row["assigned_group_state"] == row["current_group_state"]]
 
+    def healthy(self):
+        """One primary, every other node a secondary."""
+        reached = [row["current_group_state"] for row in self.state().values() if row["assigned_group_state"] == row["current_group_state"]]
+        return reached.count("primary") == 1 and reached.count("secondary") == len(self.nodes) - 1
+
     def primary(self):
         """The node that takes writes, also while it changes from one writing state to another."""
         writing = ("single", "wait_primary", "primary", "apply_settings")
@@ -433,12 +438,13 @@ class Formation:
         return self.node(names[0]) if names else None
 
     def wait_until(self, condition, seconds=60, what="a condition"):
+        """What the condition gives as soon as it is true. A costly look (a program that is run) takes a third of the time at most."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while (begin := time.monotonic()) < deadline:
             value = condition()
             if value:
                 return value
-            time.sleep(0.05)
+            time.sleep(max(0.05, 2 * (time.monotonic() - begin)))
         raise ScenarioError(f"not within {seconds} s: {what}\n{self.describe()}")
 
     def wait_encrypted(self, sslmode="require", seconds=60):
@@ -447,8 +453,7 @@ class Formation:
                         f"sessions with every node by sslmode={sslmode}")
 
     def wait_healthy(self, seconds=120):
-        """One primary, every other node a secondary."""
-        self.wait_until(lambda: len(self.in_state("primary")) == 1 and len(self.in_state("secondary")) == len(self.nodes) - 1, seconds, "a healthy formation")
+        self.wait_until(self.healthy, seconds, "a healthy formation")
 
     def wait_state(self, node, *states, seconds=60):
         self.wait_until(lambda: node.name in self.in_state(*states), seconds, f"{node.name} in {' or '.join(states)}")

@@ -101,7 +101,7 @@ class Storm:
 
     def healthy(self):
         self.look()
-        return len(self.f.in_state("primary")) == 1 and len(self.f.in_state("secondary")) == len(self.f.nodes) - 1
+        return self.f.healthy()
 
     def wait_healthy(self):
         try:
