@@ -15,7 +15,6 @@ namespace pgvigil::postgres {
 
 namespace {
 
-constexpr const char* settings_file = "postgresql-pgvigil.conf";
 constexpr const char* include_comment = "  # pgvigil: keep this the last line\n";
 constexpr const char* hba_begin = "# BEGIN pgvigil: written by the keeper, changes here are lost";
 constexpr const char* hba_end = "# END pgvigil";

@@ -17,6 +17,9 @@ namespace fs = std::filesystem;
 // name -> value (unquoted), as they go into pgvigil's own settings file.
 using Settings = std::map<std::string, std::string>;
 
+// Its name, in the data directory.
+inline constexpr const char* settings_file = "postgresql-pgvigil.conf";
+
 // The text of a settings file: a header that says who writes it, then `name = 'value'` lines with quotes doubled and
 // backslashes doubled.
 std::string settings_text(const Settings& settings);

@@ -16,6 +16,7 @@
 #include "common/os/race.hpp"
 #include "common/pg/connection.hpp"
 #include "common/pg/conninfo.hpp"
+#include "common/postgres/config_files.hpp"
 
 namespace pgvigil::postgres {
 
@@ -159,6 +160,13 @@ asio::awaitable<void> hasten(const Instance& instance, const os::PidFd& postmast
   postmaster.signal(SIGQUIT);
 }
 
+asio::awaitable<bool> has_own_settings(pg::Connection& local, const fs::path& pgdata) {
+  if (!fs::exists(pgdata / settings_file)) co_return true;
+  const pg::Result row = co_await local.query("SELECT count(*) > 0 AS any FROM pg_settings WHERE sourcefile LIKE '%/" +
+                                              std::string(settings_file) + "'");
+  co_return row.text(0, "any") == "t";
+}
+
 std::string log_tail(const fs::path& log, std::uintmax_t from) {
   std::ifstream file(log);
   file.seekg(static_cast<std::streamoff>(from));
@@ -205,6 +213,15 @@ fs::path find_bindir(const std::optional<fs::path>& pg_ctl) {
   if (newest > 0) return fs::path("/usr/lib/postgresql") / std::to_string(newest) / "bin";
   throw UserError(ExitCode::bad_arguments, "no PostgreSQL server was found in PATH or /usr/lib/postgresql",
                   "install one, or give --pgctl");
+}
+
+std::string pid_file_line(const fs::path& pgdata, int number) {
+  std::istringstream lines(os::read_file(pgdata / "postmaster.pid").value_or(""));
+  std::string line;
+  for (int at = 0; at < number; ++at) {
+    if (!std::getline(lines, line)) return {};
+  }
+  return line;
 }
 
 Instance::Instance(InstanceSettings settings) : settings_(std::move(settings)) {}
@@ -259,8 +276,9 @@ std::optional<os::PidFd> Instance::postmaster() const {
   return process;
 }
 
-asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
+asio::awaitable<void> Instance::start(Millis timeout) {
   auto process = postmaster();
+  const bool was_there = process.has_value();
   std::error_code error;
   const auto log_size = fs::file_size(settings_.log, error);
   const std::uintmax_t log_from = error ? 0 : log_size;
@@ -273,7 +291,6 @@ asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
     const pid_t pid = os::spawn_detached(argv, settings_.log);
     process = os::PidFd::open(pid);
   }
-  if (!wait_ready) co_return;
   const auto deadline = Clock::now() + timeout;
   std::string last;
   for (;;) {
@@ -281,11 +298,23 @@ asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
       throw UserError(ExitCode::postgres, "PostgreSQL does not start:" + log_tail(settings_.log, log_from),
                       "see " + settings_.log.string());
     }
+    bool stranger = !elsewhere(*process).empty();
     try {
-      pg::Connection probe = co_await pg::Connection::connect(local_conninfo(), Millis{1000});
-      co_return;
+      if (!stranger) {
+        pg::Connection probe = co_await pg::Connection::connect(local_conninfo(), Millis{1000});
+        if (was_there) co_return;
+        stranger = !co_await has_own_settings(probe, settings_.pgdata);
+        if (!stranger) co_return;
+      }
     } catch (const pg::ConnectionError& failure) {
       last = failure.what();
+    }
+    if (stranger) {
+      co_await stop(StopMode::fast, Millis{5000});  // its sessions end at once
+      throw UserError(ExitCode::postgres,
+                      "PostgreSQL came up without pgvigil's settings, and was stopped: was " + config_file().string() +
+                          " just being written?",
+                      "its last line is to include " + std::string(settings_file));
     }
     if (Clock::now() >= deadline) {
       throw UserError(ExitCode::postgres, "PostgreSQL runs but accepts no session yet: " + last,
@@ -295,16 +324,17 @@ asio::awaitable<void> Instance::start(Millis timeout, bool wait_ready) {
   }
 }
 
-// The status that the postmaster keeps in line 8 of its pid file (miscadmin.h, LOCK_FILE_LINE_PM_STATUS).
 bool Instance::starting() const {
-  const auto text = os::read_file(fs::path(settings_.pgdata) / "postmaster.pid");
-  if (!text) return false;
-  std::istringstream lines(*text);
-  std::string line;
-  for (int number = 0; number < 8; ++number) {
-    if (!std::getline(lines, line)) return false;
-  }
-  return line.starts_with("starting");
+  return pid_file_line(settings_.pgdata, 8).starts_with("starting");
+}
+
+std::string Instance::elsewhere(const os::PidFd& postmaster) const {
+  if (to_number(pid_file_line(settings_.pgdata, 1)) != postmaster.pid()) return {};  // it has not written it yet
+  const auto port = to_number(pid_file_line(settings_.pgdata, 4));
+  const std::string sockets = pid_file_line(settings_.pgdata, 5);
+  const bool same =
+      port.value_or(settings_.port) == settings_.port && (sockets.empty() || sockets == settings_.socket_directory);
+  return same ? "" : "port " + std::to_string(port.value_or(0)) + ", sockets in \"" + sockets + "\"";
 }
 
 asio::awaitable<void> Instance::stop(StopMode mode, Millis timeout) {

@@ -33,6 +33,10 @@ struct InstanceSettings {
   std::string superuser;  // the OS user's name by default; local sessions use it over the Unix socket (peer or trust)
 };
 
+// Line `number` (from 1) of postmaster.pid: 4 is the port, 5 the first socket directory, 8 the postmaster's status
+// (miscadmin.h, LOCK_FILE_LINE_*). "" where it is not there (yet).
+std::string pid_file_line(const fs::path& pgdata, int number);
+
 enum class StopMode { smart, fast, immediate };
 
 // From pg_controldata.
@@ -69,10 +73,15 @@ class Instance {
   // directory.
   std::optional<os::PidFd> postmaster() const;
 
+  // Where the postmaster listens, for a person, when that is not where its settings have it: it runs without them.
+  // Else "".
+  std::string elsewhere(const os::PidFd& postmaster) const;
+
   // Starts the postmaster, or adopts the one that runs, and waits until it accepts sessions. Its process goes on
-  // without ours. `ready`: false returns as soon as the postmaster process is there (crash recovery may take long).
-  // Throws UserError(postgres) with the last lines of its log when it ends instead.
-  boost::asio::awaitable<void> start(Millis timeout, bool wait_ready = true);
+  // without ours. Throws UserError(postgres) with the last lines of its log when it ends instead. One that is found to
+  // run without our settings is stopped, with an error: it has read a postgresql.conf that was being written (an
+  // editor empties it first), and without them its commits wait for nobody.
+  boost::asio::awaitable<void> start(Millis timeout);
   // No error when it does not run. fast escalates to immediate, and that to SIGKILL of the postmaster and its children,
   // after `timeout` each (a stopped process - SIGSTOP - takes no other signal). Returns when the postmaster and all its
   // backends are gone.

@@ -4,7 +4,6 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <sstream>
 
 #include "common/cli/tls_options.hpp"
 #include "common/os/file.hpp"
@@ -91,18 +90,16 @@ void keep_own_certificate(config::Config& config, const cli::Args& args, const s
 
 // Its port and socket directory are in its pid file (miscinit.c, AddToDataDirLockFile).
 asio::awaitable<postgres::Settings> adopt_running(config::Config& config, const cli::Args& args) {
-  std::istringstream lines(os::read_file(fs::path(config.pgdata) / "postmaster.pid").value_or(std::string()));
-  std::string line;
-  for (int number = 1; std::getline(lines, line); ++number) {
-    if (number == 4) {
-      take_port(config, args, line);
-      if (line != std::to_string(config.port)) {
-        throw UserError(ExitCode::bad_arguments, "PostgreSQL runs in " + config.pgdata + " on port " + line,
-                        "give --pgport " + line);
-      }
+  const std::string port = postgres::pid_file_line(config.pgdata, 4);
+  if (!port.empty()) {
+    take_port(config, args, port);
+    if (port != std::to_string(config.port)) {
+      throw UserError(ExitCode::bad_arguments, "PostgreSQL runs in " + config.pgdata + " on port " + port,
+                      "give --pgport " + port);
     }
-    if (number == 5 && !line.empty()) config.socket_directory = first_of_list(line);
   }
+  const std::string sockets = postgres::pid_file_line(config.pgdata, 5);
+  if (!sockets.empty()) config.socket_directory = first_of_list(sockets);
   const postgres::Instance instance(instance_settings(config));
   pg::Connection local = co_await open_local(instance, pg::Millis{5000});
   const pg::Result row = co_await local.query(

@@ -66,6 +66,7 @@ class Keeper {
   asio::awaitable<void> say_sslmode(pg::Connection& monitor, std::string& said);
   asio::awaitable<void> watch();
   asio::awaitable<void> observe_once(const os::PidFd& postmaster);
+  asio::awaitable<void> end_stranger(const os::PidFd& postmaster);
   asio::awaitable<void> reconcile();
   asio::awaitable<void> settle();
   asio::awaitable<void> fence();

@@ -35,12 +35,29 @@ asio::awaitable<void> Keeper::watch() {
     if (finished_) co_return;
     if (failure.empty()) continue;
     log::debug("local session: {}", failure);
+    co_await end_stranger(*postmaster);
     if (core_.saw_silence(now())) {
       log::warn("PostgreSQL runs but does not answer: {}", failure);
       report_now_.set();
     }
     co_await postmaster->wait_exit(pg::Millis{20});
   }
+}
+
+// Somebody has started it, and postgresql.conf was without our settings then (an editor empties a file before it writes
+// it): no session of ours finds it, and its commits wait for nobody.
+asio::awaitable<void> Keeper::end_stranger(const os::PidFd& postmaster) {
+  const NodeState goal = core_.goal().state;
+  const std::string where = instance_.elsewhere(postmaster);
+  if (where.empty() || goal == NodeState::maintenance || goal == NodeState::dropped) co_return;
+  log::error("PostgreSQL is stopped: it runs without pgvigil's settings ({})", where);
+  std::string failure;
+  try {
+    co_await instance_.stop(postgres::StopMode::fast, std::chrono::seconds{5});  // its sessions end at once
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  if (!failure.empty()) log::error("could not stop PostgreSQL, trying again: {}", failure);
 }
 
 // Observes over one session until the postmaster ends or the session breaks.

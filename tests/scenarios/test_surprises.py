@@ -1,7 +1,9 @@
-"""What operators and clients do unasked: another cluster in PGDATA, a slot dropped, a wait cancelled."""
+"""What operators and clients do unasked: another cluster in PGDATA, a slot dropped, a wait cancelled, PostgreSQL started while its file was empty."""
 import os
 import shutil
 import signal
+import stat
+import subprocess
 import time
 
 from formation import Formation, expect, text_of, tool
@@ -85,3 +87,63 @@ def scenario_cancelled_wait():
         expect(f.primary() is primary, "another primary")
         _, verdict = f.check_acknowledged()
         expect(cancelled >= 20 and verdict["in_doubt"] >= 10, f"{cancelled} waits were cancelled, and yet: {verdict}")
+
+
+class Emptied:
+    """A postgresql.conf in the moment after an editor has opened it for writing."""
+
+    def __init__(self, node):
+        self.file = os.path.join(node.pgdata, "postgresql.conf")
+
+    def __enter__(self):
+        self.text = text_of(self.file)
+        open(self.file, "w").close()
+
+    def __exit__(self, *_):
+        with open(self.file, "w") as conf:
+            conf.write(self.text)
+
+
+def wait_own_settings(f, node):
+    words = [tool("psql"), "-X", "-A", "-t", "-c", "SHOW primary_slot_name", node.socket_uri()]
+    f.wait_until(lambda: f.program(words).stdout == "pgvigil_standby_1\n", what="PostgreSQL runs with pgvigil's settings")
+
+
+def scenario_restarted_with_an_empty_file():
+    """Without pgvigil's settings its commits would wait for nobody, and the keeper does not find it."""
+    with Formation(nodes=1) as f:
+        node = f.nodes[0]
+        f.wait_state(node, "single")
+        node.kill(signal.SIGSTOP)
+        with Emptied(node):
+            by_hand = [tool("pg_ctl"), "-D", node.pgdata, "-o", f"-p {node.port} -h {node.host} -k {f.work}", "-w", "-t", "5", "-m", "fast", "restart"]
+            subprocess.run(f.command(by_hand, node.name), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        restarted = node.postmaster()
+        expect(restarted is not None, "it does not run: this proves nothing")
+        node.kill(signal.SIGCONT)
+        f.wait_until(lambda: "without pgvigil's settings" in text_of(node.log), what="it is said")
+        wait_own_settings(f, node)
+        expect(node.postmaster() != restarted, "it runs on")
+
+
+def scenario_started_with_an_empty_file():
+    """The same, started by the keeper itself, and found where it is expected to be."""
+    with Formation(nodes=0) as f:
+        programs = os.path.join(f.work, "programs")
+        os.mkdir(programs)
+        for name in os.listdir(os.path.dirname(tool("postgres"))):
+            os.symlink(tool(name), os.path.join(programs, name))
+        empty, once = os.path.join(f.work, "empty"), os.path.join(f.work, "once")
+        open(empty, "w").close()
+        wrapped = os.path.join(programs, "postgres")
+        os.remove(wrapped)
+        with open(wrapped, "w") as script:
+            script.write(f'#!/bin/sh\nif mv {once} {once}.done 2>/dev/null; then set -- "$@" $(cat {once}.done); fi\nexec {tool("postgres")} "$@"\n')
+        os.chmod(wrapped, stat.S_IRWXU)
+        node = f.add_node(options=("--pgctl", os.path.join(programs, "pg_ctl")))
+        f.wait_state(node, "single")
+        with open(once, "w") as more:
+            more.write(f"-c config_file={empty} -c hba_file={node.pgdata}/pg_hba.conf -c port={node.port} -c unix_socket_directories={node.state}")
+        node.kill_postmaster()
+        f.wait_until(lambda: "without pgvigil's settings" in text_of(node.log), what="it is said")
+        wait_own_settings(f, node)
