@@ -162,15 +162,6 @@ std::optional<Decision> forced_promotion(const GroupSnapshot& group) {
                  candidate->name + " takes over: no former primary's lease is valid any more");
 }
 
-// A primary, or a node that may have been promoted and has not come to say so, of which a monitor without memory knew
-// nothing when it asked for votes.
-bool unheard_primary(const GroupSnapshot& group, const NodeView& node) {
-  const bool candidate = node.reported == NodeState::report_lsn || node.reported == NodeState::fast_forward ||
-                         node.reported == NodeState::prepare_promotion || node.reported == NodeState::stop_replication;
-  return fresh(group, node) && node.goal == NodeState::catchingup &&
-         (takes_writes(node.reported) || (candidate && !node.pg_running));
-}
-
 // Those who could not be asked at first, and the former primary itself, when the election still needs them.
 std::optional<Decision> late_voters(const GroupSnapshot& group) {
   if (!election(group)) return std::nullopt;

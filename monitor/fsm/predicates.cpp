@@ -163,10 +163,18 @@ bool orphaned(const GroupSnapshot& group, const NodeView& node) {
          (being_demoted(node.reported) || node.reported == NodeState::maintenance);
 }
 
+bool unheard_primary(const GroupSnapshot& group, const NodeView& node) {
+  const bool candidate = node.reported == NodeState::report_lsn || node.reported == NodeState::fast_forward ||
+                         node.reported == NodeState::prepare_promotion || node.reported == NodeState::stop_replication;
+  return fresh(group, node) && node.goal == NodeState::catchingup &&
+         (takes_writes(node.reported) || (candidate && !node.pg_running));
+}
+
 Nodes possible_voters(const GroupSnapshot& group) {
   Nodes able;
   for (const NodeView& node : group.nodes) {
-    if (can_vote(group, node) || stopped_with_wal(group, node) || orphaned(group, node)) able.push_back(&node);
+    const bool stopped = stopped_with_wal(group, node) || orphaned(group, node) || unheard_primary(group, node);
+    if (stopped || can_vote(group, node)) able.push_back(&node);
   }
   return able;
 }

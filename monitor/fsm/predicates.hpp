@@ -45,7 +45,10 @@ Nodes able_voters(const GroupSnapshot& group);
 bool stopped_with_wal(const GroupSnapshot& group, const NodeView& node);
 // It was to follow a primary that has gone. When it has begun to be copied over it will not start, and not vote.
 bool orphaned(const GroupSnapshot& group, const NodeView& node);
-// Who can vote now, or after it has been started for it.
+// A primary, or a node that may have been promoted and has not come to say so, that was to follow another: a monitor
+// without memory knew nothing of it then. It stops, and votes.
+bool unheard_primary(const GroupSnapshot& group, const NodeView& node);
+// Who can vote now, or after it has stopped or been started for it.
 Nodes possible_voters(const GroupSnapshot& group);
 // Its keeper has not been heard for too long; a monitor process that has just begun gives everybody that time.
 bool gone(const GroupSnapshot& group, const NodeView& node);

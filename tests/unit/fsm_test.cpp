@@ -95,6 +95,29 @@ TEST_CASE("a vanished primary is replaced after its time") {
   CHECK(decision->rule == 301);
 }
 
+TEST_CASE("a former primary that was to follow one that is lost counts among those who can vote") {
+  GroupSnapshot group = three();
+  group.names = {NamesInForce{SyncNames{1, {NodeId{2}, NodeId{3}}}, NodeId{1}}};
+  crash(group.nodes[0]);
+  NodeView& former = group.nodes[2];
+  former.goal = NodeState::catchingup;
+  former.pg_running = former.pg_responding = false;
+  SUBCASE("it took writes") {
+    former.reported = NodeState::primary;
+  }
+  SUBCASE("it may have been promoted, and has not come to say so") {
+    former.reported = NodeState::prepare_promotion;
+  }
+  auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->rule == 301);
+  apply(group, *decision);
+  decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->rule == 319);
+  CHECK(goal_in(*decision, 3) == NodeState::demote_timeout);
+}
+
 TEST_CASE("nobody is promoted over an asynchronous primary unless an operator says so") {
   GroupSnapshot group = pair_of(0);
   group.nodes[0].goal = group.nodes[0].reported = NodeState::wait_primary;
