@@ -123,6 +123,20 @@ void World::monitor_tick() {
   evaluate();
 }
 
+// What was chosen by force is known to nobody any more but to the one that was chosen.
+void World::forget_choice() {
+  highest_promotion_ = 0;
+  for (int b = 0; b < branches_.count(); ++b) {
+    const std::int64_t term = branches_.at(b).term;
+    if (term >= forced_term_) {
+      forgotten_.insert(b);
+    } else {
+      highest_promotion_ = std::max(highest_promotion_, term);
+    }
+  }
+  for (auto& highest : acked_) highest = 0;
+}
+
 // An old backup of its database, or (a new monitor) none at all.
 void World::restore_monitor(int value) {
   if (backups_.empty()) return;
@@ -143,6 +157,7 @@ void World::restore_monitor(int value) {
     for (auto& highest : acked_) highest = 0;
     for (int b = 0; b < branches_.count(); ++b) chosen_by_force_.insert(b);
   }
+  if (store_.group.term.value < forced_term_) forget_choice();
   learning_since_ = now_;
   liveness_ = fsm::Liveness{};  // the numbers of reports and requests begin again
   for (auto& sessions : sessions_) sessions.clear();

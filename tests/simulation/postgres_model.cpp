@@ -281,7 +281,7 @@ void World::acknowledged(int node, const Commit& commit) {
   // It has its quorum, or nobody guards its lease: no keeper, or one that has just come back to life.
   const bool unguarded = p.waits || !k.alive || now_ < k.paused_until + 1000 || now_ - k.started_at < 15000;
   if (p.branch < first_branch_ || (chosen_by_force_.contains(p.branch) && unguarded)) return;
-  if (removals_forgotten_ && removed_.contains(node)) return;
+  if (forgotten_.contains(p.branch) || (removals_forgotten_ && removed_.contains(node))) return;
   if (highest_promotion_ > branch.term) {
     fail("S2: node " + std::to_string(node) + " acknowledges a commit for term " + std::to_string(branch.term) +
          " after a promotion for term " + std::to_string(highest_promotion_));

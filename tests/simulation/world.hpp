@@ -218,6 +218,7 @@ class World {
   void part_and_kill(const NodeView& primary);
   void lose_voter(int primary);
   void restore_monitor(int value);
+  void forget_choice();
   void help_to_learn();
   void after_the_standby();
   void without_the_primary();
@@ -263,8 +264,9 @@ class World {
   std::int64_t forced_term_{0};    // of the last choice by force
   std::set<int> chosen_by_force_;  // whose old acknowledgements an operator gave up
   bool removed_by_force_{false};
-  std::set<int> removed_;           // by force, and not promoted since
-  bool learned_by_force_{false};    // who was not heard then may hold up the next election
+  std::set<int> removed_;         // by force, and not promoted since
+  bool learned_by_force_{false};  // who was not heard then may hold up the next election
+  std::set<int> forgotten_;       // chosen by force, and the memory of that was lost: what they acknowledge is nobody's
   bool removals_forgotten_{false};  // with the monitor's memory: nobody knows what such a node still acknowledges
   Time last_ack_{0};
   bool healed_{false};
