@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
@@ -215,13 +216,11 @@ fs::path find_bindir(const std::optional<fs::path>& pg_ctl) {
                   "install one, or give --pgctl");
 }
 
-std::string pid_file_line(const fs::path& pgdata, int number) {
-  std::istringstream lines(os::read_file(pgdata / "postmaster.pid").value_or(""));
-  std::string line;
-  for (int at = 0; at < number; ++at) {
-    if (!std::getline(lines, line)) return {};
-  }
-  return line;
+PidFile read_pid_file(const fs::path& pgdata) {
+  std::istringstream text(os::read_file(pgdata / "postmaster.pid").value_or(""));
+  std::array<std::string, 8> lines;
+  for (std::string& line : lines) std::getline(text, line);
+  return {lines[0], lines[3], lines[4], lines[7]};
 }
 
 Instance::Instance(InstanceSettings settings) : settings_(std::move(settings)) {}
@@ -267,9 +266,7 @@ asio::awaitable<void> Instance::initdb(std::string auth) {
 }
 
 std::optional<os::PidFd> Instance::postmaster() const {
-  const auto file = os::read_file(settings_.pgdata / "postmaster.pid");
-  if (!file) return std::nullopt;
-  const auto pid = to_number(*file);
+  const auto pid = to_number(read_pid_file(settings_.pgdata).pid);
   if (!pid || *pid <= 0 || !runs_here(*pid, settings_.pgdata)) return std::nullopt;
   auto process = os::PidFd::open(*pid);
   if (!process || !process->alive() || !runs_here(*pid, settings_.pgdata)) return std::nullopt;
@@ -325,16 +322,15 @@ asio::awaitable<void> Instance::start(Millis timeout) {
 }
 
 bool Instance::starting() const {
-  return pid_file_line(settings_.pgdata, 8).starts_with("starting");
+  return read_pid_file(settings_.pgdata).status.starts_with("starting");
 }
 
 std::string Instance::elsewhere(const os::PidFd& postmaster) const {
-  if (to_number(pid_file_line(settings_.pgdata, 1)) != postmaster.pid()) return {};  // it has not written it yet
-  const auto port = to_number(pid_file_line(settings_.pgdata, 4));
-  const std::string sockets = pid_file_line(settings_.pgdata, 5);
-  const bool same =
-      port.value_or(settings_.port) == settings_.port && (sockets.empty() || sockets == settings_.socket_directory);
-  return same ? "" : "port " + std::to_string(port.value_or(0)) + ", sockets in \"" + sockets + "\"";
+  const PidFile file = read_pid_file(settings_.pgdata);
+  if (to_number(file.pid) != postmaster.pid()) return {};  // it has not written it yet
+  const bool same = to_number(file.port).value_or(settings_.port) == settings_.port &&
+                    (file.socket_directory.empty() || file.socket_directory == settings_.socket_directory);
+  return same ? "" : "port " + file.port + ", sockets in \"" + file.socket_directory + "\"";
 }
 
 asio::awaitable<void> Instance::stop(StopMode mode, Millis timeout) {

@@ -33,9 +33,11 @@ struct InstanceSettings {
   std::string superuser;  // the OS user's name by default; local sessions use it over the Unix socket (peer or trust)
 };
 
-// Line `number` (from 1) of postmaster.pid: 4 is the port, 5 the first socket directory, 8 the postmaster's status
-// (miscadmin.h, LOCK_FILE_LINE_*). "" where it is not there (yet).
-std::string pid_file_line(const fs::path& pgdata, int number);
+// postmaster.pid (miscadmin.h, LOCK_FILE_LINE_*), as it stands there; "" what is not there (yet).
+struct PidFile {
+  std::string pid, port, socket_directory, status;  // lines 1, 4, 5 (the first of them) and 8
+};
+PidFile read_pid_file(const fs::path& pgdata);
 
 enum class StopMode { smart, fast, immediate };
 

@@ -90,16 +90,15 @@ void keep_own_certificate(config::Config& config, const cli::Args& args, const s
 
 // Its port and socket directory are in its pid file (miscinit.c, AddToDataDirLockFile).
 asio::awaitable<postgres::Settings> adopt_running(config::Config& config, const cli::Args& args) {
-  const std::string port = postgres::pid_file_line(config.pgdata, 4);
-  if (!port.empty()) {
-    take_port(config, args, port);
-    if (port != std::to_string(config.port)) {
-      throw UserError(ExitCode::bad_arguments, "PostgreSQL runs in " + config.pgdata + " on port " + port,
-                      "give --pgport " + port);
+  const postgres::PidFile file = postgres::read_pid_file(config.pgdata);
+  if (!file.port.empty()) {
+    take_port(config, args, file.port);
+    if (file.port != std::to_string(config.port)) {
+      throw UserError(ExitCode::bad_arguments, "PostgreSQL runs in " + config.pgdata + " on port " + file.port,
+                      "give --pgport " + file.port);
     }
   }
-  const std::string sockets = postgres::pid_file_line(config.pgdata, 5);
-  if (!sockets.empty()) config.socket_directory = first_of_list(sockets);
+  if (!file.socket_directory.empty()) config.socket_directory = first_of_list(file.socket_directory);
   const postgres::Instance instance(instance_settings(config));
   pg::Connection local = co_await open_local(instance, pg::Millis{5000});
   const pg::Result row = co_await local.query(

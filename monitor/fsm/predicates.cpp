@@ -170,11 +170,14 @@ bool unheard_primary(const GroupSnapshot& group, const NodeView& node) {
          (takes_writes(node.reported) || (candidate && !node.pg_running));
 }
 
+bool can_vote_later(const GroupSnapshot& group, const NodeView& node) {
+  return stopped_with_wal(group, node) || orphaned(group, node) || unheard_primary(group, node);
+}
+
 Nodes possible_voters(const GroupSnapshot& group) {
   Nodes able;
   for (const NodeView& node : group.nodes) {
-    const bool stopped = stopped_with_wal(group, node) || orphaned(group, node) || unheard_primary(group, node);
-    if (stopped || can_vote(group, node)) able.push_back(&node);
+    if (can_vote(group, node) || can_vote_later(group, node)) able.push_back(&node);
   }
   return able;
 }

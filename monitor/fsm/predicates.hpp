@@ -48,7 +48,9 @@ bool orphaned(const GroupSnapshot& group, const NodeView& node);
 // A primary, or a node that may have been promoted and has not come to say so, that was to follow another: a monitor
 // without memory knew nothing of it then. It stops, and votes.
 bool unheard_primary(const GroupSnapshot& group, const NodeView& node);
-// Who can vote now, or after it has stopped or been started for it.
+// One of these: after it has stopped, or has been started for it.
+bool can_vote_later(const GroupSnapshot& group, const NodeView& node);
+// Who can vote now or later.
 Nodes possible_voters(const GroupSnapshot& group);
 // Its keeper has not been heard for too long; a monitor process that has just begun gives everybody that time.
 bool gone(const GroupSnapshot& group, const NodeView& node);

@@ -48,7 +48,7 @@ std::optional<Decision> failover(const GroupSnapshot& group) {
     const bool anybody = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
       return &node != primary && node.candidate_priority > 0 &&
              (can_vote(group, node) || has_voted(group, node) || node.goal == NodeState::report_lsn ||
-              stopped_with_wal(group, node) || orphaned(group, node) || unheard_primary(group, node) ||
+              can_vote_later(group, node) ||
               // it is about to stop, and may vote then
               (being_demoted(node.goal) && !node.converged() && node.goal_age < group.timing.lease));
     });
