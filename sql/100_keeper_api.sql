@@ -31,7 +31,31 @@ CREATE OR REPLACE FUNCTION pgvigil.runs_as_standby(state text) RETURNS boolean L
   SELECT state IN ('catchingup', 'secondary', 'prepare_promotion', 'stop_replication', 'report_lsn', 'fast_forward', 'join_secondary', 'wait_maintenance')
 $$;
 
--- A group keeps its newest 20,000 events or some more (and what belongs to them), so that a node that flaps for weeks does not fill the monitor's disk.
+-- An address in full, or a name: as config::is_host() (common/config/values.hpp).
+CREATE OR REPLACE FUNCTION pgvigil.is_host(host text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  octet text := '(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])';
+BEGIN
+  IF host ~ format('^(%s\.){3}%s$', octet, octet) THEN RETURN true; END IF;
+  IF host ~ ':' AND host !~ '[/%]' THEN RETURN family(host::inet) = 6; END IF;
+  IF host !~ '^[^[:space:][:cntrl:]''",/\\#:%.][^[:space:][:cntrl:]''",/\\#:%]*$' OR octet_length(host) > 255 THEN RETURN false; END IF;
+  -- What getaddrinfo() takes for a number ends with one.
+  RETURN host NOT IN ('all', 'samehost', 'samenet') AND regexp_replace(regexp_replace(host, '\.$', ''), '^.*\.', '') !~ '^([0-9]*|0[xX][0-9a-fA-F]*)$';
+EXCEPTION WHEN invalid_text_representation THEN
+  RETURN false;
+END $$;
+
+-- Of a host that comes to a group. One line of pg_hba.conf that PostgreSQL cannot read, and no node of the group starts any more.
+CREATE OR REPLACE FUNCTION pgvigil.check_host(host text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF pgvigil.is_host(host) IS NOT TRUE THEN
+    PERFORM pgvigil.refuse(format('"%s" is not a host name or address', left(host, 100)),
+                           'give an address in full, or a name that is no number and no keyword of pg_hba.conf (all, samehost, samenet, .domain)');
+  END IF;
+END $$;
+
+-- A group keeps its newest 20,000 events or some more (and what belongs to them), so that a node that flaps for weeks does not fill the monitor's disk. Few
+-- at a time, but more than come: a decision waits for it, and is undone when it takes too long.
 CREATE OR REPLACE FUNCTION pgvigil.record_event(f text, g integer, n pgvigil.node, event_term bigint, rule_no integer, rule_word text, words text)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -41,9 +65,11 @@ BEGIN
   VALUES (f, g, n.id, n.name, n.host, n.port, n.reported_state, n.goal_state, event_term, rule_no, rule_word, words)
   RETURNING * INTO row;
   PERFORM pg_notify('pgvigil_events', left(to_json(row)::text, 7900));
-  IF row.id % 1000 = 0 THEN
-    DELETE FROM pgvigil.event e WHERE (e.formation, e.group_id) = (f, g)
-      AND e.id <= (SELECT o.id FROM pgvigil.event o WHERE (o.formation, o.group_id) = (f, g) ORDER BY o.id DESC OFFSET 20000 LIMIT 1);
+  IF row.id % 100 = 0 THEN
+    DELETE FROM pgvigil.event e WHERE e.id IN (
+      SELECT o.id FROM pgvigil.event o WHERE (o.formation, o.group_id) = (f, g)
+        AND o.id <= (SELECT k.id FROM pgvigil.event k WHERE (k.formation, k.group_id) = (f, g) ORDER BY k.id DESC OFFSET 20000 LIMIT 1)
+      ORDER BY o.id LIMIT 2000);
   END IF;
 END $$;
 
@@ -86,6 +112,12 @@ BEGIN
     'lease_seconds', f.lease_ms / 1000);
 END $$;
 
+-- By the lock that each session of a keeper holds (open_session()).
+CREATE OR REPLACE FUNCTION pgvigil.keeper_is_connected(self bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+                 WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.classid = 7366518 AND l.objid::bigint = self AND l.objsubid = 2)
+$$;
+
 CREATE OR REPLACE FUNCTION pgvigil.register_node(
   formation_name text, group_number integer, node_name text, node_host text, node_port integer, node_dbname text, sysid text,
   priority integer, quorum boolean, known_id bigint,
@@ -117,6 +149,11 @@ BEGIN
     IF node_name <> '' AND node_name <> n.name THEN
       PERFORM pgvigil.refuse(format('%s:%s is registered as %s already', node_host, node_port, n.name), 'use that name, or pgvigil set node metadata');
     END IF;
+    -- By its address alone: whoever says that he is this node gets its credential. Not while it lives.
+    IF n.id IS DISTINCT FROM known_id AND n.reported_state <> 'init' AND pgvigil.keeper_is_connected(n.id) THEN
+      PERFORM pgvigil.refuse(format('%s:%s is node %s, and a keeper of it is connected', node_host, node_port, n.name),
+                             'is --hostname right? When that host has just gone, try again in some seconds');
+    END IF;
   ELSE
     n := pgvigil.add_node(f, gr, node_name, node_host, node_port, node_dbname, sysid, priority, quorum);
     SELECT * INTO gr FROM pgvigil.grp x WHERE x.formation = formation_name AND x.group_id = group_number;
@@ -143,6 +180,7 @@ DECLARE
   leaders integer;
   first_goal text;
 BEGIN
+  PERFORM pgvigil.check_host(node_host);
   SELECT count(*), count(*) FILTER (WHERE pgvigil.takes_writes(goal_state)) INTO others, leaders
   FROM pgvigil.node WHERE formation = gr.formation AND group_id = gr.group_id;
   IF others = 0 THEN
@@ -183,15 +221,18 @@ WHEN check_violation THEN
 END $$;
 
 -- What a node hears that is not on record.
-CREATE OR REPLACE FUNCTION pgvigil.answer_to_stranger(reporter bigint, promised_term bigint, seq bigint) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+CREATE OR REPLACE FUNCTION pgvigil.answer_to_stranger(reporter bigint, promised_term bigint, seq bigint, sysid text) RETURNS jsonb
+LANGUAGE plpgsql STABLE AS $$
 DECLARE
   lease integer;
+  its_system numeric;
 BEGIN
   IF reporter IS NULL OR reporter < 1 THEN PERFORM pgvigil.refuse(format('there is no node %s', coalesce(reporter::text, 'NULL')), '', 'PV404'); END IF;
   -- How long the lease lasts that it still has; it is not prolonged by this (keeper/fsm/core.hpp).
-  SELECT coalesce(f.lease_ms / 1000, 2) INTO lease FROM pgvigil.removed_node d LEFT JOIN pgvigil.formation f ON f.name = d.formation
+  SELECT coalesce(f.lease_ms / 1000, 2), d.system_identifier INTO lease, its_system FROM pgvigil.removed_node d LEFT JOIN pgvigil.formation f ON f.name = d.formation
   WHERE d.node_id = reporter;
   IF NOT FOUND THEN RETURN '{"tell": true}'; END IF;
+  IF its_system <> nullif(sysid, '')::numeric THEN RETURN '{"wait": true}'; END IF;  -- another formation's node, at the wrong monitor
   -- Later than every order that it may have been given; and not the last number that there is, should it tell it to a monitor without memory.
   RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', seq + 1000000000000, 'names', '{"required": 0, "members": []}'::jsonb,
                             'names_version', 0, 'peers_version', 0, 'upstream', NULL, 'lease_seconds', lease);
@@ -218,17 +259,17 @@ CREATE OR REPLACE FUNCTION pgvigil.next_count(counter bigint) RETURNS bigint LAN
   SELECT greatest(counter, 0) % 1000000000 + 1
 $$;
 
--- Heard, but nothing of it is believed: `show state` says why.
+-- Nothing of it is believed, and it does not count as heard: `show state` says why. It may come from a keeper that was sent to the wrong monitor, where a
+-- healthy node has its number; what that one has said stays. Where PGDATA was replaced, the node of the group is gone: as silent as one whose host is.
 CREATE OR REPLACE FUNCTION pgvigil.report_of_another_system(n pgvigil.node, gr pgvigil.grp, identity numeric, promised_term bigint, seq bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   refusal text := format('its PGDATA is of system %s, but the group is of system %s; nothing is overwritten', identity, gr.system_identifier);
   before text := (SELECT reason FROM pgvigil.node_report WHERE node_id = n.id);
 BEGIN
-  INSERT INTO pgvigil.node_report AS r (node_id, report_count, reason) VALUES (n.id, 1, refusal)
-  ON CONFLICT (node_id) DO UPDATE SET report_count = pgvigil.next_count(r.report_count), reported_at = now(), pg_running = false, pg_responding = false,
-    streaming = false, lsn = '0/0', reason = excluded.reason, token = NULL
-  WHERE gr.learning OR (r.of_term, r.of_seq) <= (promised_term, seq);
+  INSERT INTO pgvigil.node_report AS r (node_id, reason) VALUES (n.id, refusal)
+  ON CONFLICT (node_id) DO UPDATE SET reason = excluded.reason, token = NULL
+  WHERE (r.of_term, r.of_seq) <= (promised_term, seq) AND r.reason IS DISTINCT FROM excluded.reason;
   IF FOUND AND before IS DISTINCT FROM refusal THEN PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id); END IF;
 END $$;
 
@@ -265,7 +306,7 @@ BEGIN
   -- Together: a goal of one moment and a term of another would make an order that nobody has given.
   SELECT m AS node, x AS grp INTO pair FROM pgvigil.node m JOIN pgvigil.grp x ON x.formation = m.formation AND x.group_id = m.group_id
   WHERE m.id = reporter;
-  IF NOT FOUND THEN RETURN pgvigil.answer_to_stranger(reporter, promised_term, seq); END IF;
+  IF NOT FOUND THEN RETURN pgvigil.answer_to_stranger(reporter, promised_term, seq, sysid); END IF;
   n := pair.node;
   gr := pair.grp;
   identity := nullif(sysid, '')::numeric;
@@ -276,12 +317,13 @@ BEGIN
      OR (NOT gr.learning AND (promised_term > gr.term OR seq > n.goal_seq OR names_confirmed > gr.names_version)) THEN
     RETURN '{"tell": true}';
   END IF;
-  -- Late news of an older order must undo nothing, neither the state nor the LSN that a vote has told.
-  IF NOT gr.learning AND (promised_term, seq) < (n.reported_term, n.reported_seq) THEN RETURN pgvigil.goal_of(n, gr); END IF;
   IF identity IS NOT NULL AND gr.system_identifier IS NOT NULL AND identity <> gr.system_identifier AND state <> 'dropped' THEN
     PERFORM pgvigil.report_of_another_system(n, gr, identity, promised_term, seq);
-    RETURN CASE WHEN gr.learning THEN '{"wait": true}' ELSE pgvigil.goal_of(n, gr) END;
+    -- No order of this group is meant for it, but to leave: a node is dropped whatever its PGDATA holds, which stays.
+    RETURN CASE WHEN n.goal_state = 'dropped' AND NOT gr.learning THEN pgvigil.goal_of(n, gr) ELSE '{"wait": true}' END;
   END IF;
+  -- Late news of an older order must undo nothing, neither the state nor the LSN that a vote has told.
+  IF NOT gr.learning AND (promised_term, seq) < (n.reported_term, n.reported_seq) THEN RETURN pgvigil.goal_of(n, gr); END IF;
   -- An order is reached in the state that it names. Only a copy puts another in its place: what the node was is overwritten (keeper/fsm/core.cpp, copied()).
   IF NOT gr.learning AND seq = n.goal_seq AND state <> n.goal_state AND NOT (state = 'catchingup' AND n.goal_state IN ('join_secondary', 'fast_forward')) THEN
     -- A number of an older term was another monitor's, whose memory is lost: the node takes the order instead.
@@ -291,14 +333,15 @@ BEGIN
   -- While the monitor learns, what was reached counts for no order.
   IF NOT gr.learning AND ((state, promised_term, seq, names_confirmed) IS DISTINCT FROM (n.reported_state, n.reported_term, n.reported_seq, n.names_version)
      OR (identity IS NOT NULL AND n.system_identifier IS DISTINCT FROM identity)) THEN
+    -- The group's row before its nodes', as everybody locks them.
+    IF identity IS NOT NULL AND gr.system_identifier IS NULL THEN
+      UPDATE pgvigil.grp SET system_identifier = identity WHERE formation = n.formation AND group_id = n.group_id AND system_identifier IS NULL;
+    END IF;
     UPDATE pgvigil.node SET reported_state = state, reported_term = promised_term, reported_seq = seq, names_version = names_confirmed,
                             system_identifier = coalesce(identity, system_identifier),
                             state_since = CASE WHEN reported_state <> state THEN now() ELSE state_since END
     WHERE id = reporter AND (reported_term, reported_seq) <= (promised_term, seq);
     news := FOUND;
-    IF identity IS NOT NULL AND gr.system_identifier IS NULL THEN
-      UPDATE pgvigil.grp SET system_identifier = identity WHERE formation = n.formation AND group_id = n.group_id AND system_identifier IS NULL;
-    END IF;
   END IF;
   answer := CASE WHEN gr.learning THEN '{"wait": true}' ELSE pgvigil.goal_of(n, gr) END;
   at_rest := NOT gr.learning AND n.goal_state IN ('single', 'wait_primary', 'primary', 'secondary') AND n.goal_state = state;
@@ -306,16 +349,20 @@ BEGIN
   INSERT INTO pgvigil.node_report AS r (node_id, report_count, pg_running, pg_responding, timeline, lsn, upstream, streaming, reason, history,
                                         disk_full, token, formation, group_id, answer_version, of_term, of_seq)
   VALUES (reporter, 1, running, responding, tli, wal_position, upstream_sight, is_streaming, left(why, 1000), tli_history, coalesce(no_space, false),
-          new_token, n.formation, n.group_id, gr.version,
-          CASE WHEN gr.learning THEN 0 ELSE promised_term END, CASE WHEN gr.learning THEN 0 ELSE seq END)
+          new_token, n.formation, n.group_id, gr.version, promised_term, seq)
   ON CONFLICT (node_id) DO UPDATE SET report_count = pgvigil.next_count(r.report_count), reported_at = now(), pg_running = excluded.pg_running,
     pg_responding = excluded.pg_responding, timeline = excluded.timeline, lsn = excluded.lsn, upstream = excluded.upstream,
     streaming = excluded.streaming, reason = excluded.reason, history = excluded.history, disk_full = excluded.disk_full,
     token = excluded.token, formation = excluded.formation, group_id = excluded.group_id, answer_version = excluded.answer_version, of_term = excluded.of_term,
     of_seq = excluded.of_seq
-  -- Another session of this keeper may have told of a later order since the node was read above.
-  WHERE gr.learning OR (r.of_term, r.of_seq) <= (excluded.of_term, excluded.of_seq);
-  IF NOT FOUND THEN RETURN answer; END IF;
+  -- Another session of this keeper may have told of a later order since the node was read above; and the monitor may have learned, and asked for votes. A
+  -- keeper's orders only grow: those of a monitor that has learned are above all that it was told, and what a lost memory knew has gone with it.
+  WHERE (r.of_term, r.of_seq) <= (excluded.of_term, excluded.of_seq);
+  IF NOT FOUND THEN
+    -- Or its state file is an older one than before. Who waits, and is given no order, is heard all the same.
+    IF gr.learning THEN UPDATE pgvigil.node_report SET report_count = pgvigil.next_count(report_count), reported_at = now() WHERE node_id = reporter; END IF;
+    RETURN answer;
+  END IF;
   -- The monitor decides by the picture that it has until it is woken: whatever a rule or an explanation can see is news.
   news := news OR (running, responding, tli, upstream_sight, is_streaming, coalesce(no_space, false), left(why, 1000), tli_history) IS DISTINCT FROM
                   (before.pg_running, before.pg_responding, before.timeline, before.upstream, before.streaming, before.disk_full, before.reason,
@@ -377,11 +424,14 @@ BEGIN
 END $$;
 
 -- A lock for the life of the session: that the keeper is there. Shared: one that comes back must not wait for the end of its old backend. Tells how
--- many keepers are there.
+-- many keepers are there. A host that has vanished must not keep it for hours, also where the PostgreSQL is somebody else's (monitor/commands: write_files();
+-- no session over a Unix socket is changed by these).
 CREATE OR REPLACE FUNCTION pgvigil.open_session(self bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 BEGIN
   PERFORM pgvigil.check_caller(self);
+  PERFORM set_config('tcp_keepalives_idle', '3', false), set_config('tcp_keepalives_interval', '1', false),
+          set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '5000', false);
   PERFORM pg_advisory_lock_shared(7366518, self::integer);
   RETURN (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 7366518);
 END $$;

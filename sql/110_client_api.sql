@@ -136,7 +136,7 @@ BEGIN
   WHERE formation = n.formation AND group_id = n.group_id RETURNING * INTO gr;
   PERFORM pgvigil.record_event(n.formation, n.group_id, n, gr.term, 3, 'removed_by_force', n.name || ' is removed by force');
   DELETE FROM pgvigil.node WHERE id = target;
-  INSERT INTO pgvigil.removed_node (node_id, formation, name) VALUES (n.id, n.formation, n.name);
+  INSERT INTO pgvigil.removed_node (node_id, formation, name, system_identifier) VALUES (n.id, n.formation, n.name, n.system_identifier);
   PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id);
   PERFORM pgvigil.wake_keepers(n.formation, n.group_id);
   PERFORM pg_notify('pgvigil_node_' || target, 'removed');
@@ -155,6 +155,18 @@ BEGIN
   WHERE r.id = request_id AND (session_user = 'pgvigil_keeper_' || r.node_id OR pgvigil.is_operator());
   IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no request %s', request_id), '', 'PV404'); END IF;
 END $$;
+
+-- Of a monitor that begins to decide. A command that nobody heard in its time is not carried out hours later, when whoever gave it has done something
+-- else. By the wall clock, for no other goes on while the monitor is away: a wrong one refuses at most what can be asked for again. A drop that was begun
+-- is brought to its end, or taken back, by the rules.
+CREATE OR REPLACE FUNCTION pgvigil.refuse_forgotten_requests() RETURNS TABLE (asked text) LANGUAGE sql AS $$
+  UPDATE pgvigil.request r SET status = 'refused', decided_at = now(),
+    message = 'no monitor was there to decide it within ' || f.drain_ms / 1000 || ' s, and nothing was done; ask again'
+  FROM pgvigil.formation f
+  WHERE f.name = r.formation AND r.status = 'pending' AND r.at < now() - f.drain_ms * interval '1 millisecond'
+    AND NOT (r.kind = 'drop_node' AND EXISTS (SELECT FROM pgvigil.node n WHERE n.id = r.node_id AND n.goal_state = 'wait_maintenance'))
+  RETURNING format('%s of formation "%s", group %s, asked for at %s', r.kind, r.formation, r.group_id, date_trunc('second', r.at))
+$$;
 
 CREATE OR REPLACE FUNCTION pgvigil.settings_changed(n pgvigil.node, words text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -265,6 +277,8 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 DECLARE
   n pgvigil.node;
 BEGIN
+  IF new_host IS NOT NULL THEN PERFORM pgvigil.check_host(new_host); END IF;
+  PERFORM FROM pgvigil.grp g WHERE EXISTS (SELECT FROM pgvigil.node x WHERE x.id = target AND (x.formation, x.group_id) = (g.formation, g.group_id)) FOR UPDATE;
   UPDATE pgvigil.node SET name = coalesce(new_name, name), host = coalesce(new_host, host), port = coalesce(new_port, port)
   WHERE id = target RETURNING * INTO n;
   IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no node %s', target), '', 'PV404'); END IF;

@@ -45,6 +45,10 @@ BEGIN
                         WHEN 'timeline' THEN '^[0-9]{1,9}$' WHEN 'promised_timeline' THEN '^[0-9]{1,9}$' ELSE '^[0-9]{1,15}$' END;
     IF coalesce(account ->> key, '') !~ pattern THEN PERFORM pgvigil.refuse(format('account: "%s" is not a %s', left(account ->> key, 100), key)); END IF;
   END LOOP;
+  -- Not told by older keepers. The limits are those of formation.lease_ms.
+  IF account ? 'lease_seconds' AND (coalesce(account ->> 'lease_seconds', '') !~ '^[0-9]{1,3}$' OR (account ->> 'lease_seconds')::integer NOT BETWEEN 2 AND 600) THEN
+    PERFORM pgvigil.refuse(format('account: "%s" is not a lease in seconds', left(account ->> 'lease_seconds', 100)), '2 to 600');
+  END IF;
   FOREACH key IN ARRAY ARRAY['names_confirmed', 'copy_unfinished'] LOOP
     IF jsonb_typeof(account -> key) IS DISTINCT FROM 'boolean' THEN PERFORM pgvigil.refuse(format('account: %s is true or false, not %s', key, left((account -> key)::text, 100))); END IF;
   END LOOP;
@@ -63,20 +67,10 @@ BEGIN
   END LOOP;
 END $$;
 
--- A row that nobody has told of, and whose name or address another node has now: that one was dropped after the backup.
-CREATE OR REPLACE FUNCTION pgvigil.forget_stale(f text, g integer, owner bigint, its_name text, its_host text, its_port integer) RETURNS void
-LANGUAGE sql AS $$
-  WITH gone AS (
-    DELETE FROM pgvigil.node WHERE id <> owner AND formation = f AND group_id = g AND account IS NULL
-      AND (name = its_name OR (host = its_host AND port = its_port)) RETURNING id, formation, name)
-  INSERT INTO pgvigil.removed_node (node_id, formation, name) SELECT id, formation, name FROM gone ON CONFLICT DO NOTHING
-$$;
-
 CREATE OR REPLACE FUNCTION pgvigil.insert_learned(f text, g integer, its_id bigint, its_name text, its_host text, its_port integer) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
   IF EXISTS (SELECT FROM pgvigil.node WHERE id = its_id) OR EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = its_id) THEN RETURN; END IF;
-  PERFORM pgvigil.forget_stale(f, g, its_id, its_name, its_host, its_port);
   -- Order 0: nothing that this monitor has said. Its settings come with its own word.
   INSERT INTO pgvigil.node (id, formation, group_id, name, host, port, goal_state, goal_seq) OVERRIDING SYSTEM VALUE
   VALUES (its_id, f, g, its_name, its_host, its_port, 'wait_standby', 0);
@@ -86,6 +80,46 @@ EXCEPTION WHEN unique_violation THEN
                          'pgvigil show state lists them');
 WHEN check_violation THEN
   PERFORM pgvigil.refuse(format('not a valid node: %s, "%s", %s:%s', its_id, its_name, its_host, its_port));
+END $$;
+
+-- Names and addresses of those who are on record already, by a newer list. In two steps: names may have been exchanged, and each is one node's at any time.
+CREATE OR REPLACE FUNCTION pgvigil.rename_known(f text, g integer, members jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  changed bigint[];
+BEGIN
+  SELECT array_agg(n.id) INTO changed FROM pgvigil.node n JOIN jsonb_to_recordset(members) AS m (id bigint, name text, host text, port integer) ON m.id = n.id
+  WHERE n.formation = f AND n.group_id = g AND (n.name, n.host, n.port) IS DISTINCT FROM (m.name, m.host, m.port);
+  UPDATE pgvigil.node SET name = 'moved.' || gen_random_uuid(), host = 'moved.' || gen_random_uuid() WHERE id = ANY (changed);
+  UPDATE pgvigil.node n SET name = m.name, host = m.host, port = m.port
+  FROM jsonb_to_recordset(members) AS m (id bigint, name text, host text, port integer) WHERE m.id = n.id AND n.id = ANY (changed);
+END $$;
+
+-- The group as the teller's list has it, where that is newer than what is known here. The list has all members but the teller, whose keeper does not
+-- know when it was renamed.
+CREATE OR REPLACE FUNCTION pgvigil.take_members(f text, g integer, teller bigint, its_name text, its_host text, its_port integer, members jsonb)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  peer jsonb;
+  free_name text := its_name;
+BEGIN
+  members := coalesce((SELECT jsonb_agg(m) FROM jsonb_array_elements(members) AS m WHERE (m ->> 'id')::bigint <> teller), '[]');
+  IF EXISTS (SELECT FROM jsonb_array_elements(members) AS m WHERE m ->> 'name' = its_name) THEN free_name := 'node_' || teller; END IF;
+  -- Who is not in it, has told nothing, and whose name or address another node has now, was dropped after the backup.
+  WITH holders AS (SELECT m ->> 'name' AS name, m ->> 'host' AS host, (m ->> 'port')::integer AS port FROM jsonb_array_elements(members) AS m
+                   UNION ALL SELECT free_name, its_host, its_port),
+  gone AS (
+    DELETE FROM pgvigil.node n WHERE n.formation = f AND n.group_id = g AND n.account IS NULL AND n.id <> teller
+      AND NOT EXISTS (SELECT FROM jsonb_array_elements(members) AS m WHERE (m ->> 'id')::bigint = n.id)
+      AND EXISTS (SELECT FROM holders h WHERE n.name = h.name OR (n.host, n.port) = (h.host, h.port)) RETURNING n.id, n.formation, n.name, n.system_identifier)
+  INSERT INTO pgvigil.removed_node (node_id, formation, name, system_identifier) SELECT id, formation, name, system_identifier FROM gone ON CONFLICT DO NOTHING;
+  UPDATE pgvigil.node n SET name = 'node_' || n.id WHERE n.id = teller AND n.name IN (SELECT m ->> 'name' FROM jsonb_array_elements(members) AS m);
+  PERFORM pgvigil.rename_known(f, g, members);
+  PERFORM pgvigil.insert_learned(f, g, teller, free_name, its_host, its_port);
+  FOR peer IN SELECT * FROM jsonb_array_elements(members) LOOP
+    PERFORM pgvigil.insert_learned(f, g, (peer ->> 'id')::bigint, peer ->> 'name', peer ->> 'host', (peer ->> 'port')::integer);
+  END LOOP;
+EXCEPTION WHEN unique_violation THEN
+  PERFORM pgvigil.refuse(format('a member has the name or the address of another node: %s', members), 'pgvigil show state lists them');
 END $$;
 
 -- The passwords that the nodes' roles have: a formation without nodes takes them over, another one has to have them already.
@@ -120,7 +154,6 @@ DECLARE
   f pgvigil.formation;
   gr pgvigil.grp;
   n pgvigil.node;
-  peer jsonb;
 BEGIN
   PERFORM pgvigil.check_caller(reporter);
   IF coalesce(reporter, 0) NOT BETWEEN 1 AND 999999999999999 THEN PERFORM pgvigil.refuse(format('%s is not a node''s id', reporter)); END IF;
@@ -152,11 +185,10 @@ BEGIN
   IF NOT gr.learning THEN
     PERFORM pgvigil.lose_memory(formation_name, group_number, format('node %s knows more than this monitor does', reporter));
   END IF;
-  PERFORM pgvigil.insert_learned(formation_name, group_number, reporter, node_name, node_host, node_port);
   IF (account ->> 'peers_version')::bigint > gr.peers_version THEN
-    FOR peer IN SELECT * FROM jsonb_array_elements(account -> 'peers') LOOP
-      PERFORM pgvigil.insert_learned(formation_name, group_number, (peer ->> 'id')::bigint, peer ->> 'name', peer ->> 'host', (peer ->> 'port')::integer);
-    END LOOP;
+    PERFORM pgvigil.take_members(formation_name, group_number, reporter, node_name, node_host, node_port, account -> 'peers');
+  ELSE
+    PERFORM pgvigil.insert_learned(formation_name, group_number, reporter, node_name, node_host, node_port);
   END IF;
   UPDATE pgvigil.node x SET account = tell.account, reported_state = tell.account ->> 'reported',
     candidate_priority = CASE WHEN goal_seq = 0 THEN priority ELSE candidate_priority END,
@@ -164,6 +196,10 @@ BEGIN
     dbname = CASE WHEN goal_seq = 0 THEN node_dbname ELSE dbname END
   WHERE id = reporter;
   PERFORM pgvigil.name_database(formation_name, node_dbname);
+  -- A primary that nobody has heard may hold a lease as long as any node was told of: a choice by force waits for its end.
+  UPDATE pgvigil.formation SET lease_ms = (account ->> 'lease_seconds')::integer * 1000
+  WHERE name = formation_name AND lease_ms < (account ->> 'lease_seconds')::integer * 1000;
+  IF FOUND THEN PERFORM pgvigil.formation_changed(formation_name); END IF;
   UPDATE pgvigil.grp SET peers_version = greatest(peers_version, (account ->> 'peers_version')::bigint),
                          system_identifier = coalesce(system_identifier, nullif(sysid, '')::numeric)
   WHERE formation = formation_name AND group_id = group_number;

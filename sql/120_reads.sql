@@ -61,12 +61,21 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION pgvigil.synchronous_standby_names(formation_name text, group_number integer) RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
-  SELECT CASE WHEN coalesce((names_in_force -> -1 ->> 'required')::integer, 0) = 0 THEN ''
-    ELSE format('ANY %s (%s)', names_in_force -> -1 ->> 'required',
-                (SELECT string_agg('pgvigil_standby_' || m, ', ' ORDER BY m::bigint) FROM jsonb_array_elements_text(names_in_force -> -1 -> 'members') AS m)) END
-  FROM pgvigil.grp WHERE formation = formation_name AND group_id = group_number
-$$;
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  names jsonb;
+BEGIN
+  PERFORM pgvigil.check_formation(formation_name);
+  SELECT names_in_force -> -1 INTO names FROM pgvigil.grp WHERE formation = formation_name AND group_id = group_number;
+  IF NOT FOUND THEN
+    PERFORM pgvigil.refuse(format('formation "%s" has no group %s', formation_name, group_number), 'pgvigil show state lists the groups', 'PV404');
+  END IF;
+  IF coalesce((names ->> 'required')::integer, 0) = 0 THEN
+    RETURN '';  -- asynchronous
+  END IF;
+  RETURN format('ANY %s (%s)', names ->> 'required',
+                (SELECT string_agg('pgvigil_standby_' || m, ', ' ORDER BY m::bigint) FROM jsonb_array_elements_text(names -> 'members') AS m));
+END $$;
 
 DROP FUNCTION IF EXISTS pgvigil.formation_hosts(text);
 CREATE FUNCTION pgvigil.formation_hosts(formation_name text)

@@ -49,9 +49,14 @@ class Args {
   std::map<std::string, std::string> environment_;
 };
 
-// Throws UserError(bad_arguments) for an unknown option, a missing value or a value where none belongs.
+// Throws UserError(bad_arguments) for an unknown option, a missing or empty value, or a value where none belongs.
 // Abbreviations are refused: what one writes today must not change its meaning with a later release.
 Args parse_options(const std::vector<Option>& options, const std::vector<std::string>& args);
+
+// Of a daemon: --verbose and --quiet, for `common`, and the log's level that they mean, else `otherwise`. They count
+// until the configuration is read again.
+std::vector<Option> log_options();
+std::string log_level(const Args& args, const std::string& otherwise);
 
 // A whole number in min..max, or UserError(bad_arguments) that names `what`.
 int parse_integer(const std::string& text, const std::string& what, int min, int max);

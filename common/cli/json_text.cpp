@@ -1,6 +1,9 @@
 #include "common/cli/json_text.hpp"
 
 #include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
 
 namespace pgvigil::cli {
 
@@ -65,6 +68,22 @@ std::string cell(const json::value& row, std::string_view key) {
   if (found == nullptr || found->is_null()) return {};
   if (found->is_string()) return json::value_to<std::string>(*found);
   return json::serialize(*found);
+}
+
+std::string local_time(const std::string& iso_time) {
+  std::tm parts{};
+  const char* rest = ::strptime(iso_time.c_str(), "%Y-%m-%dT%H:%M:%S", &parts);
+  if (rest == nullptr) return iso_time;
+  if (*rest == '.') rest += 1 + std::strspn(rest + 1, "0123456789");
+  int hours = 0;
+  int minutes = 0;
+  if (std::sscanf(rest, "%3d:%2d", &hours, &minutes) < 1) return iso_time;
+  const int offset = hours * 3600 + (*rest == '-' ? -minutes : minutes) * 60;
+  const std::time_t moment = ::timegm(&parts) - offset;
+  std::tm local{};
+  ::localtime_r(&moment, &local);
+  char text[32];
+  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &local)};
 }
 
 }  // namespace pgvigil::cli

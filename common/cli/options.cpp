@@ -58,6 +58,9 @@ Args parse_options(const std::vector<Option>& options, const std::vector<std::st
     for (const po::option& option : found.options) {
       if (option.position_key >= 0) {
         parsed.arguments.insert(parsed.arguments.end(), option.value.begin(), option.value.end());
+      } else if (!option.value.empty() && option.value.front().empty()) {
+        // A script's variable that is not set must not mean "the local node".
+        throw usage("option --" + option.string_key + " needs a value, and \"\" is none");
       } else {
         parsed.values_[option.string_key].push_back(option.value.empty() ? "" : option.value.front());
       }
@@ -116,6 +119,15 @@ int Args::integer(const std::string& name, int fallback, int min, int max) const
 bool Args::boolean(const std::string& name, bool fallback) const {
   const auto value = maybe(name);
   return value ? parse_boolean(*value, "--" + name) : fallback;
+}
+
+std::vector<Option> log_options() {
+  return {{"verbose,v", "", "log all that is of interest for a search of faults"},
+          {"quiet,q", "", "log warnings only"}};
+}
+
+std::string log_level(const Args& args, const std::string& otherwise) {
+  return args.has("verbose") ? "debug" : args.has("quiet") ? "warn" : otherwise;
 }
 
 int parse_integer(const std::string& text, const std::string& what, int min, int max) {

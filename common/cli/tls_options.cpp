@@ -72,12 +72,14 @@ void choose_tls(config::Config& config, const Args& args, bool by_default) {
 
 boost::asio::awaitable<void> provide_certificate(config::Config config, bool anew) {
   if (!config.ssl || config.ssl_cert_file.empty()) co_return;
+  // With a file that it cannot read, PostgreSQL would not start any more. First, for a certificate made here is
+  // written.
+  if (!config.ssl_ca_file.empty() && config.ssl_ca_file != config.ssl_cert_file)
+    co_await postgres::check_authority(config.ssl_ca_file);
   const bool own = config.ssl_key_file == own_certificate(config)[1];
   if (own && (anew || !fs::exists(config.ssl_key_file) || !fs::exists(config.ssl_cert_file)))
     co_await postgres::make_self_signed(config.ssl_cert_file, config.ssl_key_file, config.hostname);
   co_await postgres::check_certificate(config.ssl_cert_file, config.ssl_key_file);
-  if (!config.ssl_ca_file.empty() && !fs::exists(config.ssl_ca_file))
-    throw UserError(ExitCode::bad_arguments, "there is no " + config.ssl_ca_file);
 }
 
 }  // namespace pgvigil::cli

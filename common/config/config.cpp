@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <functional>
 
+#include "common/config/values.hpp"
 #include "common/os/file.hpp"
 
 namespace pgvigil::config {
@@ -27,6 +28,8 @@ struct Key {
   std::function<std::string(const Config&)> get;
   std::function<void(Config&, const std::string&)> set;  // throws UserError(bad_config) without the key's name
   Type type;
+  std::function<void(const std::string&)>
+      check_new{};  // only of what is set now: a file from before must stay readable
   std::string full() const { return section + "." + name; }
 };
 
@@ -44,6 +47,7 @@ void no_control_characters(const std::string& value) {
 struct Texts {
   std::string range;  // for people
   std::function<void(const std::string&)> check;
+  std::function<void(const std::string&)> check_new{};
 };
 
 Key text(std::string section, std::string name, std::string Config::*field, std::string meaning, Texts may_be = {}) {
@@ -57,7 +61,8 @@ Key text(std::string section, std::string name, std::string Config::*field, std:
             if (check) check(value);
             config.*field = value;
           },
-          Type::text};
+          Type::text,
+          may_be.check_new};
 }
 
 Key integer(std::string section, std::string name, int Config::*field, int low, int high, std::string meaning) {
@@ -113,6 +118,15 @@ void host_name(const std::string& value) {
   if (wrong) bad("must be a host name or address, not \"" + value + "\"");
 }
 
+void new_host_name(const std::string& value) {
+  if (!is_host(value))
+    bad("must be a host name, or an address in full, and no keyword of pg_hba.conf, not \"" + value + "\"");
+}
+
+void new_backup_rate(const std::string& value) {
+  if (!is_backup_rate(value)) bad("must be a rate that pg_basebackup takes, from 32k to 1024M, not \"" + value + "\"");
+}
+
 const Texts not_empty{{}, [](const std::string& value) {
                         if (value.empty()) bad("must not be empty");
                       }};
@@ -135,7 +149,7 @@ std::vector<Key> who_and_where() {
   return {
       role_key(),
       text("node", "name", &Config::name, "its name in the formation; empty: the monitor chooses"),
-      text("node", "hostname", &Config::hostname, "where the others reach it", {"", host_name}),
+      text("node", "hostname", &Config::hostname, "where the others reach it", {"", host_name, new_host_name}),
       text("node", "formation", &Config::formation, "keeper: the formation", not_empty),
       integer("node", "group", &Config::group, 0, 1'000'000, "keeper: the group of the formation"),
       text("node", "state_directory", &Config::state_directory, "state, passwords, PostgreSQL's log", not_empty),
@@ -178,7 +192,8 @@ std::vector<Key> local_postgresql() {
 std::vector<Key> behaviour() {
   return {
       text("replication", "maximum_backup_rate", &Config::maximum_backup_rate,
-           "of a base backup, a second, as pg_basebackup --max-rate takes it", not_empty),
+           "of a base backup, a second, as pg_basebackup --max-rate takes it",
+           {"32k to 1024M", not_empty.check, new_backup_rate}),
       integer("replication", "candidate_priority", &Config::candidate_priority, 0, 100,
               "when it registers; later: pgvigil set node candidate-priority"),
       boolean("replication", "replication_quorum", &Config::replication_quorum,
@@ -246,105 +261,7 @@ const Key& key_named(const std::string& full) {
   return *key;
 }
 
-std::string short_name(const fs::path& pgdata) {
-  const std::string absolute = fs::absolute(pgdata).lexically_normal().string();
-  std::string name;
-  for (const char c : absolute) {
-    const bool plain =
-        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_';
-    if (plain) {
-      name += c;
-    } else if (!name.empty() && name.back() != '-') {
-      name += '-';
-    }
-  }
-  // FNV-1a: two paths that look alike after the clean-up keep different names.
-  std::uint32_t hash = 2166136261u;
-  for (const char c : absolute) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
-  char digits[9];
-  std::snprintf(digits, sizeof digits, "%08x", hash);
-  return name.substr(name.size() > 60 ? name.size() - 60 : 0) + "-" + digits;
-}
-
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
-fs::path home() {
-  const std::string directory = environment("HOME");
-  return directory.empty() ? fs::path("/") : fs::path(directory);
-}
-
-const fs::path system_directory = "/etc/pgvigil";
-
-// Where files may lie, the place for new ones first.
-std::vector<fs::path> config_directories() {
-  if (const std::string given = environment("PGVIGIL_CONFIG_DIR"); !given.empty()) return {given};
-  const std::string xdg = environment("XDG_CONFIG_HOME");
-  const fs::path own = (xdg.empty() ? home() / ".config" : fs::path(xdg)) / "pgvigil";
-  if (::access(system_directory.c_str(), W_OK) == 0) return {system_directory, own};
-  return {own, system_directory};
-}
-
-bool is_of(const fs::path& file, const fs::path& pgdata) {
-  try {
-    return fs::path(load(file).pgdata) == pgdata;
-  } catch (const std::exception&) {
-    return false;  // somebody else's, or broken: whoever means that one is told so
-  }
-}
-
-std::optional<fs::path> existing_file(const fs::path& directory, const fs::path& pgdata) {
-  std::error_code error;
-  const fs::path usual = directory / (short_name(pgdata) + ".toml");
-  if (fs::exists(usual, error)) return usual;
-  for (const auto& entry : fs::directory_iterator(directory, error)) {
-    if (entry.path().extension() == ".toml" && is_of(entry.path(), pgdata)) return entry.path();
-  }
-  return std::nullopt;
-}
-
 }  // namespace
-
-fs::path config_path_for(const fs::path& pgdata) {
-  fs::path absolute = fs::absolute(pgdata).lexically_normal();
-  if (!absolute.has_filename()) absolute = absolute.parent_path();  // "/srv/pg/"
-  const auto directories = config_directories();
-  for (const fs::path& directory : directories) {
-    if (const auto found = existing_file(directory, absolute)) return *found;
-  }
-  return directories.front() / (short_name(absolute) + ".toml");
-}
-
-fs::path config_named(const std::string& given) {
-  if (given.find('/') != std::string::npos) return fs::absolute(given).lexically_normal();
-  return config_directories().front() / (given.ends_with(".toml") ? given : given + ".toml");
-}
-
-fs::path config_path_for(const fs::path& pgdata, const std::optional<std::string>& given) {
-  const fs::path found = config_path_for(pgdata);
-  if (!given || config_named(*given) == found) return found;
-  if (fs::exists(found))
-    throw UserError(ExitCode::bad_arguments, pgdata.string() + " has a configuration already: " + found.string(),
-                    "leave out --config, or rename that file");
-  return config_named(*given);
-}
-
-std::string unit_of(const Config& config) {
-  if (config.file.parent_path() != system_directory) return {};
-  const std::string name = config.file.stem().string();
-  if (config.role == Role::keeper) return "pgvigil-keeper@" + name + ".service";
-  return name == "monitor" ? "pgvigil-monitor.service" : "";
-}
-
-std::string default_state_directory(const fs::path& config_file) {
-  const std::string name = config_file.stem().string();
-  if (config_file.parent_path() == system_directory) return "/var/lib/pgvigil/" + name;
-  const std::string xdg = environment("XDG_STATE_HOME");
-  const fs::path base = xdg.empty() ? home() / ".local" / "state" : fs::path(xdg);
-  return (base / "pgvigil" / name).string();
-}
 
 Config parse(const std::string& content, const fs::path& file) {
   toml::table document;
@@ -469,6 +386,7 @@ std::string get(const Config& config, const std::string& key) {
 void set(Config& config, const std::string& key, const std::string& value) {
   const Key& entry = key_named(key);
   try {
+    if (entry.check_new) entry.check_new(value);
     entry.set(config, value);
   } catch (const UserError& error) {
     bad(key + " " + error.what());

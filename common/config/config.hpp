@@ -77,6 +77,8 @@ std::map<std::string, std::string> shown_certificate(const Config& config);
 // What an HBA line says behind the method where such a certificate is asked for; "" where it is not.
 std::string asked_certificate(const Config& config);
 
+// Of --pgdata, as it is kept: absolute, without a slash at its end.
+fs::path data_directory(const fs::path& given);
 // The path rules of the header comment: the file that there is, else the one that `create` will make.
 fs::path config_path_for(const fs::path& pgdata);
 // `given`: --config; a bare name is of a file in the directory for new ones. Throws UserError(bad_arguments) when

@@ -20,6 +20,7 @@ struct Account {
   Timeline timeline;            // the highest that WAL was received or written on
   Timeline promised_timeline;   // the highest that any promotion may have begun, as far as this node was told
   int number_sync_standbys{0};
+  int lease_seconds{0};     // of that order: the primary's may be as long; 0: not told (older keepers)
   std::vector<Peer> peers;  // the other members
   std::int64_t peers_version{-1};
   friend bool operator==(const Account&, const Account&) = default;

@@ -56,6 +56,7 @@ struct NodeView {
   // Ages by the monitor's monotonic clock. They start at 0 when the monitor process starts.
   bool ever_reported{false};  // since the monitor process started
   Millis report_age{0};
+  Millis heard_for{0};       // since the first report after its last silence
   bool session_open{false};  // the keeper's session with the monitor's database
   Millis session_closed_for{0};
   ProbeResult probe{ProbeResult::unknown};

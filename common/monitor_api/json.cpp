@@ -95,6 +95,7 @@ std::string to_json(const Account& account) {
                             {"timeline", account.timeline.value},
                             {"promised_timeline", account.promised_timeline.value},
                             {"number_sync_standbys", account.number_sync_standbys},
+                            {"lease_seconds", account.lease_seconds},
                             {"peers", peers_array(account.peers)},
                             {"peers_version", account.peers_version}};
   return json::serialize(object);
@@ -115,6 +116,7 @@ Account parse_account(const std::string& document) {
   account.timeline.value = object.at("timeline").to_number<std::uint32_t>();
   account.promised_timeline.value = object.at("promised_timeline").to_number<std::uint32_t>();
   account.number_sync_standbys = object.at("number_sync_standbys").to_number<int>();
+  if (const json::value* lease = object.if_contains("lease_seconds")) account.lease_seconds = lease->to_number<int>();
   account.peers = peers_from(object.at("peers"));
   account.peers_version = object.at("peers_version").to_number<std::int64_t>();
   return account;

@@ -1,7 +1,10 @@
 #include "common/os/daemon.hpp"
 
+#include <grp.h>
+#include <pwd.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -21,6 +24,16 @@ void refuse_root() {
     throw UserError(ExitCode::bad_arguments, "this must not run as root: PostgreSQL refuses to",
                     "run it as the user that owns PGDATA, for example by `runuser -u postgres --`");
   }
+}
+
+void become_owner_of(const std::filesystem::path& path) {
+  struct stat info {};
+  if (::geteuid() != 0 || ::stat(path.c_str(), &info) != 0 || info.st_uid == 0) return;
+  const passwd* user = ::getpwuid(info.st_uid);
+  const gid_t group = user != nullptr ? user->pw_gid : info.st_gid;
+  const int groups = user != nullptr ? ::initgroups(user->pw_name, group) : ::setgroups(0, nullptr);
+  if (groups != 0 || ::setgid(group) != 0 || ::setuid(info.st_uid) != 0)
+    throw Error("cannot become the owner of " + path.string() + ": " + std::strerror(errno));
 }
 
 void clear_postgres_environment() {

@@ -11,6 +11,10 @@ namespace pgvigil::os {
 // PostgreSQL refuses to run as root, and so do the daemons that own one. Throws UserError(bad_arguments).
 void refuse_root();
 
+// As root, this process becomes the user whom `path` belongs to: what it writes there stays that user's, whose daemon
+// has to read it. Nothing happens to any other user, nor when `path` is root's or not there. Throws Error.
+void become_owner_of(const std::filesystem::path& path);
+
 // Removes PGPASSWORD, PGHOST and the other variables that libpq and PostgreSQL's programs would prefer to our files. A
 // daemon's connections must not depend on the shell that started it.
 void clear_postgres_environment();

@@ -134,7 +134,13 @@ std::string random_secret() {
 std::optional<PidFile> PidFile::acquire(const fs::path& path) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) fail("create", path);
-  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+  // holder() locks it for a moment, too.
+  int locked = ::flock(fd, LOCK_EX | LOCK_NB);
+  for (int i = 0; i < 20 && locked != 0 && errno == EWOULDBLOCK; ++i) {
+    ::usleep(10'000);
+    locked = ::flock(fd, LOCK_EX | LOCK_NB);
+  }
+  if (locked != 0) {
     const int reason = errno;
     ::close(fd);
     errno = reason;

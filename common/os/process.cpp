@@ -91,7 +91,8 @@ struct Spawn {
   // Sockets to the monitor and lock files must not live on in a postmaster.
   ::syscall(SYS_close_range, 3U, static_cast<unsigned>(report) - 1U, 0U);
   ::syscall(SYS_close_range, static_cast<unsigned>(report) + 1U, ~0U, 0U);
-  if (how.directory.empty() || ::chdir(how.directory.c_str()) == 0)
+  // PostgreSQL's programs want to come back to where they were started, and the shell of root stands in /root.
+  if (::chdir(how.directory.empty() ? "/" : how.directory.c_str()) == 0)
     ::execvpe(image.argv[0], image.argv.data(), image.envp.data());
   const int reason = errno;
   [[maybe_unused]] const ssize_t written = ::write(report, &reason, sizeof reason);
@@ -198,7 +199,9 @@ asio::awaitable<ProcessResult> run(std::vector<std::string> argv, ProcessOptions
   }
   ::close(output[1]);
   GroupGuard guard{pid};
-  auto process = PidFd::open(pid);
+  auto opened = PidFd::open(pid);
+  if (!opened) throw Error(argv.front() + " was reaped by somebody else");
+  const PidFd process = std::move(*opened);
   ProcessResult result;
   asio::steady_timer timer(co_await asio::this_coro::executor);
   timer.expires_at(asio::steady_timer::time_point::max());
@@ -211,13 +214,11 @@ asio::awaitable<ProcessResult> run(std::vector<std::string> argv, ProcessOptions
     result.output += argv.front() + " was ended after " + std::to_string(options.timeout->count()) + " ms";
     co_return result;  // the guard ends the group
   }
-  while (process && process->alive()) {
-    if (co_await process->wait_exit(Millis{1000})) break;
+  while (process.alive()) {
+    if (co_await process.wait_exit(Millis{1000})) break;
   }
-  int status = 0;
   guard.reaped = true;
-  // PidFd::alive() may have reaped it and kept the status.
-  status = process ? process->exit_status() : 0;
+  const int status = process.exit_status();
   if (WIFEXITED(status)) result.exit_code = WEXITSTATUS(status);
   if (WIFSIGNALED(status)) result.signal = WTERMSIG(status);
   co_return result;
@@ -229,13 +230,14 @@ asio::awaitable<ProcessResult> run(std::vector<std::string> argv) {
 }
 
 pid_t spawn_detached(const std::vector<std::string>& argv, const std::filesystem::path& log,
-                     const std::map<std::string, std::string>& environment) {
-  const Image image(argv, environment);
+                     const std::filesystem::path& directory) {
+  const Image image(argv, {});
   const int fd = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   if (fd < 0) throw Error("cannot open " + log.string() + ": " + std::strerror(errno));
   Spawn how;
   how.own_session = true;
   how.output = fd;
+  how.directory = directory.string();
   try {
     const pid_t pid = spawn(image, how);
     ::close(fd);
@@ -265,6 +267,9 @@ std::optional<PidFd> PidFd::open(pid_t pid) {
   auto impl = std::make_shared<Impl>();
   impl->pid = pid;
   impl->fd = pidfd_open(pid);
+  if (impl->fd < 0 && errno != ESRCH && errno != EINVAL) {  // EINVAL: a thread's number
+    throw Error("process " + std::to_string(pid) + " cannot be watched: " + std::strerror(errno));
+  }
   if (impl->fd < 0) return std::nullopt;
   return PidFd(std::move(impl));
 }

@@ -40,15 +40,18 @@ boost::asio::awaitable<ProcessResult> run(std::vector<std::string> argv, Process
 // No default argument above: GCC 12 destroys such a temporary twice in a co_await expression.
 boost::asio::awaitable<ProcessResult> run(std::vector<std::string> argv);
 
-// Starts a program in a session of its own that goes on without us (a postmaster), its output appended to `log`. It
-// must NOT get PR_SET_PDEATHSIG. It may be our child: its end is reaped by whoever watches its PidFd. Returns its pid.
+// Starts a program in a session of its own and in `directory`; it goes on without us (a postmaster), its output
+// appended to `log`. It must NOT get PR_SET_PDEATHSIG. It may be our child: its end is reaped by whoever watches its
+// PidFd. Returns its pid.
 pid_t spawn_detached(const std::vector<std::string>& argv, const std::filesystem::path& log,
-                     const std::map<std::string, std::string>& environment = {});
+                     const std::filesystem::path& directory);
 
 // A handle on a process, child or not, that can't be fooled by a reused pid.
 class PidFd {
  public:
-  static std::optional<PidFd> open(pid_t pid);  // nullopt: no such process (or a zombie that is not ours)
+  // nullopt: no such process. Throws pgvigil::Error when there may be one and it cannot be watched (too many open
+  // files).
+  static std::optional<PidFd> open(pid_t pid);
   PidFd(PidFd&&) noexcept;
   PidFd& operator=(PidFd&&) noexcept;
   ~PidFd();

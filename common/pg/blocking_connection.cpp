@@ -23,31 +23,42 @@ bool wait_for(int fd, short events, Clock::time_point deadline) {
 }  // namespace
 
 struct BlockingConnection::Impl {
+  std::optional<std::string> attempt(const std::string& conninfo, Millis timeout);
+
   PGconn* connection{nullptr};
   ~Impl() {
     if (connection != nullptr) PQfinish(connection);
   }
 };
 
-BlockingConnection::BlockingConnection(const std::string& conninfo, Millis timeout) : impl_(std::make_unique<Impl>()) {
+// Connected (nullopt), or what to try next.
+std::optional<std::string> BlockingConnection::Impl::attempt(const std::string& conninfo, Millis timeout) {
   const auto deadline = Clock::now() + timeout;
   const detail::ConnectParams params(conninfo);
-  impl_->connection = PQconnectStartParams(params.keywords(), params.values(), 0);
-  if (impl_->connection == nullptr) throw ConnectionError(ConnectionError::Kind::other, "out of memory");
+  if (connection != nullptr) PQfinish(connection);
+  connection = PQconnectStartParams(params.keywords(), params.values(), 0);
+  if (connection == nullptr) throw ConnectionError(ConnectionError::Kind::other, "out of memory");
   PQsetNoticeProcessor(
-      impl_->connection, [](void*, const char*) {}, nullptr);
+      connection, [](void*, const char*) {}, nullptr);
   short events = POLLOUT;
   for (;;) {
-    if (PQstatus(impl_->connection) == CONNECTION_BAD) throw detail::connect_error(impl_->connection);
-    if (!wait_for(PQsocket(impl_->connection), events, deadline)) {
-      throw ConnectionError(ConnectionError::Kind::timeout,
-                            "no answer within " + std::to_string(timeout.count()) + " ms");
+    if (PQstatus(connection) == CONNECTION_BAD) throw detail::connect_error(connection);
+    if (!wait_for(PQsocket(connection), events, deadline)) {
+      const bool reached = PQstatus(connection) != CONNECTION_STARTED;
+      auto left = reached ? std::nullopt : detail::behind_silent_address(conninfo, connection);
+      if (!left) throw detail::no_answer_within(timeout);
+      return left;
     }
-    const PostgresPollingStatusType status = PQconnectPoll(impl_->connection);
-    if (status == PGRES_POLLING_OK) return;
-    if (status == PGRES_POLLING_FAILED) throw detail::connect_error(impl_->connection);
+    const ConnStatusType before = PQstatus(connection);
+    const PostgresPollingStatusType status = PQconnectPoll(connection);
+    if (status == PGRES_POLLING_OK) return std::nullopt;
+    if (status == PGRES_POLLING_FAILED) throw detail::connect_error(connection, before);
     events = status == PGRES_POLLING_READING ? POLLIN : POLLOUT;
   }
+}
+
+BlockingConnection::BlockingConnection(const std::string& conninfo, Millis timeout) : impl_(std::make_unique<Impl>()) {
+  for (std::optional<std::string> next = conninfo; next;) next = impl_->attempt(*next, timeout);
 }
 
 BlockingConnection::~BlockingConnection() = default;

@@ -63,6 +63,9 @@ struct Connection::Impl {
     throw ConnectionError(ConnectionError::Kind::lost, message);
   }
 
+  // Connected (nullopt), or what to try next.
+  asio::awaitable<std::optional<std::string>> attempt(std::string conninfo, Millis timeout, Millis answers,
+                                                      Clock::time_point end);
   asio::awaitable<void> flush(Clock::time_point deadline);
   asio::awaitable<PGresult*> next_result(Clock::time_point deadline);
 
@@ -86,34 +89,46 @@ asio::awaitable<Connection> Connection::connect(std::string conninfo, Millis tim
   const auto end = Clock::now() + patience_with_the_slow * answers;
   const auto executor = co_await asio::this_coro::executor;
   auto impl = std::make_unique<Impl>(executor);
+  for (std::optional<std::string> next = std::move(conninfo); next;) {
+    next = co_await impl->attempt(*next, timeout, answers, end);
+  }
+  PQsetnonblocking(impl->connection, 1);
+  co_return Connection(std::move(impl));
+}
+
+asio::awaitable<std::optional<std::string>> Connection::Impl::attempt(std::string conninfo, Millis timeout,
+                                                                      Millis answers, Clock::time_point end) {
   const detail::ConnectParams params(conninfo);
-  impl->connection = PQconnectStartParams(params.keywords(), params.values(), 0);
-  if (impl->connection == nullptr) throw ConnectionError(ConnectionError::Kind::other, "out of memory");
+  connection = PQconnectStartParams(params.keywords(), params.values(), 0);
+  if (connection == nullptr) throw ConnectionError(ConnectionError::Kind::other, "out of memory");
   // Notices are for psql's users; ours are in the results.
   PQsetNoticeProcessor(
-      impl->connection, [](void*, const char*) {}, nullptr);
-  if (PQstatus(impl->connection) == CONNECTION_BAD) throw detail::connect_error(impl->connection);
+      connection, [](void*, const char*) {}, nullptr);
+  if (PQstatus(connection) == CONNECTION_BAD) throw detail::connect_error(connection);
   auto direction = asio::posix::stream_descriptor::wait_write;
   for (;;) {
-    impl->follow_socket();
-    const Millis patience = PQstatus(impl->connection) == CONNECTION_STARTED ? timeout : answers;
-    const Ready ready = co_await impl->wait(direction, std::min(Clock::now() + patience, end));
+    follow_socket();
+    const bool reached = PQstatus(connection) != CONNECTION_STARTED;
+    const Millis patience = reached ? answers : timeout;
+    const Ready ready = co_await wait(direction, std::min(Clock::now() + patience, end));
     if (ready == Ready::timeout) {
-      throw ConnectionError(ConnectionError::Kind::timeout,
-                            "no answer within " + std::to_string(patience.count()) + " ms");
+      const auto left = reached ? std::nullopt : detail::behind_silent_address(conninfo, connection);
+      if (!left) throw detail::no_answer_within(patience);
+      close();
+      co_return left;
     }
-    const int old_socket = PQsocket(impl->connection);
-    const PostgresPollingStatusType status = PQconnectPoll(impl->connection);
+    const int old_socket = PQsocket(connection);
+    const ConnStatusType before = PQstatus(connection);
+    const PostgresPollingStatusType status = PQconnectPoll(connection);
     if (status == PGRES_POLLING_OK) break;
-    if (status == PGRES_POLLING_FAILED) throw detail::connect_error(impl->connection);
+    if (status == PGRES_POLLING_FAILED) throw detail::connect_error(connection, before);
     direction = status == PGRES_POLLING_READING ? asio::posix::stream_descriptor::wait_read
                                                 : asio::posix::stream_descriptor::wait_write;
     // A closed and re-opened socket may get the same number: Asio must register it again all the same.
-    impl->reassign = PQsocket(impl->connection) != old_socket || PQstatus(impl->connection) == CONNECTION_STARTED;
+    reassign = PQsocket(connection) != old_socket || PQstatus(connection) == CONNECTION_STARTED;
   }
-  impl->follow_socket();
-  PQsetnonblocking(impl->connection, 1);
-  co_return Connection(std::move(impl));
+  follow_socket();
+  co_return std::nullopt;
 }
 
 asio::awaitable<void> Connection::Impl::flush(Clock::time_point deadline) {

@@ -69,7 +69,7 @@ using Param = std::optional<std::string>;
 
 class Connection {
  public:
-  // `conninfo`: keywords or a URI of one or several hosts; never logged. `timeout`: of silence; five times that in all.
+  // `conninfo`: keywords or a URI of hosts; never logged. `timeout`: of silence of an address; five times that in all.
   static boost::asio::awaitable<Connection> connect(std::string conninfo, Millis timeout);
   // `answers`: of silence once the host has been reached. A server that many ask at once needs longer for each.
   static boost::asio::awaitable<Connection> connect(std::string conninfo, Millis timeout, Millis answers);
@@ -105,7 +105,7 @@ class Connection {
   std::unique_ptr<Impl> impl_;
 };
 
-// For programs without a loop of their own (the command line): connects, runs, and waits, in the calling thread.
+// For programs without a loop of their own: waits in the calling thread. Connecting, the limit is for each address.
 class BlockingConnection {
  public:
   explicit BlockingConnection(const std::string& conninfo, Millis timeout = Millis{5000});

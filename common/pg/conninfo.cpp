@@ -32,7 +32,31 @@ std::string uri_host(const std::string& host) {
   return host.find(':') != std::string::npos ? "[" + host + "]" : percent_encoded(host);
 }
 
+// Each host with its port, as libpq pairs them: one port is that of all hosts.
+std::string uri_hosts(const std::string& host_list, const std::string& port_list) {
+  std::vector<std::string> hosts = list_items(host_list);
+  std::vector<std::string> ports = list_items(port_list);
+  if (ports.size() == 1) ports.resize(hosts.size(), ports.front());
+  if (host_list.empty()) hosts.resize(ports.size());
+  if (hosts.size() != ports.size())
+    throw Error("there are " + std::to_string(hosts.size()) + " hosts, and " + std::to_string(ports.size()) + " ports");
+  std::string text;
+  for (std::size_t i = 0; i < hosts.size(); ++i) {
+    text += (i == 0 ? "" : ",") + uri_host(hosts[i]) + (ports[i].empty() ? "" : ":" + ports[i]);
+  }
+  return text;
+}
+
 }  // namespace
+
+std::vector<std::string> list_items(const std::string& text) {
+  std::vector<std::string> items;
+  for (std::size_t begin = 0, end = 0; end != std::string::npos; begin = end + 1) {
+    end = text.find(',', begin);
+    items.push_back(text.substr(begin, end - begin));
+  }
+  return items;
+}
 
 ConninfoMap parse_conninfo(const std::string& text) {
   char* message = nullptr;
@@ -72,9 +96,7 @@ std::string to_uri(const ConninfoMap& values) {
   };
   std::string uri = "postgres://";
   if (!get("user").empty()) uri += percent_encoded(get("user")) + "@";
-  uri += uri_host(get("host"));
-  if (!get("port").empty()) uri += ":" + get("port");
-  uri += "/" + percent_encoded(get("dbname"));
+  uri += uri_hosts(get("host"), get("port")) + "/" + percent_encoded(get("dbname"));
   char separator = '?';
   for (const auto& [keyword, value] : values) {
     const bool placed =
@@ -133,18 +155,6 @@ std::string quote_identifier(const std::string& text) {
     quoted += c;
   }
   return quoted + "\"";
-}
-
-void check_host(const std::string& host) {
-  const bool bad =
-      host.empty() || host.size() > 255 || std::any_of(host.begin(), host.end(), [](char c) {
-        const auto byte = static_cast<unsigned char>(c);
-        return byte <= ' ' || byte == 127 || c == '\'' || c == '"' || c == ',' || c == '/' || c == '\\' || c == '#';
-      });
-  if (bad) {
-    throw UserError(ExitCode::bad_arguments, "\"" + host + "\" is not a host name or address",
-                    "give the name or address by which the other nodes reach this one");
-  }
 }
 
 }  // namespace pgvigil::pg

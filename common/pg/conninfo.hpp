@@ -11,9 +11,12 @@ using ConninfoMap = std::map<std::string, std::string>;
 // Throws pgvigil::Error with libpq's words when `text` is neither a URI nor a keyword/value string. Only what is given;
 // no defaults.
 ConninfoMap parse_conninfo(const std::string& text);
+// Of a value that may name several hosts, addresses or ports, as libpq separates them; an empty text is one empty item.
+std::vector<std::string> list_items(const std::string& text);
 // "host='a' port='5432'", each value quoted and escaped.
 std::string to_conninfo(const ConninfoMap& values);
-// The same as a postgres:// URI with percent-encoding. Never contains a password.
+// The same as a postgres:// URI with percent-encoding. Never contains a password. Throws pgvigil::Error when there are
+// as many ports as neither one nor hosts.
 std::string to_uri(const ConninfoMap& values);
 // `text` with the password left out, for logs and messages.
 std::string without_password(const std::string& text);
@@ -34,9 +37,5 @@ std::string application_uri(const std::vector<HostPort>& hosts, const std::strin
 // 'a''b' and "a""b".
 std::string quote_literal(const std::string& text);
 std::string quote_identifier(const std::string& text);
-
-// Validates a host name or address as it may appear in HBA lines and connection strings: not empty, no whitespace,
-// quotes, commas, slashes, backslashes or control characters, at most 255 bytes. Throws UserError(bad_arguments).
-void check_host(const std::string& host);
 
 }  // namespace pgvigil::pg

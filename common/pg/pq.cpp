@@ -1,7 +1,11 @@
 #include "common/pg/pq.hpp"
 
+#include <netdb.h>
+
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 #include "common/pg/conninfo.hpp"
 
@@ -79,6 +83,79 @@ ConnectParams::ConnectParams(const std::string& conninfo) {
   values_.push_back(nullptr);
 }
 
+namespace {
+
+struct Address {
+  std::string host;  // by which it was named; "" when it was not
+  std::string numeric;
+  std::string port;
+
+  bool is_of(const PGconn* connection) const {
+    const auto same = [](const std::string& ours, const char* theirs) { return theirs != nullptr && ours == theirs; };
+    return same(host.empty() ? numeric : host, PQhost(connection)) && same(numeric, PQhostaddr(connection)) &&
+           (port.empty() || same(port, PQport(connection)));
+  }
+};
+
+std::vector<std::string> listed(const ConninfoMap& values, const char* keyword) {
+  const auto found = values.find(keyword);
+  return found == values.end() ? std::vector<std::string>() : list_items(found->second);
+}
+
+// In the order in which libpq tries them. What cannot be resolved is left as it is.
+std::vector<std::string> numeric_addresses(const std::string& host) {
+  std::vector<std::string> found;
+  if (host.empty() || host.front() == '/' || host.front() == '@') return {""};  // a Unix socket
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* first = nullptr;
+  if (::getaddrinfo(host.c_str(), nullptr, &hints, &first) != 0) return {""};
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> all(first, ::freeaddrinfo);
+  for (const addrinfo* one = first; one != nullptr; one = one->ai_next) {
+    char text[NI_MAXHOST];
+    if (::getnameinfo(one->ai_addr, one->ai_addrlen, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
+      found.emplace_back(text);
+  }
+  return found;
+}
+
+std::vector<Address> addresses_in(const ConninfoMap& values) {
+  const auto hosts = listed(values, "host");
+  const auto numeric = listed(values, "hostaddr");
+  const auto ports = listed(values, "port");
+  std::vector<Address> addresses;
+  for (std::size_t i = 0; i < std::max(hosts.size(), numeric.size()); ++i) {
+    Address address;
+    if (i < hosts.size()) address.host = hosts[i];
+    if (!ports.empty()) address.port = ports[ports.size() == 1 ? 0 : std::min(i, ports.size() - 1)];
+    const bool given = i < numeric.size() && !numeric[i].empty();
+    for (const std::string& one : given ? std::vector{numeric[i]} : numeric_addresses(address.host)) {
+      address.numeric = one;
+      addresses.push_back(address);
+    }
+  }
+  return addresses;
+}
+
+}  // namespace
+
+std::optional<std::string> behind_silent_address(const std::string& conninfo, const PGconn* connection) {
+  ConninfoMap values = parse_conninfo(conninfo);
+  const auto addresses = addresses_in(values);
+  auto next =
+      std::find_if(addresses.begin(), addresses.end(), [&](const Address& one) { return one.is_of(connection); });
+  if (next == addresses.end() || ++next == addresses.end()) return std::nullopt;
+  for (const char* keyword : {"host", "hostaddr", "port"}) values.erase(keyword);
+  for (auto one = next; one != addresses.end(); ++one) {
+    const char* comma = one == next ? "" : ",";
+    values["host"] += comma + one->host;
+    values["hostaddr"] += comma + one->numeric;
+    values["port"] += comma + one->port;
+  }
+  return to_conninfo(values);
+}
+
 std::string message_of(const PGconn* connection) {
   std::string message = PQerrorMessage(connection);
   while (!message.empty() && message.back() == '\n') message.pop_back();
@@ -86,7 +163,7 @@ std::string message_of(const PGconn* connection) {
   return message;
 }
 
-ConnectionError connect_error(const PGconn* connection) {
+ConnectionError connect_error(const PGconn* connection, ConnStatusType before) {
   const std::string message = message_of(connection);
   const auto says = [&](const std::string& text) { return message.find(text) != std::string::npos; };
   // libpq tells the operating system's reason only in words; strerror() gives the same words in the same locale.
@@ -103,8 +180,16 @@ ConnectionError connect_error(const PGconn* connection) {
   } else if (says("SSL error:") || says("does not support SSL") || says("server certificate") ||
              says("root certificate")) {
     kind = ConnectionError::Kind::tls;
+  } else if ((before == CONNECTION_AWAITING_RESPONSE || before == CONNECTION_AUTH_OK) && says(":  ")) {
+    // The server's own words, in its own language (lc_messages): libpq writes "SEVERITY:  " before them, and before
+    // nothing that is not the server's (fe-protocol3.c, pqBuildErrorMessage3()).
+    kind = ConnectionError::Kind::rejected;
   }
   return {kind, message};
+}
+
+ConnectionError no_answer_within(Millis patience) {
+  return {ConnectionError::Kind::timeout, "no answer within " + std::to_string(patience.count()) + " ms"};
 }
 
 void check(const PGresult* result) {

@@ -3,6 +3,7 @@
 #pragma once
 #include <libpq-fe.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,9 +24,16 @@ class ConnectParams {
   std::vector<const char*> values_;
 };
 
+// After an address has been silent for too long: connection parameters of those that libpq would have tried next (the
+// other addresses of a name, the other hosts); nullopt when there are none. libpq passes over a refusal by itself; its
+// connect_timeout counts only where it waits itself, which it does not do for us. Resolves names, and blocks meanwhile.
+std::optional<std::string> behind_silent_address(const std::string& conninfo, const PGconn* connection);
+
 // libpq's message without its trailing newline; line breaks become "; ".
 std::string message_of(const PGconn* connection);
-ConnectionError connect_error(const PGconn* connection);
+// `before`: PQstatus() before the PQconnectPoll() that has failed.
+ConnectionError connect_error(const PGconn* connection, ConnStatusType before = CONNECTION_BAD);
+ConnectionError no_answer_within(Millis patience);
 // Throws SqlError when the result is an error.
 void check(const PGresult* result);
 // The values of query parameters as PQsendQueryParams takes them.

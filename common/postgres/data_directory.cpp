@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdlib>
 
 #include "common/model/types.hpp"
 #include "common/os/file.hpp"
@@ -48,7 +50,50 @@ void empty_tablespace(const fs::path& directory, const std::string& version) {
   }
 }
 
+// Objects that initdb makes have lower numbers (transam.h, FirstNormalObjectId).
+constexpr unsigned long first_normal_object{16384};
+
+// A database, or a relation: "16384", "16384.1", "16384_fsm".
+bool is_somebodys_object(const std::string& name) {
+  const std::string number = name.substr(0, name.find_first_of("._"));
+  return is_number(number) && std::strtoul(number.c_str(), nullptr, 10) >= first_normal_object;
+}
+
+// Not made by initdb: postmaster.opts (the first start of a server), backup_label and backup_manifest (a copy), ...
+constexpr std::array made_by_initdb{"PG_VERSION",      "base",
+                                    "global",          "pg_commit_ts",
+                                    "pg_dynshmem",     "pg_hba.conf",
+                                    "pg_ident.conf",   "pg_logical",
+                                    "pg_multixact",    "pg_notify",
+                                    "pg_replslot",     "pg_serial",
+                                    "pg_snapshots",    "pg_stat",
+                                    "pg_stat_tmp",     "pg_subtrans",
+                                    "pg_tblspc",       "pg_twophase",
+                                    "pg_wal",          "pg_xact",
+                                    "postgresql.conf", "postgresql.auto.conf",
+                                    "postmaster.pid",  "lost+found"};
+
 }  // namespace
+
+std::string not_of_initdb(const fs::path& pgdata) {
+  if (!fs::exists(pgdata)) return {};
+  for (const auto& entry : fs::directory_iterator(pgdata)) {
+    const std::string name = entry.path().filename().string();
+    if (std::find(made_by_initdb.begin(), made_by_initdb.end(), name) == made_by_initdb.end()) return name;
+  }
+  if (fs::is_symlink(pgdata / "pg_wal")) return "the link pg_wal";
+  if (fs::exists(pgdata / "pg_tblspc") && !fs::is_empty(pgdata / "pg_tblspc")) return "a tablespace in pg_tblspc";
+  if (!fs::exists(pgdata / "base")) return {};
+  for (const auto& database : fs::directory_iterator(pgdata / "base")) {
+    const std::string name = database.path().filename().string();
+    if (is_somebodys_object(name) || !database.is_directory()) return "base/" + name;
+    for (const auto& file : fs::directory_iterator(database.path())) {
+      const std::string relation = file.path().filename().string();
+      if (is_somebodys_object(relation)) return "base/" + name + "/" + relation;
+    }
+  }
+  return {};
+}
 
 std::vector<fs::path> tablespaces(const fs::path& pgdata) {
   std::vector<fs::path> found;

@@ -2,6 +2,7 @@
 #pragma once
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace pgvigil::postgres {
@@ -20,6 +21,10 @@ void refuse_mount_point(const fs::path& directory);
 
 // Everything inside a directory, never the directory itself (it may be a mount point); lost+found stays.
 void empty_directory(const fs::path& directory);
+
+// What lies in PGDATA that initdb alone does not make (a file of somebody's table, a tablespace, what a server or a
+// copy leaves behind), for a person; "" when there is nothing such.
+std::string not_of_initdb(const fs::path& pgdata);
 
 // Everything inside PGDATA, and what this cluster has in its tablespaces and behind the link pg_wal. Interrupted, it
 // can be run again. Throws pgvigil::Error, before anything is removed, when another running PostgreSQL has one of these

@@ -1,5 +1,6 @@
 #include "common/postgres/instance.hpp"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #include "common/pg/connection.hpp"
 #include "common/pg/conninfo.hpp"
 #include "common/postgres/config_files.hpp"
+#include "common/postgres/data_directory.hpp"
 
 namespace pgvigil::postgres {
 
@@ -51,8 +53,9 @@ std::optional<ProcessInfo> process_info(pid_t pid) {
   return info;
 }
 
-// Every PostgreSQL process changes its working directory to its data directory. Compared by what they are: the path of
-// a process in another mount namespace (of a service that was started earlier) may have another beginning.
+// Every PostgreSQL process changes its working directory to its data directory, and ours are started in it. Compared by
+// what they are: the path of a process in another mount namespace (of a service that was started earlier) may have
+// another beginning.
 bool runs_here(pid_t pid, const fs::path& pgdata) {
   std::error_code error;
   const std::string proc = "/proc/" + std::to_string(pid);
@@ -109,13 +112,26 @@ bool is_child(pid_t pid, pid_t parent) {
   return info && info->parent == parent;
 }
 
-// A walsender, by the title that PostgreSQL gives it. It may be the successor's.
+std::vector<pid_t> children_of(pid_t postmaster, const fs::path& pgdata, const std::vector<pid_t>& without) {
+  std::vector<pid_t> pids = processes_of(pgdata);
+  std::erase_if(pids, [&](pid_t pid) {
+    return !is_child(pid, postmaster) || std::find(without.begin(), without.end(), pid) != without.end();
+  });
+  return pids;
+}
+
+// As PostgreSQL has set it; "" when the process has gone.
+std::string title_of(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline");
+  std::string title;
+  std::getline(file, title);
+  return title;
+}
+
+// A walsender. It may be the successor's.
 bool serves_others(const fs::path& pgdata, pid_t postmaster, const std::vector<pid_t>& expendable) {
-  for (const pid_t pid : processes_of(pgdata)) {
-    if (!is_child(pid, postmaster) || std::find(expendable.begin(), expendable.end(), pid) != expendable.end())
-      continue;
-    if (os::read_file("/proc/" + std::to_string(pid) + "/cmdline").value_or("").find("walsender ") != std::string::npos)
-      return true;
+  for (const pid_t pid : children_of(postmaster, pgdata, expendable)) {
+    if (title_of(pid).find("walsender ") != std::string::npos) return true;
   }
   return false;
 }
@@ -161,6 +177,15 @@ asio::awaitable<void> hasten(const Instance& instance, const os::PidFd& postmast
   postmaster.signal(SIGQUIT);
 }
 
+// It is not there after a power loss either.
+void remove_for_good(const fs::path& file) {
+  fs::remove(file);
+  const int directory = ::open(file.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool flushed = directory >= 0 && ::fsync(directory) == 0;
+  if (directory >= 0) ::close(directory);
+  if (!flushed) throw Error("cannot fsync " + file.parent_path().string());
+}
+
 asio::awaitable<bool> has_own_settings(pg::Connection& local, const fs::path& pgdata) {
   if (!fs::exists(pgdata / settings_file)) co_return true;
   const pg::Result row = co_await local.query("SELECT count(*) > 0 AS any FROM pg_settings WHERE sourcefile LIKE '%/" +
@@ -193,7 +218,8 @@ fs::path find_bindir(const std::optional<fs::path>& pg_ctl) {
     return true;
   };
   if (pg_ctl) {
-    const fs::path directory = fs::is_directory(*pg_ctl) ? *pg_ctl : pg_ctl->parent_path();
+    const fs::path given = fs::absolute(*pg_ctl).lexically_normal();
+    const fs::path directory = fs::is_directory(given) ? given : given.parent_path();
     if (complete(directory)) return directory;
     throw UserError(
         ExitCode::bad_arguments,
@@ -226,7 +252,15 @@ PidFile read_pid_file(const fs::path& pgdata) {
 Instance::Instance(InstanceSettings settings) : settings_(std::move(settings)) {}
 
 bool Instance::has_cluster() const {
-  return fs::exists(settings_.pgdata / "PG_VERSION");
+  return fs::exists(settings_.pgdata / "PG_VERSION") && !initdb_unfinished();
+}
+
+fs::path Instance::initdb_marker() const {
+  return settings_.log.parent_path() / "initdb-in-progress";
+}
+
+bool Instance::initdb_unfinished() const {
+  return fs::exists(initdb_marker());
 }
 
 bool Instance::directory_is_empty() const {
@@ -248,7 +282,26 @@ fs::path Instance::hba_file() const {
   return settings_.hba_file.empty() ? settings_.pgdata / "pg_hba.conf" : settings_.hba_file;
 }
 
+// The programs of an initdb that was killed may be writing still.
+asio::awaitable<void> Instance::clear_unfinished_initdb() {
+  if (!initdb_unfinished()) co_return;
+  const fs::path marker = initdb_marker();
+  if (const std::string found = not_of_initdb(settings_.pgdata); !found.empty()) {
+    throw UserError(ExitCode::bad_arguments,
+                    "an initdb was interrupted in " + settings_.pgdata.string() + ", but " + found +
+                        " there is not of it: nothing is removed",
+                    "when the cluster is whole, remove " + marker.string() + "; else empty the directory");
+  }
+  co_await end_leftovers(settings_);
+  empty_directory(settings_.pgdata);
+  remove_for_good(marker);
+}
+
 asio::awaitable<void> Instance::initdb(std::string auth) {
+  co_await clear_unfinished_initdb();
+  if (!directory_is_empty())
+    throw UserError(ExitCode::bad_arguments, settings_.pgdata.string() + " is not empty", "empty it");
+  os::write_file_atomic(initdb_marker(), "");
   os::make_directories(settings_.pgdata, 0700);
   // Local sessions prove themselves by their OS user; another superuser name has to rely on the socket directory's mode
   // (0700).
@@ -263,6 +316,7 @@ asio::awaitable<void> Instance::initdb(std::string auth) {
   if (!same_user) argv.push_back("--username=" + settings_.superuser);
   const os::ProcessResult result = co_await os::run(argv);
   if (!result.ok()) throw UserError(ExitCode::postgres, "initdb failed: " + result.output);
+  remove_for_good(initdb_marker());
 }
 
 std::optional<os::PidFd> Instance::postmaster() const {
@@ -285,7 +339,9 @@ asio::awaitable<void> Instance::start(Millis timeout) {
     std::vector<std::string> argv{(settings_.bindir / "postgres").string(), "-D", settings_.pgdata.string()};
     if (!settings_.config_file.empty())
       argv.insert(argv.end(), {"-c", "config_file=" + settings_.config_file.string()});
-    const pid_t pid = os::spawn_detached(argv, settings_.log);
+    // In PGDATA from the first moment: it goes there by itself only when it has read its configuration, and until then
+    // a stop would not find it.
+    const pid_t pid = os::spawn_detached(argv, settings_.log, settings_.pgdata);
     process = os::PidFd::open(pid);
   }
   const auto deadline = Clock::now() + timeout;
@@ -375,6 +431,15 @@ void Instance::kill() const {
 
 void Instance::reload() const {
   if (const auto process = postmaster()) process->signal(SIGHUP);
+}
+
+bool Instance::has_walreceiver(const std::vector<pid_t>& others) const {
+  const auto process = postmaster();
+  if (!process) return false;
+  for (const pid_t pid : children_of(process->pid(), settings_.pgdata, others)) {
+    if (title_of(pid).find("walreceiver") != std::string::npos) return true;
+  }
+  return false;
 }
 
 std::string Instance::local_conninfo(const std::string& dbname) const {

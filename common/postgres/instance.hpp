@@ -53,6 +53,8 @@ struct ControlData {
   std::string state;               // "in production", "shut down", "shut down in recovery", "in archive recovery", ...
   bool checksums{false};
   bool wal_log_hints{false};
+  // It ran read-write when it ended; no standby's control file says so, whichever way it ends.
+  bool written() const { return state == "in production" || state == "shutting down" || state == "shut down"; }
   bool clean_shutdown() const { return state == "shut down" || state == "shut down in recovery"; }
 };
 
@@ -61,15 +63,21 @@ class Instance {
   explicit Instance(InstanceSettings settings);
   const InstanceSettings& settings() const { return settings_; }
 
-  // PG_VERSION is there. A directory that is missing or empty is "no cluster"; one with other things in it is also "no
-  // cluster", and initdb or clone then refuse it.
+  // PG_VERSION is there, and not of an initdb that has not come to its end. A directory that is missing or empty is "no
+  // cluster"; one with other things in it is also "no cluster", and initdb or clone then refuse it.
   bool has_cluster() const;
   bool directory_is_empty() const;  // missing counts as empty; lost+found is not counted
   int major_version() const;        // of PG_VERSION
 
   // initdb with data checksums, UTF8, C.UTF-8 (or the environment's locale), peer for local and `auth` for host
-  // sessions.
+  // sessions. Killed at any point, it can be called again. Throws UserError when PGDATA is not empty, or as
+  // clear_unfinished_initdb().
   boost::asio::awaitable<void> initdb(std::string auth);
+  fs::path initdb_marker() const;  // beside `log`; there until initdb has come to its end
+  bool initdb_unfinished() const;  // it is there
+  // Empties PGDATA of what an initdb has left that was killed; nothing to do when none was. Throws UserError, and
+  // removes nothing, when something there is not of an initdb.
+  boost::asio::awaitable<void> clear_unfinished_initdb();
 
   // The live postmaster of this data directory, by postmaster.pid, checked against /proc/<pid>: that it runs in this
   // directory.
@@ -94,6 +102,8 @@ class Instance {
   // SIGKILL to all of its processes, the postmaster first. Waits for nothing.
   void kill() const;
   void reload() const;  // SIGHUP to the postmaster
+  // By the titles of the postmaster's children, `others` (pids) aside: a user can have that name, too.
+  bool has_walreceiver(const std::vector<pid_t>& others) const;
 
   boost::asio::awaitable<ControlData> control_data() const;
 

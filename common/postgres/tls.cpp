@@ -42,6 +42,13 @@ boost::asio::awaitable<void> check_certificate(fs::path certificate, fs::path ke
   if (wanted != found) refuse(key.string() + " is not the key of " + certificate.string());
 }
 
+boost::asio::awaitable<void> check_authority(fs::path file) {
+  if (!fs::exists(file)) refuse("there is no " + file.string());
+  const std::vector<std::string> question{"openssl", "x509", "-in", file.string(), "-noout"};
+  const os::ProcessResult result = co_await os::run(question);
+  if (!result.ok()) refuse(file.string() + " holds no certificate that PostgreSQL could use: " + result.output);
+}
+
 boost::asio::awaitable<void> make_self_signed(fs::path certificate, fs::path key, std::string hostname) {
   unsigned char buffer[sizeof(in6_addr)];
   const bool address =
@@ -77,6 +84,19 @@ boost::asio::awaitable<void> make_self_signed(fs::path certificate, fs::path key
   fs::permissions(new_key, fs::perms::owner_read | fs::perms::owner_write);
   fs::rename(new_key, key);
   fs::rename(new_certificate, certificate);
+}
+
+boost::asio::awaitable<bool> is_served(fs::path certificate, std::string host, int port) {
+  const std::vector<std::string> of_file{"openssl", "x509", "-in", certificate.string()};
+  const os::ProcessResult wanted = co_await os::run(of_file);
+  if (!wanted.ok()) refuse(certificate.string() + " cannot be used: " + wanted.output);
+  const std::string address =
+      (host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + std::to_string(port);
+  const std::vector<std::string> question{"openssl", "s_client", "-starttls", "postgres", "-connect", address};
+  os::ProcessOptions options;
+  options.timeout = os::Millis{5000};
+  const os::ProcessResult shown = co_await os::run(question, options);
+  co_return shown.output.find(wanted.output) != std::string::npos;
 }
 
 }  // namespace pgvigil::postgres

@@ -82,11 +82,11 @@ asio::awaitable<void> fill(fs::path set, fs::path wal, std::vector<Segment> segm
 
 }  // namespace
 
-asio::awaitable<void> keep_aside(const Node& node, Timeline timeline, Lsn fork, Progress progress) {
+asio::awaitable<void> keep_aside(const Node& node, const WalPosition& local, Lsn fork, Progress progress) {
   const fs::path wal = node.pgdata() / "pg_wal";
   std::error_code error;
   if (!fs::is_directory(wal, error)) co_return;
-  const auto segments = segments_from(wal, timeline, fork);
+  const auto segments = segments_along(wal, local, fork);
   if (segments.empty()) co_return;
   progress("keeps " + std::to_string(segments.size()) + " segments of its own WAL aside");
   const fs::path directory = node.file("diverged");
@@ -97,7 +97,7 @@ asio::awaitable<void> keep_aside(const Node& node, Timeline timeline, Lsn fork, 
   const fs::path set = directory / std::to_string(number);
   std::string failed;
   try {
-    co_await fill(unfinished, wal, segments, timeline, fork);
+    co_await fill(unfinished, wal, segments, local.timeline, fork);
     fs::rename(unfinished, set);
     co_await flush(directory);
   } catch (const boost::system::system_error&) {

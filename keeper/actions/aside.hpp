@@ -3,17 +3,18 @@
 #pragma once
 #include <boost/asio/awaitable.hpp>
 
-#include "common/model/types.hpp"
+#include "common/model/history.hpp"
 #include "keeper/actions/node.hpp"
 
 namespace pgvigil::keeper {
 
 namespace asio = boost::asio;
 
-// Copies the segments of `timeline` from `fork` on, where it left its upstream's history, with the timelines' histories
-// and a note, to <state directory>/diverged/<number>; the newest `kept_sets` sets stay. Nothing to do when there is no
-// such WAL. Throws pgvigil::Error when it cannot (no space): then nothing may be replaced.
-asio::awaitable<void> keep_aside(const Node& node, Timeline timeline, Lsn fork, Progress progress);
+// Copies the segments that lead from `fork`, where this node left its upstream's history, to `local`, on all timelines
+// in between, with the timelines' histories and a note, to <state directory>/diverged/<number>; the newest `kept_sets`
+// sets stay. Nothing to do when there is no such WAL. Throws pgvigil::Error when it cannot (no space): then nothing may
+// be replaced.
+asio::awaitable<void> keep_aside(const Node& node, const WalPosition& local, Lsn fork, Progress progress);
 inline constexpr int kept_sets = 3;
 
 }  // namespace pgvigil::keeper

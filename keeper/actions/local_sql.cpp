@@ -1,14 +1,19 @@
 #include "keeper/actions/local_sql.hpp"
 
+#include <signal.h>
+
 #include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <map>
 #include <set>
 
+#include "common/log/log.hpp"
 #include "common/os/event.hpp"
 #include "common/os/file.hpp"
+#include "common/os/process.hpp"
 #include "common/pg/conninfo.hpp"
+#include "keeper/actions/wal_files.hpp"
 
 namespace pgvigil::keeper {
 
@@ -18,8 +23,9 @@ constexpr pg::Millis short_wait{5000};
 constexpr pg::Millis long_wait{std::chrono::minutes{30}};
 
 // On a primary the control file's timeline lags behind until the first checkpoint after a promotion: the name of the
-// WAL segment tells. On a standby the walreceiver knows best, then the control file. The startup process waits for WAL
-// to come only when it has read all that is here (xlogrecovery.c, WaitForWALToBecomeAvailable()).
+// WAL segment tells. On a standby the walreceiver knows best; once it has ended, the control file lags as well, and
+// received_on() tells. The startup process waits for WAL to come only when it has read all that is here
+// (xlogrecovery.c, WaitForWALToBecomeAvailable()).
 constexpr const char* observe_sql = R"(
   SELECT r.in_recovery,
          CASE WHEN r.in_recovery THEN GREATEST(COALESCE(pg_last_wal_receive_lsn(), '0/0'), COALESCE(pg_last_wal_replay_lsn(), '0/0'))
@@ -36,6 +42,7 @@ constexpr const char* observe_sql = R"(
            OR EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
                       AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')) AS settled,
          (SELECT system_identifier FROM pg_control_system()) AS system_identifier,
+         pg_size_bytes(current_setting('wal_segment_size')) AS segment_size, current_setting('wal_block_size')::int AS page_size,
          current_setting('synchronous_standby_names') AS names,
          current_setting('primary_conninfo') AS conninfo, current_setting('primary_slot_name') AS slot
   FROM (SELECT pg_is_in_recovery() AS in_recovery) AS r)";
@@ -69,14 +76,6 @@ asio::awaitable<pg::Connection> open_local(const postgres::Instance& instance, p
   co_return local;
 }
 
-std::optional<History> read_history(const std::filesystem::path& pgdata, Timeline timeline) {
-  if (timeline.value <= 1) return History{};
-  char name[32];
-  std::snprintf(name, sizeof name, "%08X.history", static_cast<unsigned>(timeline.value));
-  const auto text = os::read_file(pgdata / "pg_wal" / name);
-  return text ? std::optional(parse_history_file(*text)) : std::nullopt;
-}
-
 asio::awaitable<LocalFacts> observe(pg::Connection& local, pg::Millis timeout, const std::filesystem::path& pgdata,
                                     Timeline at_least) {
   const pg::Result row = co_await local.query(observe_sql, {}, timeout);
@@ -91,13 +90,22 @@ asio::awaitable<LocalFacts> observe(pg::Connection& local, pg::Millis timeout, c
   facts.conninfo_in_force = row.text(0, "conninfo");
   facts.slot_in_force = row.text(0, "slot");
   facts.settled = row.boolean(0, "settled");
+  const auto wal = pgdata / "pg_wal";
   // After a restart a standby's control file may still name an ancestor.
-  const auto later = facts.in_recovery && at_least > facts.timeline ? read_history(pgdata, at_least) : std::nullopt;
+  const auto later = facts.in_recovery && at_least > facts.timeline ? read_history(wal, at_least) : std::nullopt;
   if (later) {
     facts.timeline = at_least;
     facts.history = *later;
   } else {
-    facts.history = read_history(pgdata, facts.timeline).value_or(History{});
+    facts.history = read_history(wal, facts.timeline).value_or(History{});
+  }
+  if (!facts.in_recovery) co_return facts;
+  const WalSizes sizes{static_cast<std::uint64_t>(row.integer(0, "segment_size")),
+                       static_cast<std::uint64_t>(row.integer(0, "page_size"))};
+  const auto received = received_on(wal, {facts.timeline, facts.lsn, facts.history}, sizes);
+  if (received) {
+    facts.timeline = received->timeline;
+    facts.history = received->history;
   }
   co_return facts;
 }
@@ -265,6 +273,24 @@ asio::awaitable<void> reserve_timelines(pg::Connection& local, const std::filesy
   }
 }
 
+// What the startup process waits for in a recovery conflict (standby.c): transactions that may see what is to go, a
+// lock, a buffer. It promotes when it has replayed everything, after max_standby_streaming_delay, which may be for
+// ever.
+constexpr const char* readers_in_the_way_sql = R"(
+  SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) AS ended FROM pg_stat_activity
+  WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
+    AND usename <> $1 AND NOT (usename = current_user AND application_name = 'pgvigil')
+    AND EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
+                AND (wait_event LIKE 'RecoveryConflict%' OR wait_event_type IN ('Lock', 'BufferPin'))))";
+
+asio::awaitable<void> end_readers_in_the_way(pg::Connection& local) {
+  std::vector<pg::Param> not_those_of;
+  not_those_of.emplace_back(std::string(probe_role));
+  const pg::Result row = co_await local.query(readers_in_the_way_sql, not_those_of, short_wait);
+  const auto ended = row.integer(0, "ended");
+  if (ended > 0) log::warn("{} sessions with queries that held up the replay are ended: writes wait for it", ended);
+}
+
 }  // namespace
 
 asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path& pgdata, Timeline promised,
@@ -272,7 +298,7 @@ asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path
   const pg::Result before = co_await local.query("SELECT pg_is_in_recovery() AS standby", {}, short_wait);
   if (before.boolean(0, "standby")) co_await reserve_timelines(local, pgdata, promised);
   bool asked = false;
-  for (;;) {
+  for (int round = 0;; ++round) {
     const pg::Result state = co_await local.query("SELECT pg_is_in_recovery() AS standby", {}, short_wait);
     if (!state.boolean(0, "standby")) co_return;
     if (!asked) {
@@ -280,8 +306,18 @@ asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path
       asked = true;
       co_await local.query("SELECT pg_promote(wait => false)", {}, short_wait);
     }
+    if (round % 100 == 99) co_await end_readers_in_the_way(local);
     co_await os::sleep_for(std::chrono::milliseconds{10});
   }
+}
+
+asio::awaitable<void> end_receiver(pg::Connection& local) {
+  const pg::Result rows = co_await local.query("SELECT pid FROM pg_stat_wal_receiver", {}, short_wait);
+  if (rows.rows() == 0) co_return;
+  const auto receiver = os::PidFd::open(static_cast<pid_t>(rows.integer(0, "pid")));
+  if (!receiver) co_return;
+  log::info("the walreceiver is ended, for the startup process does not get to it");
+  receiver->signal(SIGTERM);
 }
 
 asio::awaitable<std::string> configuration_error(pg::Connection& local) {
@@ -296,6 +332,21 @@ asio::awaitable<std::string> configuration_error(pg::Connection& local) {
 
 asio::awaitable<void> checkpoint(pg::Connection& local) {
   co_await local.query("CHECKPOINT", {}, long_wait);
+}
+
+// pg_stat_wal_receiver shows a walreceiver when it has its session (ready_to_display), pg_stat_activity when it has
+// begun, its title even before that. The startup process reads the new settings before it asks for another.
+asio::awaitable<bool> receives_no_more(pg::Connection& local, const postgres::Instance& instance) {
+  const pg::Result rows = co_await local.query(
+      "SELECT pid, backend_type = 'walreceiver' AS receives, current_setting('primary_conninfo') = '' AS cut "
+      "FROM pg_stat_activity",
+      {}, short_wait);
+  std::vector<pid_t> others;
+  for (int row = 0; row < rows.rows(); ++row) {
+    if (!rows.boolean(row, "cut") || rows.text(row, "receives") == "t") co_return false;
+    others.push_back(static_cast<pid_t>(rows.integer(row, "pid")));
+  }
+  co_return !instance.has_walreceiver(others);
 }
 
 namespace {

@@ -22,8 +22,6 @@ asio::awaitable<pg::Connection> open_local(const postgres::Instance& instance, p
 // `pgdata`: where the histories of timelines lie. `at_least`: a timeline that WAL is known to have been received on.
 asio::awaitable<LocalFacts> observe(pg::Connection& local, pg::Millis timeout, const std::filesystem::path& pgdata,
                                     Timeline at_least);
-// The ancestors of a timeline, from pg_wal; nullopt when its history file is not there. Timeline 1 has none.
-std::optional<History> read_history(const std::filesystem::path& pgdata, Timeline timeline);
 
 // Replication and probe roles, the application's database: created when missing. `anew`: roles that are there, perhaps
 // of another formation whose copy this cluster is, get this one's passwords and rights.
@@ -44,14 +42,22 @@ struct SlotsSeen {
 // after a failover the others find the WAL from there on.
 asio::awaitable<SlotsSeen> maintain_slots(pg::Connection& local, SlotCare care);
 
-// pg_promote and wait, asking every 10 ms. No-op on a primary. The timeline that begins has at least the number
-// `promised`: lower ones are taken by histories of their own, so that no two promotions of a group ever share a number.
-// `ask`: called just before it is asked for; false: it is not wanted any more. From then on it may happen without us.
+// pg_promote and wait, asking every 10 ms. No-op on a primary. Sessions whose queries hold the replay up are ended
+// after a second: writes wait for it. The timeline that begins has at least the number `promised`: lower ones are taken
+// by histories of their own, so that no two promotions of a group ever share a number. `ask`: called just before it is
+// asked for; false: it is not wanted any more. From then on it may happen without us.
 asio::awaitable<void> promote(pg::Connection& local, const std::filesystem::path& pgdata, Timeline promised,
                               std::function<bool()> ask);
+// SIGTERM to the walreceiver, which ends by itself only when the startup process gets to reading its settings: not
+// while its replay is held up.
+asio::awaitable<void> end_receiver(pg::Connection& local);
 // "FILE, line N: what" when the server could not take over its configuration files; "" when it could.
 asio::awaitable<std::string> configuration_error(pg::Connection& local);
 asio::awaitable<void> checkpoint(pg::Connection& local);
+
+// Nothing can arrive from an upstream any more: there is none by the settings, and no walreceiver, also none that is
+// still connecting (by the settings of before).
+asio::awaitable<bool> receives_no_more(pg::Connection& local, const postgres::Instance& instance);
 
 // How many of the members have flushed everything up to `lsn`, and are counted by their walsenders for the quorum. 0
 // while a walsender still counts by an older list.

@@ -6,6 +6,7 @@
 #include <sstream>
 #include <string_view>
 
+#include "common/config/values.hpp"
 #include "common/log/log.hpp"
 #include "common/os/file.hpp"
 #include "common/pg/conninfo.hpp"
@@ -178,7 +179,15 @@ std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<
                                             const std::filesystem::path& hba_file, bool encrypted) {
   std::vector<postgres::HbaEntry> entries;
   std::set<std::string> hosts;
-  for (const Peer& peer : peers) hosts.insert(peer.host);
+  // With a line that it cannot read, PostgreSQL would not start. The monitor has taken such names before.
+  const auto usable = [](const std::string& host) {
+    const bool good = config::is_host(host);
+    if (!good) log::warn("pg_hba.conf gets no line for \"{}\", which is no host name", host);
+    return good;
+  };
+  for (const Peer& peer : peers) {
+    if (usable(peer.host)) hosts.insert(peer.host);
+  }
   const std::string& method = node.config.auth;
   const std::string type = encrypted ? "hostssl" : "host";
   // Not of probes: they may do nothing, and a monitor in somebody's own database has no certificate to show.
@@ -189,7 +198,7 @@ std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<
     entries.push_back({type, "postgres", probe_role, host, method});
   }
   for (const std::string& host : monitor_hosts(node.config.monitor_uri)) {
-    if (hosts.insert(host).second) entries.push_back({type, "postgres", probe_role, host, method});
+    if (usable(host) && hosts.insert(host).second) entries.push_back({type, "postgres", probe_role, host, method});
   }
   // A line for everybody is not meant for them, unless somebody names them: the one may read every file of the cluster,
   // the other has nothing to look for in another database.

@@ -7,7 +7,6 @@
 #include "common/log/log.hpp"
 #include "common/os/file.hpp"
 #include "common/os/process.hpp"
-#include "keeper/actions/local_sql.hpp"
 #include "keeper/actions/wal_files.hpp"
 
 namespace pgvigil::keeper {
@@ -73,7 +72,7 @@ asio::awaitable<Stopped> read_stopped(const postgres::Instance& instance) {
   position.timeline = std::max(control.timeline, control.min_recovery_timeline);
   // Its record ends later; what begins before a switch point ends there at the latest.
   position.lsn = std::max(Lsn{control.checkpoint.value + 1}, control.min_recovery_end);
-  position.history = read_history(pgdata, position.timeline).value_or(History{});
+  position.history = read_history(pgdata / "pg_wal", position.timeline).value_or(History{});
   // What has been copied is not on its own way yet: it has to recover to there, whatever lies in its pg_wal.
   if (control.clean_shutdown() || label) co_return stopped;
   Lsn from = control.redo;

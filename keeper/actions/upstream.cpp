@@ -1,8 +1,8 @@
 #include "keeper/actions/upstream.hpp"
 
 #include <algorithm>
-#include <sstream>
 
+#include "common/config/values.hpp"
 #include "common/log/log.hpp"
 #include "common/os/event.hpp"
 #include "common/os/file.hpp"
@@ -11,6 +11,7 @@
 #include "common/pg/conninfo.hpp"
 #include "common/postgres/data_directory.hpp"
 #include "keeper/actions/aside.hpp"
+#include "keeper/actions/copy_marker.hpp"
 #include "keeper/actions/rewind.hpp"
 #include "keeper/actions/stopped.hpp"
 #include "keeper/actions/upstream_sql.hpp"
@@ -21,12 +22,6 @@ namespace pgvigil::keeper {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::string_view wal_key = "pg_wal ";  // in the marker
-
-fs::path marker(const Node& node) {
-  return node.file("copy-in-progress");
-}
 
 // Where the upstream's tablespaces lie, and so those of a copy.
 asio::awaitable<std::vector<fs::path>> tablespaces_of(const Node& node, const Peer& upstream) {
@@ -43,32 +38,13 @@ bool has_nothing(const fs::path& directory) {
   return !fs::exists(directory, error) || fs::is_empty(directory, error);
 }
 
-// pg_basebackup fills the tablespaces before it makes the links to them. The marker names those that had nothing in
-// them when it began: only what a copy that broke off has left there may be removed. And it names the directory to
-// which the link pg_wal goes: that link is gone between two attempts.
-void write_marker(const Node& node, const std::vector<fs::path>& filling, const std::optional<fs::path>& wal) {
-  std::string text = "base backup\n";
-  if (wal) text += std::string(wal_key) + wal->string() + "\n";
-  for (const fs::path& directory : filling) text += directory.string() + "\n";
-  os::write_file_atomic(marker(node), text);
-}
-
-std::vector<fs::path> half_filled(const Node& node) {
-  std::vector<fs::path> directories;
-  std::istringstream lines(os::read_file(marker(node)).value_or(std::string()));
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with('/')) directories.emplace_back(line);
-  }
-  return directories;
-}
-
-std::optional<fs::path> wal_elsewhere(const Node& node) {
-  if (auto linked = postgres::linked_wal(node.pgdata())) return linked;
-  std::istringstream lines(os::read_file(marker(node)).value_or(std::string()));
-  for (std::string line; std::getline(lines, line);) {
-    if (line.starts_with(wal_key)) return fs::path(line.substr(wal_key.size()));
-  }
-  return std::nullopt;
+// One from an older version's file is not known to be good, and would be refused when PGDATA is empty already.
+std::string rate_of(const config::Config& config) {
+  if (config::is_backup_rate(config.maximum_backup_rate)) return config.maximum_backup_rate;
+  const std::string usual = config::Config{}.maximum_backup_rate;
+  log::warn("replication.maximum_backup_rate \"{}\" is not one that pg_basebackup takes; it is {} now",
+            config.maximum_backup_rate, usual);
+  return usual;
 }
 
 asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance, const Peer& upstream,
@@ -82,20 +58,20 @@ asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance
   postgres::refuse_mount_point(directory);
   if (wal) postgres::refuse_mount_point(*wal);
   for (const fs::path& location : filling) postgres::refuse_mount_point(location);
-  write_marker(node, half, wal);
+  base_backup_begins(node, half, wal);
   os::make_directories(directory, 0700);
   postgres::empty_cluster(directory);
   for (const fs::path& left : half) postgres::empty_directory(left);
   if (wal) postgres::empty_directory(*wal);  // what an attempt has left there that broke off
   std::erase_if(filling, [](const fs::path& location) { return !has_nothing(location); });
-  write_marker(node, filling, wal);
+  base_backup_begins(node, filling, wal);
   std::vector<std::string> argv{(instance.settings().bindir / "pg_basebackup").string(),
                                 "--pgdata=" + directory.string(),
                                 "--dbname=" + peer_conninfo(node, upstream, replication_role, ""),
                                 "--wal-method=stream",
                                 "--checkpoint=fast",
                                 "--slot=" + standby_name(node.id),
-                                "--max-rate=" + node.config.maximum_backup_rate,
+                                "--max-rate=" + rate_of(node.config),
                                 "--no-password",
                                 "--progress"};
   if (wal) argv.push_back("--waldir=" + wal->string());
@@ -106,24 +82,24 @@ asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance
   progress("base backup from " + upstream.name);
   const os::ProcessResult result = co_await os::run(argv, options);
   if (!result.ok()) throw Error("pg_basebackup from " + upstream.name + " failed: " + result.last_line());
-  fs::remove(marker(node));
   log::info("copied {} by a base backup", upstream.name);
 }
 
-}  // namespace
-
-bool copy_unfinished(const Node& node) {
-  return fs::exists(marker(node));
+// The upstream is, or was, on the timeline that is here, and came to it by the same way.
+bool knows_timeline(const WalPosition& upstream, const WalPosition& local) {
+  History way = upstream.history;
+  way.push_back({upstream.timeline, upstream.lsn});
+  const std::size_t at = local.history.size();
+  return way.size() > at && way[at].timeline == local.timeline &&
+         std::equal(local.history.begin(), local.history.end(), way.begin());
 }
 
-namespace {
-
-// From here on the WAL is this node's alone. What somebody else's promotion has begun may have the number and the
-// beginning of another one's timeline.
-Lsn leaves_upstream(const DataDirectory& directory, const UpstreamIdentity& upstream) {
+// From here on the WAL may be this node's alone. What somebody else's promotion has begun may have the number and the
+// beginning of another one's timeline; and where somebody else has begun to write on a timeline nobody knows.
+Lsn own_from(const DataDirectory& directory, const UpstreamIdentity& upstream) {
   const WalPosition& local = directory.local.position;
-  if (directory.foreign_promotion && !local.history.empty()) return local.history.back().switch_point;
-  return common_point(local, upstream.position);
+  if (!directory.foreign_promotion) return common_point(local, upstream.position);
+  return local.history.empty() ? Lsn{} : local.history.back().switch_point;
 }
 
 }  // namespace
@@ -131,8 +107,9 @@ Lsn leaves_upstream(const DataDirectory& directory, const UpstreamIdentity& upst
 asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& instance, Preparing& preparing) {
   const Peer& upstream = preparing.upstream;
   const UpstreamIdentity identity = co_await identify(node, upstream);
+  co_await instance.clear_unfinished_initdb();  // of an order to be the first node
   DataDirectory directory;
-  Lsn fork;
+  Lsn own;
   directory.has_cluster = instance.has_cluster();
   directory.empty = instance.directory_is_empty();
   directory.copy_unfinished = copy_unfinished(node);
@@ -150,13 +127,15 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
       recovery_begins = stopped.recovery_begins;
     }
     const WalPosition& local = directory.local.position;
-    fork = leaves_upstream(directory, identity);
-    if (directory.foreign_promotion) directory.own_wal_whole = whole_between(wal, local.timeline, fork, local.lsn);
+    own = own_from(directory, identity);
+    // Of a timeline that is the group's it has removed the beginning long ago, as everybody has.
+    if (directory.foreign_promotion && !knows_timeline(identity.position, local))
+      directory.own_wal_whole = whole_between(wal, local.timeline, own, local.lsn);
     // A standby goes on where the WAL that is here ends, however much of it is still to be replayed; the upstream's
     // slot has kept no more than that. What has parted goes on where it has.
     Lsn end = preparing.running ? received_up_to(wal, local.timeline, local.lsn)
                                 : recovered_up_to(wal, identity.position, recovery_begins);
-    if (!contains(identity.position, local)) end = std::min(end, fork);
+    if (!contains(identity.position, local)) end = std::min(end, common_point(local, identity.position));
     directory.wal_available = co_await can_send(node, upstream, identity, end, control.segment_size);
     if (!directory.wal_available && co_await in_archive(instance, identity.position, end, control.segment_size)) {
       directory.wal_available = preparing.patience.lasts(end, ArchivePatience::Clock::now());
@@ -165,15 +144,14 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
   }
   const Prepared prepared = choose_preparation(directory, identity, upstream.name);
   switch (prepared.what) {
-    case Preparation::none: co_return;
+    case Preparation::none: preparing.fits = identity.position; co_return;
     case Preparation::refuse: throw Error(prepared.why);
     case Preparation::base_backup:
       postgres::refuse_mount_point(instance.settings().pgdata);  // before it is stopped
       log::info("base backup from {}: {}", upstream.name, prepared.why);
       co_await instance.stop(directory.copy_unfinished ? postgres::StopMode::immediate : postgres::StopMode::fast,
                              std::chrono::seconds{20});
-      if (!directory.copy_unfinished)
-        co_await keep_aside(node, directory.local.position.timeline, fork, preparing.progress);
+      if (!directory.copy_unfinished) co_await keep_aside(node, directory.local.position, own, preparing.progress);
       preparing.begins();
       co_await base_backup(node, instance, upstream, preparing.progress);
       break;
@@ -183,18 +161,17 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
       bool rewound = co_await has_free_session(node, upstream, preparing.progress);
       if (!rewound) log::warn("{} has no free session for pg_rewind: a base backup instead", upstream.name);
       co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{20});
-      co_await keep_aside(node, directory.local.position.timeline, fork, preparing.progress);
+      co_await keep_aside(node, directory.local.position, own, preparing.progress);
       preparing.begins();
       if (rewound) {
-        os::write_file_atomic(marker(node), "rewind\n");  // stays when it fails
+        rewind_begins(node);
         rewound = co_await rewind(node, instance, upstream, identity, preparing.progress);
-        if (rewound) fs::remove(marker(node));
       }
       if (!rewound) co_await base_backup(node, instance, upstream, preparing.progress);
       break;
     }
   }
-  preparing.copied = true;
+  copy_ends(node, preparing.ends);
 }
 
 }  // namespace pgvigil::keeper

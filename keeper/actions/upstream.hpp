@@ -22,15 +22,13 @@ struct Preparing {
   bool foreign_promotion{false};
   ArchivePatience& patience;  // of this PGDATA, from one preparation to the next
   Progress progress;
-  std::function<void()> begins;  // called before anything that is here is overwritten
-  bool copied{false};            // out: PGDATA has been rewound or copied
+  std::function<void()> begins;       // called before anything that is here is overwritten
+  std::function<void()> ends;         // called when PGDATA has been rewound or copied, before it counts as whole
+  std::optional<WalPosition> fits{};  // out: where the upstream stands, from which PGDATA can stream as it is
 };
 // Makes PGDATA fit to stream from the upstream: nothing to do, a rewind, or a base backup. PostgreSQL is stopped when
 // it has to be. WAL that is only here is kept aside first. Throws pgvigil::Error with the reason when it can't be done
 // now; it can be called again.
 asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& instance, Preparing& preparing);
-
-// A copy or a rewind was begun and not finished: PGDATA can't be started.
-bool copy_unfinished(const Node& node);
 
 }  // namespace pgvigil::keeper

@@ -1,13 +1,18 @@
 #include "keeper/commands/commands.hpp"
 
+#include <pwd.h>
 #include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <filesystem>
 #include <iostream>
+#include <sstream>
 
+#include "common/cli/monitor_option.hpp"
 #include "common/cli/tls_options.hpp"
 #include "common/log/log.hpp"
 #include "common/monitor_api/monitor_api.hpp"
@@ -48,9 +53,39 @@ std::string absolute(const std::string& path) {
 }
 
 std::string pgdata_of(const Args& args) {
-  std::string pgdata = absolute(args.require("pgdata"));
-  while (pgdata.size() > 1 && pgdata.back() == '/') pgdata.pop_back();
-  return pgdata;
+  return config::data_directory(args.require("pgdata")).string();
+}
+
+// Without --hostname this node would be 127.0.0.1 to the others, which is right where all of them are on one machine.
+void refuse_far_monitor(const config::Config& config) {
+  const pg::ConninfoMap values = pg::parse_conninfo(config.monitor_uri);
+  for (const char* key : {"host", "hostaddr"}) {
+    const auto list = values.find(key);
+    std::istringstream words(list == values.end() ? "" : list->second);
+    for (std::string host; std::getline(words, host, ',');) {
+      const bool here = host.empty() || host.front() == '/' || host.front() == '@' || host == "localhost" ||
+                        host == "::1" || host.starts_with("127.");
+      if (here) continue;
+      throw UserError(ExitCode::bad_arguments,
+                      "--hostname is missing: the monitor is on another host (" + host +
+                          "), and there 127.0.0.1 would not be this one",
+                      "give the name or address by which the monitor and the other nodes reach this host");
+    }
+  }
+}
+
+// initdb is told to trust who comes in by the socket as a superuser of another name than the OS user's.
+void check_superuser(config::Config& config) {
+  const passwd* user = ::getpwuid(::geteuid());
+  if (user != nullptr && config.superuser == user->pw_name) config.superuser.clear();
+  if (config.superuser.empty() || fs::exists(fs::path(config.pgdata) / "PG_VERSION")) return;
+  const std::string directory = config.socket_directory.empty() ? config.state_directory : config.socket_directory;
+  struct stat about {};
+  if (::stat(directory.c_str(), &about) != 0 || (about.st_mode & 077u) == 0) return;  // one that is made here is closed
+  throw UserError(
+      ExitCode::bad_arguments,
+      directory + " is open to others, and by the socket in it everybody would be the superuser " + config.superuser,
+      "chmod 700 " + directory + ", or leave out --username");
 }
 
 config::Config config_from(const Args& args) {
@@ -71,18 +106,9 @@ config::Config config_from(const Args& args) {
   const auto take = [&](const char* option, const char* key) {
     if (const auto value = args.maybe(option)) config::set(config, key, *value);
   };
-  if (config.monitor_uri.empty()) config.monitor_uri = args.require("monitor");
-  config.monitor_uri = args.get("monitor", config.monitor_uri);
-  const auto values = pg::parse_conninfo(config.monitor_uri);
-  if (const auto password = values.find("password"); password != values.end()) {
-    if (args.given("monitor")) {
-      throw UserError(ExitCode::bad_arguments,
-                      "--monitor holds a password, and everybody on this machine can read the list of processes",
-                      "give --monitor-password-file FILE, or the password in PGPASSWORD");
-    }
-    ::setenv("PGPASSWORD", password->second.c_str(), 1);  // keep_password() puts it into a file
-    config.monitor_uri = pg::without_password(config.monitor_uri);
-  }
+  const cli::MonitorOption monitor = cli::monitor_option(args, config.monitor_uri);
+  config.monitor_uri = monitor.uri;
+  if (!monitor.password.empty()) ::setenv("PGPASSWORD", monitor.password.c_str(), 1);  // create() puts it into a file
   if (const auto file = args.maybe("monitor-password-file")) config.monitor_password_file = absolute(*file);
   config.bindir =
       postgres::find_bindir(args.has("pgctl") ? std::optional<fs::path>(args.get("pgctl")) : std::nullopt).string();
@@ -99,8 +125,10 @@ config::Config config_from(const Args& args) {
   take("maximum-backup-rate", "replication.maximum_backup_rate");
   if (args.has("replication-quorum")) config.replication_quorum = args.boolean("replication-quorum", true);
   if (args.has("skip-pg-hba")) config.manage_hba = false;
+  if (is_new && !args.has("hostname")) refuse_far_monitor(config);
   cli::choose_tls(config, args, is_new);
   fit_into_debian(config, args, is_new);
+  if (args.has("username")) check_superuser(config);
   return config;
 }
 
@@ -155,15 +183,6 @@ asio::awaitable<monitor_api::Registered> register_with_patience(const config::Co
   throw UserError(ExitCode::monitor, "the monitor does not take this node: " + last, "pgvigil show state");
 }
 
-// A password given in the environment is for this command; the keeper needs it for ever: it goes into a file.
-void keep_password(config::Config& config) {
-  const char* password = std::getenv("PGPASSWORD");
-  if (!config.monitor_password_file.empty() || password == nullptr || *password == '\0') return;
-  const fs::path file = fs::path(config.state_directory) / "monitor-password";
-  os::write_file_atomic(file, std::string(password) + "\n", 0600);
-  config.monitor_password_file = file.string();
-}
-
 // Registers, and leaves configuration, state file and passwords behind. Nothing runs yet.
 asio::awaitable<int> create(config::Config config) {
   const auto known = load_state(config.state_directory);
@@ -181,7 +200,9 @@ asio::awaitable<int> create(config::Config config) {
   if (known) id = known->node;
   const monitor_api::Registered registered = co_await register_with_patience(config, sysid, id);
   config.name = registered.name;
-  keep_password(config);
+  const char* password = std::getenv("PGPASSWORD");
+  const bool in_environment = password != nullptr && *password != '\0';
+  if (config.monitor_password_file.empty() && in_environment) cli::keep_monitor_password(config, password);
   const Node node{config, registered.id};
   write_passfile(node, {registered.replication_password, registered.probe_password});
   if (!known || known->node != registered.id) {
@@ -274,6 +295,10 @@ void register_and_save(config::Config config, const Args& args) {
   const auto work = [&]() -> asio::awaitable<int> {
     co_await fit_programs(config, args);
     postgres::Settings kept;
+    if (!load_state(config.state_directory)) {  // else its keeper does that, and may be at it
+      postgres::Instance instance(instance_settings(config));
+      co_await instance.clear_unfinished_initdb();
+    }
     if (first_time) kept = co_await adopt_cluster(config, args);
     const int code = co_await create(config);
     write_kept(config, kept);
@@ -294,10 +319,17 @@ void register_and_save(config::Config config, const Args& args) {
 
 int run_create(const Args& args) {
   os::refuse_root();
-  log::setup("pgvigil-keeper", "info", "text");
+  log::setup("pgvigil-keeper", cli::log_level(args, "info"), "text");
   const config::Config config = config_from(args);
   register_and_save(config, args);
   return args.has("run") ? serve(config::load(config.file)) : 0;
+}
+
+int run(const Args& args) {
+  config::Config config = config::load(args.has("config") ? config::config_named(args.get("config"))
+                                                          : config::config_path_for(pgdata_of(args)));
+  config.log_level = cli::log_level(args, config.log_level);
+  return serve(config);
 }
 
 // The local half of `drop node --pgdata`: what is left here is a plain PostgreSQL, stopped, or with `destroy` nothing.
@@ -314,7 +346,10 @@ asio::awaitable<int> drop(config::Config config, bool destroy, bool force) {
   }
   postgres::Instance instance(instance_settings(config));
   if (destroy || force) co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{60});
-  if (destroy) postgres::empty_cluster(config.pgdata);
+  if (destroy) {
+    postgres::empty_cluster(config.pgdata);
+    fs::remove(instance.initdb_marker());
+  }
   if (!instance.postmaster()) {
     fs::remove(DiskWatch::file(config.pgdata));
     postgres::remove_own_lines(config.pgdata, instance.config_file(), instance.hba_file(), config.manage_hba);
@@ -337,7 +372,8 @@ cli::Program program() {
       {"monitor", "URI", "connection string of the monitor's database", {"PGVIGIL_MONITOR", "PG_AUTOCTL_MONITOR"}},
       {"monitor-password-file", "FILE", "file (mode 0600) with the password for it"},
       {"pgport", "PORT", "port of PostgreSQL (that of the cluster, else 5432)", {"PGPORT"}},
-      {"hostname", "HOST", "name or address by which the other nodes reach this one (127.0.0.1)"},
+      {"hostname", "HOST",
+       "name or address by which the other nodes reach this one (127.0.0.1, where the monitor is on this host)"},
       {"name", "NAME", "name of the node (chosen by the monitor)"},
       {"formation", "NAME", "formation (default)"},
       {"group", "N", "group of the formation (0)"},
@@ -359,11 +395,7 @@ cli::Program program() {
   program.summary = "the agent of one data node";
   program.commands.push_back(
       {"create", "make a data node and register it with a monitor", create_options, {}, run_create});
-  program.commands.push_back({"run", "run the keeper in the foreground", {pgdata, file}, {}, [](const Args& args) {
-                                return serve(config::load(args.has("config")
-                                                              ? config::config_named(args.get("config"))
-                                                              : config::config_path_for(pgdata_of(args))));
-                              }});
+  program.commands.push_back({"run", "run the keeper in the foreground", {pgdata, file}, {}, run});
   program.commands.push_back({"drop",
                               "remove what is left here of a node that has been dropped",
                               {pgdata,
@@ -373,8 +405,10 @@ cli::Program program() {
                               [](const Args& args) {
                                 asio::io_context context(1);
                                 const config::Config config = config::load(config::config_path_for(pgdata_of(args)));
+                                os::become_owner_of(config.state_directory);
                                 return run_to_end(context, drop(config, args.has("destroy"), args.has("force")));
                               }});
+  program.common = cli::log_options();
   return program;
 }
 

@@ -19,6 +19,8 @@ constexpr Millis answer_limit{2000};
 // A standby that has not caught up looks now and then whether its data still fits its upstream: a walreceiver that
 // fails again and again seems to stream in between.
 constexpr Millis following_check{5000};
+// A primary that was started for standbys which then did not come is not started for them more often than this.
+constexpr Millis longest_asking_pause{600000};
 
 bool must_run(NodeState state) {
   return takes_writes(state) || runs_as_standby(state);
@@ -57,7 +59,8 @@ Report Core::report(Millis now) const {
   report.history = facts_.history;
   report.names_version = names_version_;
   report.upstream = upstream_sight_;
-  report.streaming = pg_running_ && facts_.streaming;
+  // What a server has said that hangs is past: its primary must not wait for it for ever.
+  report.streaming = report.pg_responding && facts_.streaming;
   report.reason = disk_full_ && reason_.empty() ? "no room is left on the disk of PGDATA" : reason_;
   report.disk_full = disk_full_;
   report.system_identifier = facts_.system_identifier;
@@ -79,6 +82,7 @@ Account Core::account(bool copy_unfinished) const {
   account.promised_timeline = state_.goal.promised_timeline;
   for (const Timeline own : state_.own_timelines) account.promised_timeline = std::max(account.promised_timeline, own);
   account.number_sync_standbys = state_.goal.number_sync_standbys;
+  account.lease_seconds = state_.goal.lease_seconds;
   account.peers = state_.peers;
   account.peers_version = state_.peers_version;
   return account;
@@ -102,7 +106,11 @@ Core::Save Core::answered(const Goal& goal, Millis sent, Millis now) {
     return Save::no;
   }
   // Version numbers are a monitor's own: one that has lost its memory may give a number anew.
-  if (goal.names != held.names) names_version_ = 0;
+  if (goal.names != held.names) {
+    names_version_ = 0;
+    // What was ordered last may be in force already, confirmed or not.
+    if (required_ > 0) required_ = std::min(required_, held.names.required);
+  }
   state_.goal = goal;
   state_.term = goal.term;
   if (takes_writes(goal.state) && !takes_writes(state_.reported)) promotion_ordered(goal.promised_timeline);
@@ -141,7 +149,8 @@ bool Core::in_contact(Millis now) const {
 
 Core::Seen Core::saw(const LocalFacts& facts, Millis now) {
   Seen seen;
-  const bool was_answering = std::exchange(pg_answering_, true);
+  // As a report of this keeper, held up for a while itself, may just have said.
+  const bool was_answering = std::exchange(pg_answering_, true) && now - pg_answered_ < answer_limit;
   pg_answered_ = now;
   seen.news = !was_answering || facts.streaming != facts_.streaming || facts.in_recovery != facts_.in_recovery ||
               facts.timeline != facts_.timeline || facts.history != facts_.history ||
@@ -149,21 +158,39 @@ Core::Seen Core::saw(const LocalFacts& facts, Millis now) {
   facts_ = facts;
   pg_running_ = true;
   crashed_at_.reset();
-  if (facts.streaming && !facts.in_recovery) standby_contact_ = now;
+  // Standbys get the length of a lease to find a primary that was started.
+  if (std::exchange(starting_, false)) standby_contact_ = now;
+  if (facts.streaming && !facts.in_recovery) {
+    standby_contact_ = now;
+    asking_pause_ = Millis{0};
+  }
   if (facts.timeline > state_.timeline) {
     state_.timeline = facts.timeline;
     seen.save = Save::yes;
   }
-  const bool standby = runs_as_standby(state_.reported) || state_.reported == NodeState::maintenance;
   const auto& own = state_.own_timelines;
-  const bool ordered =
-      takes_writes(state_.goal.state) || std::find(own.begin(), own.end(), facts.timeline) != own.end();
-  if (!facts.in_recovery && standby && !ordered && !state_.foreign_promotion) {
-    state_.foreign_promotion = true;
+  const bool ordered = std::find(own.begin(), own.end(), facts.timeline) != own.end();
+  if (!facts.in_recovery && ran_read_write(ordered) == Save::yes) {
     seen.save = Save::yes;
     seen.news = true;
   }
   return seen;
+}
+
+Core::Save Core::ran_read_write(bool ordered) {
+  const bool standby = runs_as_standby(state_.reported) || state_.reported == NodeState::maintenance;
+  if (!standby || ordered || takes_writes(state_.goal.state) || state_.foreign_promotion) return Save::no;
+  state_.foreign_promotion = true;
+  return Save::yes;
+}
+
+Core::Save Core::saw_written(Timeline timeline) {
+  // What has been copied or rewound was a primary's before, and has not been seen at work since.
+  if (state_.timeline.value == 0) return Save::no;
+  // Up to its first checkpoint after a promotion the control file has the timeline of before. And a former primary may
+  // have stopped, rest (maintenance) or be about to be overwritten, without having been a standby yet.
+  const auto& own = state_.own_timelines;
+  return ran_read_write(std::any_of(own.begin(), own.end(), [&](Timeline begun) { return begun >= timeline; }));
 }
 
 bool Core::saw_process(bool running, Millis now) {
@@ -174,6 +201,8 @@ bool Core::saw_process(bool running, Millis now) {
   } else {
     pg_answering_ = promoting_ = false;
     facts_.streaming = false;
+    started_with_.reset();
+    starting_ = false;
     crashed_at_ = now;
     dirty_ = true;
   }
@@ -199,8 +228,14 @@ bool Core::urgent() const {
          state_.reported == NodeState::join_secondary || state_.reported == NodeState::report_lsn;
 }
 
+// Confirmed, or in force from the start: a server that was started with them has never run without.
+bool Core::names_are_in_force() const {
+  if (names_version_ == state_.goal.names_version) return true;
+  return started_with_ && *started_with_ == to_guc(state_.goal.names);
+}
+
 bool Core::asynchronous() const {
-  return state_.goal.names.asynchronous() || names_version_ != state_.goal.names_version;
+  return state_.goal.names.asynchronous() || !names_are_in_force();
 }
 
 bool Core::crashed() const {
@@ -300,16 +335,23 @@ bool Core::could_arm() const {
   return names_set_ && !armed_ && pg_running_ && pg_answering_ && facts_.in_recovery && converged();
 }
 
-void Core::wrote_names(bool names_set) {
-  names_set_ = names_set;
-  if (!names_set) armed_ = false;
+void Core::wrote_names(const std::string& names) {
+  names_set_ = !names.empty();
+  if (!names_set_) armed_ = false;
+  if (started_with_ != names) started_with_.reset();
+}
+
+void Core::starting(std::string names) {
+  started_with_ = std::move(names);
+  starting_ = true;
 }
 
 void Core::started(bool as_standby, bool names_set, Millis now) {
   if (!pg_running_ || crashed_at_) armed_ = names_set;  // not when it was running all the time
   names_set_ = names_set;
   facts_.in_recovery = as_standby;  // until it is seen
-  standby_contact_ = now;           // standbys get the length of a lease to find this primary
+  standby_contact_ = now;
+  starting_ = false;
   pg_running_ = pg_answering_ = true;
   pg_answered_ = now;
   crashed_at_.reset();
@@ -370,7 +412,7 @@ std::optional<std::string> Core::no_vote() const {
 }
 
 std::optional<std::string> Core::must_fence(Millis now) const {
-  if (!pg_running_ || (facts_.in_recovery && !promoting_)) return std::nullopt;
+  if (!pg_running_ || (facts_.in_recovery && !promoting_) || has_lease(now)) return std::nullopt;
   Contact contact;
   // A promotion may have happened and not been reported.
   contact.state = takes_writes(state_.reported) ? state_.reported : state_.goal.state;
@@ -378,7 +420,7 @@ std::optional<std::string> Core::must_fence(Millis now) const {
   if (being_demoted(state_.goal.state) && !takes_writes(contact.state)) contact.state = NodeState::wait_primary;
   contact.asynchronous = asynchronous();
   contact.monitor_age = now - lease_began_.value_or(began_);
-  contact.standby_age = now - standby_contact_;
+  contact.standby_age = starting_ ? Millis{0} : now - standby_contact_;
   contact.lease = lease();
   // A keeper that was held up (suspended, swapped out) has seen no standby because it has not looked. It looks first:
   // with a synchronous list nobody is in danger meanwhile.
@@ -387,18 +429,35 @@ std::optional<std::string> Core::must_fence(Millis now) const {
   return why ? std::optional<std::string>(*why) : std::nullopt;
 }
 
-void Core::fenced(const std::string& why) {
-  fenced_ = true;
+void Core::fenced(const std::string& why, Millis now) {
   reason_ = "fenced: " + why;
+  if (std::exchange(fenced_, true)) return;  // it has not stopped yet
+  asking_pause_ = asking_pause_.count() == 0 ? lease() : std::min(asking_pause_ * 2, longest_asking_pause);
+  asks_at_ = now + asking_pause_;
+}
+
+bool Core::asks_for_standbys(Millis now) const {
+  return fenced_ && !pg_running_ && now >= asks_at_ && converged() && takes_writes(state_.goal.state) &&
+         !state_.goal.names.asynchronous();
+}
+
+bool Core::found_standby(Timeline timeline, Millis now) {
+  if (!asks_for_standbys(now) || timeline > state_.timeline) return false;
+  fenced_ = false;
+  dirty_ = true;
+  retry_at_ = now;
+  return true;
+}
+
+bool Core::names_are_due() const {
+  return takes_writes(state_.reported) && takes_writes(state_.goal.state) && pg_running_ && pg_answering_ &&
+         !facts_.in_recovery && names_version_ != state_.goal.names_version &&
+         // What is written is what is wanted: an older list could otherwise come into force after it was seen.
+         converged() && !dirty_ && !plan_;
 }
 
 std::optional<Core::NamesToConfirm> Core::names_to_confirm() const {
-  const bool due =
-      takes_writes(state_.reported) && takes_writes(state_.goal.state) && pg_running_ && pg_answering_ &&
-      !facts_.in_recovery && names_version_ != state_.goal.names_version &&
-      // What is written is what is wanted: an older list could otherwise come into force after it was seen.
-      converged() && !dirty_ && !plan_;
-  if (!due) return std::nullopt;
+  if (!names_are_due()) return std::nullopt;
   const bool stricter = state_.goal.names.required > 1 && state_.goal.names.required > required_;
   return NamesToConfirm{state_.goal.names, state_.goal.names_version, stricter};
 }

@@ -27,7 +27,7 @@ struct KeeperState {
   // The timelines that promotions ordered by the monitor may have begun here. An order that was not seen to be carried
   // out may have been, when the next one comes.
   std::vector<Timeline> own_timelines;
-  bool foreign_promotion{false};  // PostgreSQL was promoted here by somebody else
+  bool foreign_promotion{false};  // PostgreSQL was promoted here by somebody else, or written to instead of following
   std::string system_identifier;  // of the group; empty until this node has belonged to it once
   std::vector<Peer> peers;
   std::int64_t peers_version{-1};
@@ -81,6 +81,8 @@ class Core {
     Save save{Save::no};
   };
   Seen saw(const LocalFacts& facts, Millis now);
+  // It has stopped, and ran read-write before: its control file, which names this timeline, says so.
+  Save saw_written(Timeline timeline);
   bool saw_process(bool running, Millis now);
   bool saw_silence(Millis now);  // no answer to a query
   bool saw_upstream(UpstreamSight sight);
@@ -100,13 +102,15 @@ class Core {
   // After the last step, with facts (or the end of WAL of a stopped PostgreSQL) from after it.
   Save settled(std::optional<Lsn> end_of_wal, Millis now);
   void refresh_stopped(const std::string& system_identifier, const WalPosition& position);
+  // PostgreSQL is about to be started, with this synchronous_standby_names ("": none) in its configuration.
+  void starting(std::string names);
   void started(bool as_standby, bool names_set, Millis now);
   // Whether commits wait at all is told to the backends by the checkpointer, when it gets to reading its configuration
   // (syncrep.c, SyncRepUpdateSyncStandbysDefined()). A promotion that is to wait for standbys must not come before
   // that. A server that was started with a list has it; so has one that has taken a CHECKPOINT since.
   bool must_arm() const { return !state_.goal.names.asynchronous() && !armed_; }
   bool could_arm() const;  // in advance, while there is time
-  void wrote_names(bool names_set);
+  void wrote_names(const std::string& names);
   void armed() { armed_ = true; }
   // Something that the plan of the present state has to see to.
   void disturb() { dirty_ = true; }
@@ -130,7 +134,14 @@ class Core {
 
   // --- The fence and the names.
   std::optional<std::string> must_fence(Millis now) const;
-  void fenced(const std::string& why);
+  void fenced(const std::string& why, Millis now);
+  // A synchronous primary that was cut off from everybody, and has stopped, starts again when a standby is back, with
+  // or without a monitor: until one streams, no commit is acknowledged. True: it is time to ask whether one is; less
+  // and less often, as long as those that answered have not come to stream.
+  bool asks_for_standbys(Millis now) const;
+  // A member of its list answers, and is on this timeline. False: it is too early to ask, or that timeline is a later
+  // primary's.
+  bool found_standby(Timeline timeline, Millis now);
   struct NamesToConfirm {
     SyncNames names;
     std::int64_t version{0};
@@ -138,6 +149,7 @@ class Core {
     // commits by the old number, and nothing shows it: the walsenders have to be started anew.
     bool stricter{false};
   };
+  bool names_are_due() const;  // to be confirmed
   std::optional<NamesToConfirm> names_to_confirm() const;
   bool names_confirmed(std::int64_t version);  // false: they are not wanted any more
   // This primary's commits wait by other names than were ordered and written.
@@ -148,9 +160,11 @@ class Core {
   const std::string& reason() const { return reason_; }
 
  private:
+  bool names_are_in_force() const;
   bool asynchronous() const;
   bool crashed() const;
   bool plan_is_wanted() const;                // it belongs to the present order
+  Save ran_read_write(bool ordered);          // somebody's doing, when this is a standby and nobody has `ordered` it
   void promotion_ordered(Timeline promised);  // may have been carried out, whether that is seen or not
   Millis lease() const { return std::chrono::seconds{state_.goal.lease_seconds}; }
 
@@ -163,7 +177,11 @@ class Core {
   LocalFacts facts_;
   std::optional<Lsn> final_lsn_;   // end of WAL of a cleanly stopped PostgreSQL
   std::int64_t names_version_{0};  // of the names in force and satisfied
-  int required_{0};                // of them; 0: not known
+  int required_{0};                // the least that any walsender may still count by; 0: not known
+  // synchronous_standby_names since the present server was started; nullopt: another keeper has started it, or they
+  // have been changed since.
+  std::optional<std::string> started_with_;
+  bool starting_{false};  // and has not answered yet
   UpstreamSight upstream_sight_{UpstreamSight::unknown};
   bool disk_full_{false};
   std::string reason_;
@@ -173,7 +191,9 @@ class Core {
   std::optional<Millis> lease_began_;  // when the last report was sent whose answer prolonged the lease
   Millis standby_contact_;
   bool fenced_{false};
-  bool promoting_{false};  // asked to by an order: this server may be a primary, whatever it was last seen to be
+  Millis asks_at_{0};       // for standbys, while fenced
+  Millis asking_pause_{0};  // the last one; 0: a standby has streamed since
+  bool promoting_{false};   // asked to by an order: this server may be a primary, whatever it was last seen to be
   bool names_set_{false};
   bool armed_{false};
   // The plan at work.

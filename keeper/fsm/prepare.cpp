@@ -40,7 +40,8 @@ Prepared choose_preparation(const DataDirectory& directory, const UpstreamIdenti
   if (!directory.wal_available) return {Preparation::base_backup, upstream_name + " has removed WAL that is needed"};
   // A directory that has not parted is never given to pg_rewind: that would finish the recovery of one that has
   // crashed, and so write records of its own where the upstream's history goes on with others.
-  if (!fork || local.lsn > *fork) return {Preparation::rewind, "its history has parted from " + upstream_name + "'s"};
+  // The number alone proves nothing: a promotion that was given up may have reserved the same one.
+  if (!contains(theirs, local)) return {Preparation::rewind, "its history has parted from " + upstream_name + "'s"};
   return {Preparation::none, {}};
 }
 

@@ -1,5 +1,6 @@
 // Fences a primary that is cut off; looks at the upstream; holds the settings; confirms that the names are in force and
 // satisfied.
+#include <algorithm>
 #include <utility>
 
 #include "common/log/log.hpp"
@@ -20,7 +21,7 @@ asio::awaitable<void> Keeper::fence() {
     const auto why = core_.must_fence(now());
     if (!why) continue;
     log::error("PostgreSQL is stopped: {}", *why);
-    core_.fenced(*why);
+    core_.fenced(*why, now());
     log_reason();
     std::string failure;
     try {
@@ -31,6 +32,37 @@ asio::awaitable<void> Keeper::fence() {
     }
     if (!failure.empty()) log::error("could not stop PostgreSQL, trying again: {}", failure);
   }
+}
+
+// While it has stopped because nobody was there: is somebody?
+asio::awaitable<void> Keeper::find_standbys() {
+  while (!finished_) {
+    co_await os::sleep_for(pg::Millis{1000});
+    const std::vector<Peer> peers = core_.state().peers;
+    for (const Peer& peer : peers) {
+      if (!core_.asks_for_standbys(now())) break;
+      const bool back = co_await standby_is_back(peer);
+      if (!back) continue;
+      log::info("{} answers: PostgreSQL is started, for its standbys to come back", peer.name);
+      reconcile_now_.set();
+    }
+  }
+}
+
+asio::awaitable<bool> Keeper::standby_is_back(const Peer& peer) {
+  const std::vector<NodeId>& members = core_.goal().names.members;
+  if (std::find(members.begin(), members.end(), peer.id) == members.end()) co_return false;
+  std::string failure;
+  try {
+    const UpstreamIdentity seen = co_await identify(node_, peer);
+    if (seen.system_identifier != core_.state().system_identifier) failure = "of another system";
+    if (failure.empty() && core_.found_standby(seen.position.timeline, now())) co_return true;
+    if (failure.empty()) failure = "on timeline " + std::to_string(seen.position.timeline.value);
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  log::debug("{} is no standby of this node: {}", peer.name, failure);
+  co_return false;
 }
 
 asio::awaitable<void> Keeper::see_upstream() {
@@ -65,7 +97,7 @@ asio::awaitable<void> Keeper::see_upstream() {
 
 asio::awaitable<void> Keeper::confirm_names() {
   while (!finished_) {
-    co_await names_now_.wait(pg::Millis{core_.names_to_confirm() ? 100 : 1000});
+    co_await names_now_.wait(pg::Millis{core_.names_are_due() ? 100 : 1000});
     if (finished_) co_return;
     std::string failure;
     try {
@@ -172,8 +204,14 @@ asio::awaitable<void> Keeper::keep_slots() {
     } catch (const std::exception& error) {
       failure = error.what();
     }
-    if (!failure.empty()) log::warn("replication slots of the peers: {}", failure);
+    if (!failure.empty()) slots_failed(failure);
   }
+}
+
+// Seen in `show state` until they have been seen to again; logged once.
+void Keeper::slots_failed(const std::string& why) {
+  const std::string notice = "replication slots of the peers: " + why;
+  if (std::exchange(slots_notice_, notice) != notice) log::warn("{}", notice);
 }
 
 asio::awaitable<void> Keeper::keep_slots_once() {
@@ -192,7 +230,7 @@ asio::awaitable<void> Keeper::keep_slots_once() {
   }
   if (core_.could_arm()) {
     co_await checkpoint(local);
-    core_.armed();
+    if (core_.could_arm()) core_.armed();  // the names may have been taken out of the settings meanwhile
   }
 }
 

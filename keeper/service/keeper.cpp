@@ -26,8 +26,8 @@ asio::awaitable<ExitCode> Keeper::run() {
   certificates_.look_at(node_.config);
   reconcile_now_.set();
   // reconcile() ends by itself, await_departure() when PostgreSQL is to be let go; the others are then cancelled.
-  co_await os::race(reconcile(), await_departure(), monitor_link(), watch(), fence(), see_upstream(), confirm_names(),
-                    keep_slots(), watch_disk(), see_first_write(), prove_tls(), certificates_.run());
+  co_await os::race(reconcile(), await_departure(), monitor_link(), watch(), fence(), find_standbys(), see_upstream(),
+                    confirm_names(), keep_slots(), watch_disk(), see_first_write(), prove_tls(), certificates_.run());
   co_return exit_code_;
 }
 

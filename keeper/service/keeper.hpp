@@ -4,12 +4,14 @@
 //   reconcile      carries goals out, step by step (reconcile.cpp)
 //   departure      lets go, or hands over and stops (departure.cpp)
 //   tls            proves that sessions with this node can be encrypted, and tells the others (tls.cpp)
-//   guard          fences a primary that is cut off, looks at the upstream, confirms names (guard.cpp)
+//   guard          fences a primary that is cut off until a standby is back, looks at the upstream, confirms names
+//                  (guard.cpp)
 //   moments        sees the first write after a takeover (moments.cpp)
 #pragma once
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/io_context.hpp>
 #include <chrono>
+#include <ctime>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,8 +19,10 @@
 #include "common/monitor_api/monitor_api.hpp"
 #include "common/os/event.hpp"
 #include "common/postgres/certificate_watch.hpp"
+#include "keeper/actions/copy_marker.hpp"
 #include "keeper/actions/local_sql.hpp"
 #include "keeper/actions/node.hpp"
+#include "keeper/actions/stream_patience.hpp"
 #include "keeper/actions/upstream.hpp"
 #include "keeper/actions/upstream_sql.hpp"
 #include "keeper/fsm/core.hpp"
@@ -29,11 +33,11 @@
 
 namespace pgvigil::keeper {
 
-using Clock = std::chrono::steady_clock;
-
-// Now, as Core wants it.
+// Now, as Core wants it: a lease goes on while the host is suspended.
 inline Millis now() {
-  return std::chrono::duration_cast<Millis>(Clock::now().time_since_epoch());
+  timespec boot{};
+  ::clock_gettime(CLOCK_BOOTTIME, &boot);
+  return std::chrono::duration_cast<Millis>(std::chrono::seconds{boot.tv_sec} + std::chrono::nanoseconds{boot.tv_nsec});
 }
 
 class Keeper {
@@ -70,6 +74,8 @@ class Keeper {
   asio::awaitable<void> reconcile();
   asio::awaitable<void> settle();
   asio::awaitable<void> fence();
+  asio::awaitable<void> find_standbys();
+  asio::awaitable<bool> standby_is_back(const Peer& peer);
   asio::awaitable<void> see_upstream();
   asio::awaitable<void> confirm_names();
   asio::awaitable<void> confirm_names_once();
@@ -78,6 +84,7 @@ class Keeper {
   asio::awaitable<void> background_checkpoint();
   asio::awaitable<void> keep_slots();
   asio::awaitable<void> keep_slots_once();
+  void slots_failed(const std::string& why);
   asio::awaitable<void> watch_disk();
   asio::awaitable<void> see_first_write();
   asio::awaitable<void> watch_for_write();
@@ -101,7 +108,9 @@ class Keeper {
   asio::awaitable<void> roles_and_slots();
   asio::awaitable<void> keep_running();
   void started(bool as_standby);
+  std::string written_names() const;
   asio::awaitable<void> prepare();
+  asio::awaitable<void> free_from_stray_timeline(const WalPosition& local, const WalPosition& upstream);
   asio::awaitable<void> cut_off();
   asio::awaitable<void> fetch();
   void release();
@@ -124,6 +133,7 @@ class Keeper {
   postgres::CertificateWatch certificates_;
   DiskWatch disk_;
   ArchivePatience archive_patience_;
+  StreamPatience stream_patience_;
   std::string logged_reason_;
   std::string slots_notice_;
   std::int64_t strict_version_{0};            // of the names for which the walsenders were started anew

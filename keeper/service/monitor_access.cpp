@@ -57,6 +57,9 @@ asio::awaitable<bool> admit(pg::Connection& registration, const Node& node) {
   } catch (const pg::SqlError& error) {
     refused = error;
   }
+  // Its number is another node's there: not a word in that one's name, and no order that was meant for it.
+  if (refused && refused->sqlstate == "PV002")
+    throw pg::ConnectionError(pg::ConnectionError::Kind::rejected, refused->what() + ("; " + refused->hint));
   if (refused) {
     if (refused->sqlstate != "PV404") log::warn("the monitor gives this node no credential: {}", refused->what());
     co_return false;

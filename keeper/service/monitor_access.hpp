@@ -23,7 +23,7 @@ struct MonitorAccess {
 asio::awaitable<MonitorAccess> enter_monitor(const Node& node, pg::Millis answers);
 // Over a session with the registration's credential: the monitor gets the node's own one. It is made here, once, kept
 // in a file of mode 0600, and the monitor sees a verifier of it only. False: there is none (the monitor does not know
-// the node yet, or refuses; the latter is logged).
+// the node yet, or cannot; the latter is logged). Throws ConnectionError(rejected) where its number is another node's.
 asio::awaitable<bool> admit(pg::Connection& registration, const Node& node);
 
 }  // namespace pgvigil::keeper

@@ -57,6 +57,7 @@ asio::awaitable<void> Keeper::monitor_session(pg::Millis answers) {
   co_await attention.open(monitor, node_.id, std::max(answers, open_limit));
   const std::string uri = node_.config.monitor_uri;
   std::string said;
+  bool waits = false;
   while (!finished_ && uri == node_.config.monitor_uri) {  // another one after a reload
     if (!holds_state()) {                                  // told only when it cannot be forgotten
       co_await report_now_.wait(heartbeat_);
@@ -65,7 +66,9 @@ asio::awaitable<void> Keeper::monitor_session(pg::Millis answers) {
     const auto sent = now();
     Report report = core_.report(sent);
     if (const std::string more = notices(); !more.empty()) report.reason += (report.reason.empty() ? "" : "; ") + more;
-    if (disk_.hung()) report.disk_full = true;  // what matters of a full one: it takes no writes
+    // What matters of a full one: it takes no writes. And a walreceiver that hangs in it says that it streams.
+    if (disk_.hung()) report.disk_full = true;
+    if (disk_.hung()) report.streaming = false;
     recorder_.reports(report.state, report.goal_seq, sent);
     const monitor_api::Answer answer = co_await answer_to(monitor, reporter, report);
     if (answer.kind == monitor_api::Answer::Kind::goal) {
@@ -77,6 +80,8 @@ asio::awaitable<void> Keeper::monitor_session(pg::Millis answers) {
     } else if (answer.kind == monitor_api::Answer::Kind::tell) {
       co_await tell(monitor);
       if (!access.own) co_return;  // the monitor knows the node now, and can give it a credential of its own
+    } else if (!std::exchange(waits, true)) {
+      log::info("the monitor gives this node no orders now; its show state and show why say what it waits for");
     }
     const auto order = [&]() -> asio::awaitable<void> {
       if (co_await monitor.wait_notification(heartbeat_)) reporter.in_full();

@@ -8,18 +8,25 @@
 
 #include "common/log/log.hpp"
 #include "common/os/race.hpp"
+#include "keeper/actions/wal_files.hpp"
 #include "keeper/service/keeper.hpp"
 
 namespace pgvigil::keeper {
 
-// A stopped PGDATA may have been exchanged.
+// A stopped PGDATA may have been exchanged, or written to: the only sign of a standby that ran as something else while
+// this keeper was not there. (A base backup has its source's control file until its server has read backup_label.)
 asio::awaitable<void> Keeper::check_identity() {
   if (instance_.postmaster() || !instance_.has_cluster() || copy_unfinished(node_)) co_return;
   const postgres::ControlData control = co_await instance_.control_data();
-  const auto refusal = core_.not_ours(control.system_identifier);
-  if (!refusal) co_return;
-  core_.refresh_stopped(control.system_identifier, WalPosition{});
-  throw Error(*refusal);
+  if (const auto refusal = core_.not_ours(control.system_identifier)) {
+    core_.refresh_stopped(control.system_identifier, WalPosition{});
+    throw Error(*refusal);
+  }
+  if (!control.written() || std::filesystem::exists(instance_.settings().pgdata / "backup_label")) co_return;
+  const Core::Save save = core_.saw_written(control.timeline);
+  if (save == Core::Save::no) co_return;
+  log::error("PostgreSQL was written to here by somebody else; this node has to be copied again");
+  keep(save);
 }
 
 asio::awaitable<void> Keeper::carry_out(Step step) {
@@ -52,17 +59,23 @@ asio::awaitable<void> Keeper::carry_out(Step step) {
   }
 }
 
-// Ends `work` when PostgreSQL is to be stopped, or another order has come. False: it was not done.
+// Ends `work` when PostgreSQL is to be stopped, or another order has come, or the same with another node to follow (the
+// one that was to be followed may hang, and what waits for it would wait for ever). False: it was not done.
 // `irrevocable`: from when on no order ends it.
 asio::awaitable<bool> Keeper::unless_superseded(asio::awaitable<void> work, const bool* irrevocable) {
   const auto seq = core_.goal().seq;
+  const auto upstream = core_.goal().upstream;
   bool done = false;
   const auto begin = [&]() -> asio::awaitable<void> {
     co_await std::move(work);
     done = true;
   };
+  const auto wanted = [&] {
+    const Goal& goal = core_.goal();
+    return goal.seq == seq && (!goal.upstream || goal.upstream == upstream);
+  };
   const auto superseded = [&]() -> asio::awaitable<void> {
-    while (!stopping_ && (core_.goal().seq == seq || (irrevocable != nullptr && *irrevocable))) {
+    while (!stopping_ && (wanted() || (irrevocable != nullptr && *irrevocable))) {
       co_await os::sleep_for(pg::Millis{100});
     }
   };
@@ -98,10 +111,12 @@ asio::awaitable<void> Keeper::promote() {
 // none at all: then it waits no longer than this, and is looked at as it is.
 asio::awaitable<void> Keeper::keep_running() {
   if (copy_unfinished(node_) || !postgres::has_standby_signal(instance_.settings().pgdata)) co_return;
+  if (core_.state().foreign_promotion) co_return;  // what it would receive it would confirm, and could never replay
   if (const auto refusal = core_.no_start(true, false, now())) throw Error(*refusal);
   const auto postmaster = instance_.postmaster();
   if (postmaster && core_.pg_answering()) co_return;
   std::string failure;
+  if (!postmaster) core_.starting(written_names());
   try {
     co_await instance_.start(pg::Millis{5000});
     started(true);
@@ -140,10 +155,35 @@ asio::awaitable<void> Keeper::prepare() {
     keep(core_.copy_begins());
     if (!holds_state()) throw Error(state_file_.failure());
   };
-  Preparing preparing{source, running, core_.state().foreign_promotion, archive_patience_, progress, begins, false};
+  const auto ends = [this] {
+    keep(core_.copied());
+    if (!holds_state()) throw Error(state_file_.failure());
+  };
+  const auto seq = core_.goal().seq;
+  Preparing preparing{source, running, core_.state().foreign_promotion, archive_patience_, progress, begins, ends};
   // A base backup may take hours. What was not finished will be begun anew by the next plan that needs it.
-  co_await unless_superseded(keeper::prepare_standby(node_, instance_, preparing));
-  if (preparing.copied) keep(core_.copied());
+  const bool done = co_await unless_superseded(keeper::prepare_standby(node_, instance_, preparing));
+  // By the same order the plan would go on as if that had been done.
+  if (!done && !stopping_ && core_.goal().seq == seq) throw Error("follows another node than " + source.name + " now");
+  if (preparing.fits && running) co_await free_from_stray_timeline(running->position, *preparing.fits);
+}
+
+// The startup process has gone over to a timeline that nobody goes on with: to that of a node that was chosen and died
+// before it wrote anything, or to one reserved by such a node. It never comes back from there while it runs.
+asio::awaitable<void> Keeper::free_from_stray_timeline(const WalPosition& local, const WalPosition& upstream) {
+  if (!core_.converged() || local.lsn >= upstream.lsn || !stream_patience_.ends(local.lsn, now())) co_return;
+  const auto stray = stray_histories(instance_.settings().pgdata / "pg_wal", local.timeline, upstream);
+  if (stray.empty()) co_return;
+  std::string names;
+  for (const auto& file : stray) names += " " + file.filename().string();
+  log::warn(
+      "PostgreSQL is started again without{}: it receives nothing, for it has gone over to a timeline that its "
+      "upstream does not know",
+      names);
+  co_await stop_postgres(postgres::StopMode::fast);
+  keep(core_.copied());  // the timeline that was seen is none that WAL was received on
+  if (!holds_state()) throw Error(state_file_.failure());
+  for (const auto& file : stray) std::filesystem::remove(file);
 }
 
 // All that the upstream holds: it is cut off itself, so that what it says now is final.
@@ -182,7 +222,7 @@ asio::awaitable<void> Keeper::background_checkpoint() {
 }
 
 void Keeper::write_settings(postgres::Settings settings) {
-  core_.wrote_names(!settings.at("synchronous_standby_names").empty());
+  core_.wrote_names(settings.at("synchronous_standby_names"));
   const bool encrypted = core_.state().sslmode != unencrypted;
   if (node_.config.ssl || encrypted) settings.merge(tls_settings(node_.config));
   make_missing_files(node_, instance_);
@@ -204,7 +244,7 @@ asio::awaitable<void> Keeper::create_cluster() {
     }
     co_return;
   }
-  if (!instance_.directory_is_empty())
+  if (!instance_.directory_is_empty() && !instance_.initdb_unfinished())
     throw Error(node_.config.pgdata + " is not empty and holds no cluster; it is left alone: empty it");
   co_await instance_.initdb(node_.config.auth);
 }
@@ -218,9 +258,11 @@ asio::awaitable<void> Keeper::configure_standby(bool with_upstream) {
   if (core_.pg_running() && core_.pg_answering() && !core_.facts().in_recovery) {
     throw Error("PostgreSQL runs as a primary here; it has to stop before it can follow another node");
   }
-  const Peer* from = with_upstream ? core_.upstream() : nullptr;
+  // What somebody else's primary receives it confirms, and can never replay.
+  const bool follows = with_upstream && !core_.state().foreign_promotion;
+  const Peer* from = follows ? core_.upstream() : nullptr;
   // A secondary whose primary has just gone keeps what it has: the monitor decides whether to cut it off.
-  const bool keep = with_upstream && from == nullptr && core_.goal().state != NodeState::catchingup;
+  const bool keep = follows && from == nullptr && core_.goal().state != NodeState::catchingup;
   // A writer's list is not a standby's: after a cut the next goal says what it is.
   const SyncNames names = runs_as_standby(core_.goal().state) ? core_.goal().names : SyncNames{};
   auto settings = standby_settings(node_, from, names);
@@ -232,22 +274,33 @@ asio::awaitable<void> Keeper::configure_standby(bool with_upstream) {
   }
   postgres::set_standby_signal(instance_.settings().pgdata, true);
   write_settings(settings);
+  // Who is to rest, or to go, does it without an upstream.
+  const bool rests = core_.goal().state == NodeState::wait_maintenance;
+  if (with_upstream && !follows && !rests) throw Error(core_.no_vote().value_or("it cannot follow"));
   co_return;
 }
 
 asio::awaitable<void> Keeper::start() {
   const bool as_standby = postgres::has_standby_signal(instance_.settings().pgdata);
-  if (const auto refusal = core_.no_start(as_standby, copy_unfinished(node_), now())) throw Error(*refusal);
+  // One that runs is not started: it is the fence that says whether it may go on.
+  if (!instance_.postmaster()) {
+    if (const auto refusal = core_.no_start(as_standby, copy_unfinished(node_), now())) throw Error(*refusal);
+    core_.starting(written_names());
+  }
   // A rewound standby may wait for WAL that never comes: a new order ends the waiting, PostgreSQL goes on starting.
   const bool ready = co_await unless_superseded(instance_.start(std::chrono::seconds{node_.config.start}));
   if (!ready) throw Error("another order has come while PostgreSQL was starting");
   started(as_standby);
 }
 
-void Keeper::started(bool as_standby) {
+std::string Keeper::written_names() const {
   const auto written = postgres::read_settings(instance_.settings().pgdata);
   const auto names = written.find("synchronous_standby_names");
-  core_.started(as_standby, names != written.end() && !names->second.empty(), now());
+  return names == written.end() ? std::string() : names->second;
+}
+
+void Keeper::started(bool as_standby) {
+  core_.started(as_standby, !written_names().empty(), now());
 }
 
 asio::awaitable<void> Keeper::stop_postgres(postgres::StopMode mode) {
@@ -285,13 +338,21 @@ asio::awaitable<void> Keeper::stop_as_ordered() {
   core_.saw_process(false, now());
 }
 
+// What stands in the way of a slot (somebody has taken all of them) must not stand in the way of a new primary:
+// keep_slots() tries again.
 asio::awaitable<void> Keeper::roles_and_slots() {
   pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
   SlotCare care;
   care.peers = core_.state().peers;
   const NodeState before = core_.state().reported;
   co_await create_roles(local, node_, before == NodeState::init || before == NodeState::dropped);
-  co_await maintain_slots(local, std::move(care));
+  std::string failure;
+  try {
+    co_await maintain_slots(local, std::move(care));
+  } catch (const pg::SqlError& error) {
+    failure = error.what();
+  }
+  if (!failure.empty()) slots_failed(failure);
 }
 
 // The vote's first half (DESIGN: fence by quorum): nothing of the old primary may arrive after the LSN has been told.
@@ -303,15 +364,10 @@ asio::awaitable<void> Keeper::cut_off() {
   if (!instance_.postmaster()) co_return;
   pg::Connection local = co_await open_local(instance_, pg::Millis{2000});
   for (int i = 0;; ++i) {
-    const LocalFacts facts = co_await look(local);
-    if (!facts.has_receiver) {
-      // A walreceiver could be on its way up with the old setting: the startup process reads the new one before it asks
-      // again.
-      const pg::Result setting =
-          co_await local.query("SELECT current_setting('primary_conninfo') = '' AS cut", {}, pg::Millis{2000});
-      if (setting.boolean(0, "cut")) co_return;
-    }
+    const bool cut = co_await receives_no_more(local, instance_);
+    if (cut) co_return;
     if (i % 100 == 99) instance_.reload();
+    if (i % 200 == 199) co_await end_receiver(local);
     if (i >= 1000) throw Error("the walreceiver has not ended");
     co_await os::sleep_for(pg::Millis{5});
   }
@@ -335,6 +391,11 @@ asio::awaitable<std::optional<Lsn>> Keeper::refresh_facts() {
       co_await os::sleep_for(pg::Millis{20});
       facts = co_await look(local);
     }
+    // One that was just being started when it was to be cut off may have read the settings of before.
+    if (vote && (!facts.in_recovery || facts.has_receiver || !facts.conninfo_in_force.empty())) {
+      instance_.reload();
+      throw Error("PostgreSQL does not go by its settings yet: it is not cut off, and cannot vote");
+    }
     keep(core_.saw(facts, now()).save);
     co_return std::nullopt;
   }
@@ -342,7 +403,7 @@ asio::awaitable<std::optional<Lsn>> Keeper::refresh_facts() {
   const postgres::ControlData control = co_await instance_.control_data();
   WalPosition position;
   position.timeline = control.timeline;
-  position.history = read_history(instance_.settings().pgdata, control.timeline).value_or(History{});
+  position.history = read_history(instance_.settings().pgdata / "pg_wal", control.timeline).value_or(History{});
   core_.refresh_stopped(control.system_identifier, position);
   // The shutdown checkpoint is the last record: who has a byte of it has everything before it.
   if (control.state != "shut down") co_return std::nullopt;

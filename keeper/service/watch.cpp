@@ -15,7 +15,18 @@ constexpr pg::Millis answer_limit{1000};
 
 asio::awaitable<void> Keeper::watch() {
   while (!finished_) {
-    const auto postmaster = instance_.postmaster();
+    std::optional<os::PidFd> postmaster;
+    std::string unseen;
+    try {
+      postmaster = instance_.postmaster();
+    } catch (const Error& error) {
+      unseen = error.what();
+    }
+    if (!unseen.empty()) {
+      log::warn("nobody can see whether PostgreSQL runs: {}", unseen);
+      co_await os::sleep_for(pg::Millis{1000});
+      continue;
+    }
     if (!postmaster || !postmaster->alive()) {
       if (core_.saw_process(false, now())) {
         if (core_.goal().state != NodeState::maintenance) log::warn("PostgreSQL is not running any more");
@@ -68,6 +79,8 @@ asio::awaitable<void> Keeper::observe_once(const os::PidFd& postmaster) {
     const bool foreign = core_.state().foreign_promotion;
     const Core::Seen seen = core_.saw(facts, now());
     keep(seen.save);
+    // Also the timeline of a cluster that was taken over: it may stop on it, and is nobody else's then.
+    if (!facts.in_recovery && takes_writes(core_.state().reported)) keep(core_.promoted(facts.timeline));
     if (core_.state().foreign_promotion && !foreign)
       log::error("PostgreSQL was promoted here by somebody else; this node has to be copied again");
     if (seen.news) {

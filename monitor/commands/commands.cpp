@@ -145,7 +145,7 @@ asio::awaitable<void> create(config::Config config) {
   }
   const bool was_running = instance.postmaster().has_value();
   if (!instance.has_cluster()) {
-    if (!instance.directory_is_empty()) {
+    if (!instance.directory_is_empty() && !instance.initdb_unfinished()) {
       throw UserError(ExitCode::bad_arguments, config.pgdata + " is not empty and holds no PostgreSQL cluster",
                       "empty it, or choose another --pgdata");
     }
@@ -312,7 +312,7 @@ config::Config config_from(const Args& args) {
   config::Config config;
   config.role = config::Role::monitor;
   config.listen_addresses = "*";
-  const std::string pgdata = absolute(args.require("pgdata"));
+  const std::string pgdata = config::data_directory(args.require("pgdata")).string();
   config.pgdata = pgdata;
   config.file = config::config_path_for(pgdata, args.maybe("config"));
   const bool is_new = !fs::exists(config.file);
@@ -345,7 +345,7 @@ config::Config config_from(const Args& args) {
 }
 
 int run_create(const Args& args) {
-  log::setup("pgvigil-monitor", "warn", "text");
+  log::setup("pgvigil-monitor", cli::log_level(args, "warn"), "text");
   config::Config config = config_from(args);
   if (embedded(config)) os::refuse_root();
   os::make_directories(config.state_directory, 0700);
@@ -361,6 +361,13 @@ int run_create(const Args& args) {
   return args.has("run") ? serve(config) : 0;
 }
 
+int run(const Args& args) {
+  config::Config config = config::load(args.has("config") ? config::config_named(args.get("config"))
+                                                          : config::config_path_for(args.require("pgdata")));
+  config.log_level = cli::log_level(args, config.log_level);
+  return serve(config);
+}
+
 asio::awaitable<void> drop(config::Config config, bool destroy) {
   if (os::PidFile::holder(fs::path(config.state_directory) / "pid")) {
     throw UserError(ExitCode::bad_arguments, "the monitor of " + config.pgdata + " still runs",
@@ -372,6 +379,7 @@ asio::awaitable<void> drop(config::Config config, bool destroy) {
     if (destroy && fs::exists(config.pgdata)) {
       for (const auto& entry : fs::directory_iterator(config.pgdata)) fs::remove_all(entry.path());
     }
+    if (destroy) fs::remove(instance.initdb_marker());
   }
   // With the database stay the password that the nodes know, and what is known of its past.
   if (destroy) {
@@ -405,22 +413,20 @@ cli::Program program() {
       {"run", "", "stay in the foreground and run the monitor"}};
   for (const cli::Option& option : cli::tls_options(true)) create_options.push_back(option);
   program.commands.push_back({"create", "make a monitor and its database", create_options, {}, run_create});
-  program.commands.push_back({"run", "run the monitor in the foreground", {pgdata, file}, {}, [](const Args& args) {
-                                return serve(config::load(args.has("config")
-                                                              ? config::config_named(args.get("config"))
-                                                              : config::config_path_for(args.require("pgdata"))));
+  program.commands.push_back({"run", "run the monitor in the foreground", {pgdata, file}, {}, run});
+  program.commands.push_back({"drop",
+                              "remove the monitor of this machine",
+                              {pgdata, {"destroy", "", "also empty its data directory"}},
+                              {},
+                              [](const Args& args) {
+                                asio::io_context context(1);
+                                const config::Config config =
+                                    config::load(config::config_path_for(args.require("pgdata")));
+                                os::become_owner_of(config.state_directory);
+                                run_to_end(context, drop(config, args.has("destroy")));
+                                return 0;
                               }});
-  program.commands.push_back(
-      {"drop",
-       "remove the monitor of this machine",
-       {pgdata, {"destroy", "", "also empty its data directory"}},
-       {},
-       [](const Args& args) {
-         asio::io_context context(1);
-         run_to_end(context,
-                    drop(config::load(config::config_path_for(absolute(args.require("pgdata")))), args.has("destroy")));
-         return 0;
-       }});
+  program.common = cli::log_options();
   return program;
 }
 

@@ -1,12 +1,14 @@
 #include "monitor/fsm/decide.hpp"
 
+#include <array>
+
 #include "monitor/fsm/rules.hpp"
 
 namespace pgvigil::fsm {
 
 namespace {
 
-std::vector<std::span<const Rule>> sections() {
+std::array<std::span<const Rule>, 5> sections() {
   return {request_rules(), failover_rules(), election_rules(), standby_rules(), names_rules()};
 }
 

@@ -42,6 +42,9 @@ void answer_request(const GroupSnapshot& group, const NodeView& candidate, Decis
   if (named_by_operator(group) == candidate.id || forced(group)) accept(decision);
 }
 
+// For a fetch, when another one could take over without any.
+constexpr Millis fetch_limit{5000};
+
 bool election(const GroupSnapshot& group) {
   return writer(group) == nullptr && leaving_primary(group) == nullptr;
 }
@@ -63,7 +66,7 @@ Nodes living(const GroupSnapshot& group, Nodes votes) {
 
 std::optional<Decision> elect(const GroupSnapshot& group) {
   const NodeView* fetching = with_goal(group, NodeState::fast_forward);
-  if (!election(group) || (fetching != nullptr && !has_voted(group, *fetching))) return std::nullopt;
+  if (!election(group) || (fetching != nullptr && !fetching->converged())) return std::nullopt;
   Nodes votes = voters(group);
   if (votes.empty() || !all_fences_hold(group, votes)) return std::nullopt;
   auto choice = elected(group, votes, named_by_operator(group));
@@ -97,25 +100,25 @@ std::optional<Decision> fetch_failed(const GroupSnapshot& group) {
   const bool source_gone = source == nullptr || !has_voted(group, *source) || gone(group, *source) ||
                            (fresh(group, *source) && !healthy(group, *source));
   const bool node_gone = gone(group, *node);
-  const bool too_long = node->goal_age >= group.timing.drain_timeout;
+  // Somebody who has everything is better than a favourite that does not get it.
+  Nodes votes = living(group, voters(group));
+  const bool would_do = all_fences_hold(group, votes);
+  const NodeView* other = would_do ? best_with_everything(group, votes) : nullptr;
+  if (other == node) other = nullptr;
+  const Millis patience =
+      other != nullptr ? std::min(fetch_limit, group.timing.drain_timeout) : group.timing.drain_timeout;
+  const bool too_long = node->goal_age >= patience;
   if (!source_gone && !node_gone && !too_long) return std::nullopt;
   const std::string why = node->name + " cannot fetch the missing WAL (" +
                           (node_gone     ? std::string("it is lost")
                            : source_gone ? "its source is lost"
                                          : "it takes too long") +
                           ")";
-  // Somebody who has everything is better than a favourite that does not get it.
-  const Nodes votes = living(group, voters(group));
-  if (all_fences_hold(group, votes)) {
-    const auto choice = elected(group, votes, std::nullopt);
-    if (choice && choice->source == nullptr) {
-      Nodes survivors = votes;
-      std::erase(survivors, choice->candidate);
-      Decision decision =
-          promote(group, *choice->candidate, survivors, why + ": " + choice->candidate->name + " is elected");
-      answer_request(group, *choice->candidate, decision);
-      return to(decision, *node, NodeState::report_lsn);
-    }
+  if (other != nullptr) {
+    std::erase_if(votes, [&](const NodeView* vote) { return vote == other || vote == node; });
+    Decision decision = promote(group, *other, votes, why + ": " + other->name + " is elected");
+    answer_request(group, *other, decision);
+    return to(decision, *node, NodeState::report_lsn);
   }
   Decision decision = change(why + ": it votes again");
   return to(decision, *node, NodeState::report_lsn);

@@ -104,12 +104,19 @@ Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
     }
     return why;
   }
-  const bool data = std::any_of(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) {
-    return node.reported != NodeState::init && node.reported != NodeState::wait_standby;
-  });
-  if (!data) {
-    why.waiting_for = "no node holds any data";
-    why.command = "drop the nodes, and begin with one that has data, or afresh";
+  Nodes holders;
+  for (const NodeView& node : group.nodes) {
+    if (node.reported != NodeState::init && node.reported != NodeState::wait_standby) holders.push_back(&node);
+  }
+  const bool stays = std::any_of(holders.begin(), holders.end(),
+                                 [](const NodeView* node) { return node->goal != NodeState::dropped; });
+  if (!stays) {
+    why.waiting_for = holders.empty()
+                          ? "no node holds any data"
+                          : "nobody but " + list_names(holders) + " holds any data, and leaves the formation";
+    why.command =
+        "`pgvigil drop node --force` all nodes, and begin with one that has data (`pgvigil create postgres` "
+        "with its PGDATA), or afresh";
     return why;
   }
   const auto lists = obligations(group);
@@ -132,6 +139,12 @@ Explanation no_primary(const GroupSnapshot& group, const Nodes& helpers) {
     why.waiting_for = "every node that could take over has candidate priority 0";
     why.command =
         "`pgvigil set node candidate-priority`, or `pgvigil perform promotion --name` of one of " + list_names(votes);
+  } else if (healthy(group, *most_advanced(votes))) {
+    Nodes living = votes;
+    std::erase_if(living, [&](const NodeView* node) { return !healthy(group, *node); });
+    why.waiting_for = "every node that has voted and may take over is lost; the others have candidate priority 0";
+    why.command =
+        "`pgvigil set node candidate-priority`, or `pgvigil perform promotion --name` of one of " + list_names(living);
   } else {
     why.waiting_for = most_advanced(votes)->name + " holds the most WAL, and must be well, so that it can be fetched";
     why.command = best_left(group, helpers);
@@ -149,7 +162,7 @@ Explanation lost_primary(const GroupSnapshot& group, const NodeView& primary, co
       std::any_of(able.begin(), able.end(), [](const NodeView* node) { return node->candidate_priority > 0; });
   std::string missing;
   for (const NamesInForce& entry : obligations(group)) {
-    if (!fenced_by(entry, able)) missing = lacking(group, entry, able);
+    if (!fence_holds(group, entry, able)) missing = lacking(group, entry, able);
   }
   why.waiting_for = primary.name + " is lost (" + why_dead.substr(0, why_dead.find(" for ")) + "), and ";
   if (able.empty()) {
@@ -215,7 +228,9 @@ std::optional<Explanation> standby(const GroupSnapshot& group, const NodeView* p
 }
 
 std::optional<Explanation> of_primary(const GroupSnapshot& group, const NodeView& node) {
-  if (const auto why_dead = dead(group, node)) {
+  auto why_dead = dead(group, node);
+  if (!why_dead) why_dead = never_came(group, node);
+  if (why_dead) {
     Explanation why = lost_primary(group, node, *why_dead);
     tell_promoted_by_hand(group, why);
     return why;
@@ -244,9 +259,10 @@ std::optional<Explanation> of_primary(const GroupSnapshot& group, const NodeView
   }
   if (node.goal == NodeState::wait_primary && group.nodes.size() > 1) {
     why.rule = 505;
-    why.waiting_for = group.names.size() > 1 || !group.names.back().names.asynchronous()
-                          ? "the new names must be in force, and the standbys must hold everything before them"
-                          : "no secondary is left: it takes writes without a synchronous standby";
+    why.waiting_for =
+        group.names.size() > 1 || !group.names.back().names.asynchronous()
+            ? "the new names must be in force, and the standbys must hold everything before them"
+            : "no secondary with replication quorum is left: it takes writes without a synchronous standby";
     if (!node.reason.empty()) why.waiting_for += ": " + node.reason;
     return why;
   }

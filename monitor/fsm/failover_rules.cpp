@@ -8,6 +8,7 @@ namespace pgvigil::fsm {
 namespace {
 
 constexpr Millis crash_is_sure{2000};
+constexpr int long_replay = 10;  // times the drain timeout
 
 Nodes others_that_may_vote(const GroupSnapshot& group, const NodeView& former) {
   Nodes able = possible_voters(group);
@@ -24,10 +25,11 @@ std::optional<Decision> primary_lost(const GroupSnapshot& group) {
   if (primary == nullptr) return std::nullopt;
   auto why = dead(group, *primary);
   if (!why) why = out_of_space(group, *primary);
+  if (!why) why = never_came(group, *primary);
   if (!why) return std::nullopt;
   const Nodes able = others_that_may_vote(group, *primary);
   if (!somebody_eligible(able)) return std::nullopt;
-  if (!fence_possible(group, able) && !forced(group)) return std::nullopt;
+  if (!all_fences_hold(group, able) && !forced(group)) return std::nullopt;
   return start_election(group, *primary,
                         primary->name + " is lost: " + *why + "; asking " + list_names(able) + " for their WAL");
 }
@@ -69,7 +71,7 @@ std::optional<Decision> handover_failed(const GroupSnapshot& group) {
                        candidate->not_streaming_for >= crash_is_sure;
   if (former_gone || crashed) {
     const Nodes able = others_that_may_vote(group, *former);
-    if (somebody_eligible(able) && fence_possible(group, able)) {
+    if (somebody_eligible(able) && all_fences_hold(group, able)) {
       return start_election(group, *former,
                             former->name + (crashed ? " has crashed" : " was lost") + " while it handed over; asking " +
                                 list_names(able));
@@ -97,14 +99,17 @@ std::optional<Decision> promotion_failed(const GroupSnapshot& group) {
   if (!fresh(group, *candidate) || candidate->goal_age < group.timing.drain_timeout) return std::nullopt;
   const Nodes able = others_that_may_vote(group, *candidate);
   if (!somebody_eligible(able) || candidate->reported == NodeState::init) return std::nullopt;
+  // It may have much to replay, and would begin that anew: when nobody can take over without it, it is given longer.
+  const bool needed = healthy(group, *candidate) && !all_fences_hold(group, able);
+  if (needed && candidate->goal_age < long_replay * group.timing.drain_timeout) return std::nullopt;
   return start_election(group, *candidate,
                         candidate->name + " has not become the primary in time; asking " + list_names(able));
 }
 
 constexpr Rule table[] = {
     {{301, "primary_lost",
-      "the primary is dead (or its disk is full, or hangs, and another node has a better one), and enough of its "
-      "standbys are healthy to fence it off",
+      "the primary is dead (or its disk is full, or hangs, and another node has a better one; or it was chosen, and "
+      "has stopped or fallen silent since), and enough of its standbys are healthy to fence it off",
       "term + 1; every standby that can vote: report_lsn; the primary: demote_timeout"},
      primary_lost},
     {{303, "clean_handover",

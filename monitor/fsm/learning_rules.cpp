@@ -98,7 +98,8 @@ bool still_primary(const GroupSnapshot& group, const Memory& memory) {
 }
 
 NodeState goal_beside(const NodeView& node) {
-  if (!node.account) return NodeState::catchingup;
+  const bool maintained = node.goal == NodeState::maintenance || node.goal == NodeState::wait_maintenance;
+  if (!node.account) return maintained ? node.goal : NodeState::catchingup;  // its operator has switched it off
   const Account& account = *node.account;
   switch (account.goal) {
     case NodeState::secondary:

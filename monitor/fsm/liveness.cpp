@@ -39,7 +39,11 @@ Liveness::News Liveness::look(const std::vector<Heard>& nodes, Millis now) {
       entry.ever_reported = false;
     } else if (entry.report_count != node.report_count) {
       entry.report_count = node.report_count;
-      learn_gap(entry, now - entry.reported_at);
+      const Millis gap = now - entry.reported_at;
+      learn_gap(entry, gap);
+      const Millis silence = std::max(entry.unhealthy_after, entry.patience);
+      if (!entry.ever_reported || gap >= silence) entry.heard_since = now;
+      if (entry.reports_until_then > 0 && --entry.reports_until_then == 0) entry.former_patience = Millis{0};
       entry.reported_at = now;
       entry.ever_reported = true;
     }
@@ -56,6 +60,10 @@ Liveness::News Liveness::look(const std::vector<Heard>& nodes, Millis now) {
   return news;
 }
 
+void Liveness::excuse_all(Millis now) {
+  for (auto& [node, entry] : seen_) entry.reported_at = entry.streaming_at = entry.heard_since = now;
+}
+
 void Liveness::fill_in(GroupSnapshot& group, Millis now, const std::function<ProbeView(NodeId)>& probe) {
   for (NodeView& node : group.nodes) {
     const auto found = seen_.find(node.id);
@@ -65,14 +73,20 @@ void Liveness::fill_in(GroupSnapshot& group, Millis now, const std::function<Pro
       seen.goal_seq = node.goal_seq;
       seen.goal_at = seen.streaming_at = now;
     }
-    if (node.streaming) seen.streaming_at = now;
+    // Of one that has not been heard since the database lost its unlogged table nothing is known.
+    if (node.streaming || !seen.ever_reported) seen.streaming_at = now;
     // Other timings: the gaps of another heartbeat say nothing.
-    if (std::exchange(seen.unhealthy_after, group.timing.unhealthy_after) != group.timing.unhealthy_after) {
+    const Millis former = std::exchange(seen.unhealthy_after, group.timing.unhealthy_after);
+    if (former != group.timing.unhealthy_after) {
       seen.longest_gap = seen.usual_gap = Millis{0};
+      seen.former_patience = former > group.timing.unhealthy_after ? former : Millis{0};
+      seen.reports_until_then = 2;
     }
     node.ever_reported = seen.ever_reported;
     node.report_age = now - seen.reported_at;
-    node.patience = std::min(seen.usual_gap * 5 / 2, group.timing.unhealthy_after * 3);
+    node.heard_for = seen.ever_reported ? now - seen.heard_since : Millis{0};
+    seen.patience = std::max(std::min(seen.usual_gap * 5 / 2, group.timing.unhealthy_after * 3), seen.former_patience);
+    node.patience = seen.patience;
     node.session_open = seen.session_open;
     node.session_closed_for = seen.session_open ? Millis{0} : now - seen.session_since;
     node.not_streaming_for = now - seen.streaming_at;

@@ -32,6 +32,8 @@ class Liveness {
     std::vector<NodeId> session_closed;
   };
   News look(const std::vector<Heard>& nodes, Millis now);
+  // The monitor itself has heard nobody for a while: nobody's silence until now counts.
+  void excuse_all(Millis now);
   // The ages of all nodes of the group, and of its request.
   void fill_in(GroupSnapshot& group, Millis now, const std::function<ProbeView(NodeId)>& probe);
 
@@ -39,6 +41,8 @@ class Liveness {
   struct Seen {
     std::int64_t report_count{-1};
     Millis reported_at{0};
+    Millis heard_since{0};
+    Millis patience{0};  // at the last look
     bool ever_reported{false};
     bool session_open{false};
     Millis session_since{0};
@@ -49,9 +53,12 @@ class Liveness {
     Millis longest_gap{0};
     Millis usual_gap{0};
     Millis unhealthy_after{0};  // as set when the gaps were seen
-    bool probed_well{false};    // by this process
-    Millis stopped_at{0};       // it was last known to be stopped as ordered: no silence to hold against it
-    std::int64_t look{0};       // the last one that it was in
+    // With tighter timings a node goes on by its old heartbeat until it has heard of them: by its second report.
+    Millis former_patience{0};
+    int reports_until_then{0};
+    bool probed_well{false};  // by this process
+    Millis stopped_at{0};     // it was last known to be stopped as ordered: no silence to hold against it
+    std::int64_t look{0};     // the last one that it was in
   };
   // Gaps of this long ago count for nothing any more.
   static constexpr Millis memory{20000};

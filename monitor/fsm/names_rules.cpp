@@ -34,8 +34,8 @@ std::optional<Decision> new_names(const GroupSnapshot& group) {
   const auto names = desired_names(group, *primary);
   if (!names || (told(group, *primary) && group.names.back().names == *names)) return std::nullopt;
   Decision decision =
-      change(names->asynchronous() ? "no secondary is left and number_sync_standbys is 0: " + primary->name +
-                                         " goes on without a synchronous standby"
+      change(names->asynchronous() ? "no secondary with replication quorum is left and number_sync_standbys is 0: " +
+                                         primary->name + " goes on without a synchronous standby"
                                    : primary->name + " is to wait for " + to_guc(*names));
   decision.names_goal = NamesInForce{*names, primary->id};
   // Told apart for who watches: no synchronous standby, or a change from one list to another.

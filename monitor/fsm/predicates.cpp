@@ -7,6 +7,9 @@ namespace pgvigil::fsm {
 
 namespace {
 
+// A node that was chosen may be starting PostgreSQL anew for a moment.
+constexpr Millis stop_is_sure{2000};
+
 std::vector<NodeId> ids_of(const Nodes& nodes) {
   std::vector<NodeId> ids;
   for (const NodeView* node : nodes) ids.push_back(node->id);
@@ -32,12 +35,36 @@ bool session_and_server_gone(const NodeView& node) {
   return !node.session_open && node.probe == ProbeResult::refused && node.probe_age <= node.session_closed_for;
 }
 
-// Another healthy standby that still gets answers from `node` by its own connection.
-bool somebody_sees(const GroupSnapshot& group, const NodeView& node) {
-  return std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& other) {
-    return other.id != node.id && runs_as_standby(other.reported) && fresh(group, other) &&
-           other.upstream == UpstreamSight::ok;
+// Enough for number_sync_standbys would be left beside a new primary.
+bool can_commit_without(const GroupSnapshot& group, const NodeView& node) {
+  const auto left = std::count_if(group.nodes.begin(), group.nodes.end(), [&](const NodeView& other) {
+    return other.id != node.id && other.replication_quorum && runs_as_standby(other.reported) && healthy(group, other);
   });
+  return left - 1 >= group.number_sync_standbys;
+}
+
+// Healthy standbys still get answers from `node` by their own connections, and enough of them to acknowledge commits by
+// one of its lists: what nobody can write to is no primary. Unless nobody could write to another one either: it may
+// well have those that are not heard just now.
+bool somebody_sees(const GroupSnapshot& group, const NodeView& node) {
+  std::vector<NodeId> seeing;
+  for (const NodeView& other : group.nodes) {
+    if (other.id != node.id && runs_as_standby(other.reported) && fresh(group, other) &&
+        other.upstream == UpstreamSight::ok) {
+      seeing.push_back(other.id);
+    }
+  }
+  if (seeing.empty()) return false;
+  bool listed = false;
+  for (const NamesInForce& entry : group.names) {
+    if (entry.by != node.id) continue;
+    listed = true;
+    const auto members = std::count_if(seeing.begin(), seeing.end(), [&](NodeId id) {
+      return std::find(entry.names.members.begin(), entry.names.members.end(), id) != entry.names.members.end();
+    });
+    if (members >= entry.names.required) return true;
+  }
+  return !listed || !can_commit_without(group, node);
 }
 
 }  // namespace
@@ -85,6 +112,17 @@ std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node
   return std::nullopt;
 }
 
+std::optional<std::string> never_came(const GroupSnapshot& group, const NodeView& node) {
+  const bool chosen = node.reported == NodeState::report_lsn || node.reported == NodeState::stop_replication ||
+                      node.reported == NodeState::prepare_promotion || node.reported == NodeState::fast_forward;
+  if (!chosen || !takes_writes(node.goal)) return std::nullopt;
+  if (fresh(group, node) && !node.pg_running && node.goal_age >= stop_is_sure)
+    return "its PostgreSQL has stopped before it became the primary";
+  if (gone(group, node) && node.goal_age >= group.timing.lease)
+    return "no report for " + seconds(node.report_age) + ", and it has not said that it became the primary";
+  return std::nullopt;
+}
+
 std::optional<std::string> out_of_space(const GroupSnapshot& group, const NodeView& node) {
   if (!fresh(group, node) || !node.disk_full) return std::nullopt;
   const bool other = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& view) {
@@ -108,9 +146,12 @@ bool heard_since(const GroupSnapshot& group, const NodeView& primary, const Node
   if (!primary.session_open) return false;
   // Refused a moment ago: the monitor reaches its host.
   if (session_and_server_gone(standby)) return 2 * primary.report_age <= limit;
-  // A silent one says nothing of its streaming. It had been silent for too long already when the primary was heard.
-  const Millis silence = std::max(limit, standby.patience);
-  if (standby.report_age >= silence) return standby.report_age - primary.report_age >= silence;
+  // A silent one says nothing of its streaming. It had been silent for too long already when the primary was heard, and
+  // all that time the primary was heard: after a silence of the monitor's own somebody has to be the first to come
+  // back. What is a silence: where the primary is always heard late, the monitor's own is no longer than that.
+  const Millis silence = std::max({limit, standby.patience, primary.patience});
+  if (standby.report_age >= silence)
+    return std::min(standby.report_age, primary.heard_for) - primary.report_age >= silence;
   return 2 * primary.report_age <= standby.not_streaming_for;
 }
 
@@ -130,9 +171,11 @@ bool known_history(const GroupSnapshot& group, const NodeView& node) {
 }
 
 bool has_voted(const GroupSnapshot& group, const NodeView& node) {
-  // In fast_forward it streams from another vote only: no WAL of the old primary can arrive that way either.
-  const bool cut_off = node.converged(NodeState::report_lsn) || node.converged(NodeState::stop_replication) ||
-                       node.converged(NodeState::fast_forward);
+  // In fast_forward, and on its way there, it streams from another vote only: no WAL of the old primary can arrive that
+  // way either.
+  const bool fetching = node.goal == NodeState::fast_forward &&
+                        (node.reported == NodeState::report_lsn || node.reported == NodeState::fast_forward);
+  const bool cut_off = node.converged(NodeState::report_lsn) || node.converged(NodeState::stop_replication) || fetching;
   return cut_off && node.reported_term == group.term &&
          // 0: the monitor's PostgreSQL has crashed and lost what is not durable; the next report tells it again.
          node.lsn.value > 0 && known_history(group, node);
@@ -269,11 +312,6 @@ std::vector<NodeId> lease_holders(const GroupSnapshot& group, const NodeView& ca
   return holders;
 }
 
-bool fence_possible(const GroupSnapshot& group, const Nodes& able) {
-  const auto lists = obligations(group);
-  return std::all_of(lists.begin(), lists.end(), [&](const NamesInForce& entry) { return fenced_by(entry, able); });
-}
-
 const NodeView* switchover_candidate(const GroupSnapshot& group, const NodeView& primary) {
   const NodeView* best = nullptr;
   for (const NodeView& node : group.nodes) {
@@ -302,31 +340,66 @@ const NodeView* most_advanced(const Nodes& votes) {
   return top;
 }
 
-std::optional<Choice> elected(const GroupSnapshot& group, const Nodes& votes, std::optional<NodeId> named) {
+namespace {
+
+// By disk, by priority (0 never), the most advanced, then id; but who was chosen last, and could not stay, after its
+// equals.
+const NodeView* best_of(const GroupSnapshot& group, const Nodes& votes) {
   const NodeView* best = nullptr;
+  const auto failed = [&](const NodeView& node) { return !group.names.empty() && group.names.back().by == node.id; };
+  for (const NodeView* vote : votes) {
+    if (vote->candidate_priority == 0) continue;
+    if (best != nullptr && !best->disk_full && vote->disk_full) continue;
+    if (best != nullptr && best->disk_full && !vote->disk_full) best = nullptr;
+    const bool equal = best != nullptr && vote->candidate_priority == best->candidate_priority;
+    if (best == nullptr || vote->candidate_priority > best->candidate_priority || (equal && ahead(*vote, *best)) ||
+        (equal && !ahead(*best, *vote) && failed(*best))) {
+      best = vote;
+    }
+  }
+  return best;
+}
+
+// A favourite may have to fetch so much; for more, nobody waits while another one has everything.
+constexpr std::uint64_t fetched_in_a_moment = 16u << 20;
+
+// Healthy votes that lack nothing.
+Nodes with_everything(const GroupSnapshot& group, const Nodes& votes) {
   const NodeView* top = most_advanced(votes);
+  Nodes whole;
+  for (const NodeView* vote : votes) {
+    if (healthy(group, *vote) && !ahead(*top, *vote)) whole.push_back(vote);
+  }
+  return whole;
+}
+
+}  // namespace
+
+const NodeView* best_with_everything(const GroupSnapshot& group, const Nodes& votes) {
+  return best_of(group, with_everything(group, votes));
+}
+
+std::optional<Choice> elected(const GroupSnapshot& group, const Nodes& votes, std::optional<NodeId> named) {
+  const NodeView* top = most_advanced(votes);
+  Nodes able;
+  const NodeView* best = nullptr;
   for (const NodeView* vote : votes) {
     if (!healthy(group, *vote)) continue;
     // WAL can be fetched; a history that has parted would have to be rewound, and there is nobody yet to rewind it to.
     if (ahead(*top, *vote) && !contains(top->position(), vote->position())) continue;
-    if (named && vote->id == *named) {
-      best = vote;
-      break;
-    }
-    if (vote->candidate_priority == 0) continue;
-    if (best != nullptr && !best->disk_full && vote->disk_full) continue;
-    if (best != nullptr && best->disk_full && !vote->disk_full) best = nullptr;
-    if (best == nullptr || vote->candidate_priority > best->candidate_priority ||
-        (vote->candidate_priority == best->candidate_priority && ahead(*vote, *best))) {
-      best = vote;
+    able.push_back(vote);
+    if (named && vote->id == *named) best = vote;
+  }
+  if (best == nullptr) {
+    best = best_of(group, able);
+    if (best != nullptr && given_up(*best, *top) > fetched_in_a_moment) {
+      const NodeView* whole = best_with_everything(group, votes);
+      if (whole != nullptr && !whole->disk_full) best = whole;
     }
   }
   if (best == nullptr) return std::nullopt;
   if (!ahead(*top, *best)) return Choice{best, nullptr};
-  Nodes sources;
-  for (const NodeView* vote : votes) {
-    if (!ahead(*top, *vote) && healthy(group, *vote)) sources.push_back(vote);
-  }
+  const Nodes sources = with_everything(group, votes);
   if (sources.empty()) return std::nullopt;
   return Choice{best, sources.front()};
 }

@@ -24,6 +24,8 @@ bool healthy(const GroupSnapshot& group, const NodeView& node);
 // Its PostgreSQL is surely gone, or has been silent to everybody for too long. Neither healthy nor dead is possible:
 // then nothing is decided yet. The reason, for the event, when it is dead.
 std::optional<std::string> dead(const GroupSnapshot& group, const NodeView& node);
+// It was chosen to take over, and has stopped or fallen silent before it said that it has.
+std::optional<std::string> never_came(const GroupSnapshot& group, const NodeView& node);
 // It runs and answers, but its disk is full or hangs, and another node that could take over has a better one. The
 // reason when it is so.
 std::optional<std::string> out_of_space(const GroupSnapshot& group, const NodeView& node);
@@ -68,9 +70,8 @@ bool fenced_by(const NamesInForce& entry, const Nodes& nodes);
 // Rules S1 and S2: with `votes` cut off, the owner of the list can acknowledge nothing any more, and the most advanced
 // vote holds everything that it ever acknowledged. See monitor/fsm/README.md.
 bool fence_holds(const GroupSnapshot& group, const NamesInForce& entry, const Nodes& votes);
+// Before anybody has been asked: would they hold if all of `votes` voted?
 bool all_fences_hold(const GroupSnapshot& group, const Nodes& votes);
-// The same question before anybody has been asked: would it hold if all of `able` voted?
-bool fence_possible(const GroupSnapshot& group, const Nodes& able);
 // Former primaries that may still hold a lease, and take writes, while `candidate` has been chosen without them. 0: it
 // is not known who.
 std::vector<NodeId> lease_holders(const GroupSnapshot& group, const NodeView& candidate);
@@ -91,8 +92,11 @@ struct Choice {
   const NodeView* source{nullptr};  // holds WAL that the candidate has to fetch first; nullptr when it has everything
 };
 // Of the votes: healthy, by priority (0 never), then the most advanced, then id; or the one that an operator has named.
-// nullopt when nobody may be chosen, or when what is missing cannot be fetched from anybody.
+// Who lacks much is passed over for one that has everything. nullopt when nobody may be chosen, or when what is missing
+// cannot be fetched from anybody.
 std::optional<Choice> elected(const GroupSnapshot& group, const Nodes& votes, std::optional<NodeId> named);
+// Of those that lack nothing; nullptr when there is none.
+const NodeView* best_with_everything(const GroupSnapshot& group, const Nodes& votes);
 // The most advanced vote; nullptr when there is none.
 const NodeView* most_advanced(const Nodes& votes);
 

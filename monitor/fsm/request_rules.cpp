@@ -12,9 +12,24 @@ const Request* asked(const GroupSnapshot& group, RequestKind kind) {
   return group.request && group.request->kind == kind ? &*group.request : nullptr;
 }
 
-Decision hand_over(const NodeView& primary, const NodeView& candidate, NodeState leaving = NodeState::draining) {
-  Decision decision = change(primary.name + " hands over to " + candidate.name + ", as asked");
-  to(decision, primary, leaving);
+// An operator who asks for it may want just that; it is said all the same.
+std::string commits_will_wait(const GroupSnapshot& group) {
+  return "; number_sync_standbys is " + std::to_string(group.number_sync_standbys) +
+         " and too few others are left: commits wait";
+}
+
+enum class Former { stays, rests, leaves };
+
+Decision hand_over(const GroupSnapshot& group, const NodeView& primary, const NodeView& candidate,
+                   Former former = Former::stays) {
+  const auto left = std::count_if(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
+    const bool there = node.id == primary.id ? former == Former::stays : node.converged(NodeState::secondary);
+    return node.id != candidate.id && node.replication_quorum && there && healthy(group, node);
+  });
+  std::string words = primary.name + " hands over to " + candidate.name + ", as asked";
+  if (left < group.number_sync_standbys) words += commits_will_wait(group);
+  Decision decision = change(words);
+  to(decision, primary, former == Former::rests ? NodeState::prepare_maintenance : NodeState::draining);
   to(decision, candidate, NodeState::prepare_promotion);
   return accept(decision);
 }
@@ -43,7 +58,7 @@ std::optional<Decision> failover(const GroupSnapshot& group) {
   // Asked by a primary that is to be stopped: its successor, if there is one already, has nothing to do with it.
   if (request->node && (primary == nullptr || primary->id != *request->node))
     return refuse("the node that asked is not the primary any more");
-  const bool lost = primary == nullptr || dead(group, *primary).has_value();
+  const bool lost = primary == nullptr || dead(group, *primary) || never_came(group, *primary);
   if (request->allow_data_loss && lost) {
     const bool anybody = std::any_of(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
       return &node != primary && node.candidate_priority > 0 &&
@@ -62,7 +77,7 @@ std::optional<Decision> failover(const GroupSnapshot& group) {
     return refuse("no node is ready to take over from " + primary->name +
                   ": it takes a healthy secondary that streams, with a candidate priority above 0");
   }
-  return hand_over(*primary, *candidate);
+  return hand_over(group, *primary, *candidate);
 }
 
 // With the nodes that are heard now.
@@ -71,7 +86,7 @@ bool may_come_to_an_end(const GroupSnapshot& group) {
   for (const NodeView& node : group.nodes) {
     if (has_voted(group, node) || (surely_stopped(node) && fresh(group, node))) heard.push_back(&node);
   }
-  return fence_possible(group, heard) || all_fences_hold(group, heard);
+  return all_fences_hold(group, heard);
 }
 
 std::optional<Decision> promotion(const GroupSnapshot& group) {
@@ -99,7 +114,7 @@ std::optional<Decision> promotion(const GroupSnapshot& group) {
   if (switchover_candidate(only, *primary) == nullptr) {
     return refuse(target->name + " is not a healthy secondary that streams");
   }
-  return hand_over(*primary, *target);
+  return hand_over(group, *primary, *target);
 }
 
 int quorum_standbys_without(const GroupSnapshot& group, const NodeView& leaving, const NodeView* primary) {
@@ -148,7 +163,7 @@ std::optional<Decision> drop_node(const GroupSnapshot& group) {
   const NodeView* candidate = switchover_candidate(group, *primary);
   if (candidate == nullptr)
     return refuse(target->name + " is the primary and no node is ready to take over; --force removes it all the same");
-  Decision decision = hand_over(*primary, *candidate);
+  Decision decision = hand_over(group, *primary, *candidate, Former::leaves);
   decision.request = RequestOutcome::pending;
   return decision;
 }
@@ -175,7 +190,7 @@ std::optional<Decision> start_maintenance(const GroupSnapshot& group) {
     if (in_transit(*primary)) return std::nullopt;
     const NodeView* candidate = switchover_candidate(group, *primary);
     if (candidate == nullptr) return refuse("no node is ready to take over from " + primary->name);
-    return hand_over(*primary, *candidate, NodeState::prepare_maintenance);
+    return hand_over(group, *primary, *candidate, Former::rests);
   }
   if (primary == nullptr) return refuse("a failover is under way; try again when there is a primary");
   const bool standby = target->goal == NodeState::secondary || target->goal == NodeState::catchingup ||
@@ -190,8 +205,7 @@ std::optional<Decision> start_maintenance(const GroupSnapshot& group) {
   }
   std::string words = target->name + " goes into maintenance, as asked";
   if (in_any_list(group, target->id) && !desired_names(without, *without.find(primary->id))) {
-    words += "; number_sync_standbys is " + std::to_string(group.number_sync_standbys) +
-             " and too few others are left: commits wait while " + target->name + " is away";
+    words += commits_will_wait(group) + " while " + target->name + " is away";
   }
   Decision decision = change(words);
   return accept(to(decision, *target, NodeState::wait_maintenance));

@@ -30,11 +30,19 @@ bool owns_names(const GroupSnapshot& group, const NodeView& node) {
                      [&](const NamesInForce& entry) { return entry.by == node.id; });
 }
 
+// Its successor's list will be confirmed, and it is asked for no more: that list can do without the one who leaves.
+bool can_confirm_without(const GroupSnapshot& group, const NodeView& leaving) {
+  const NamesInForce& last = group.names.back();
+  const auto others = std::count_if(last.names.members.begin(), last.names.members.end(),
+                                    [&](NodeId id) { return id != leaving.id && group.find(id) != nullptr; });
+  return last.by == leaving.id || others >= last.names.required;
+}
+
 std::optional<Decision> remove_dropped(const GroupSnapshot& group) {
   for (const NodeView& node : group.nodes) {
     if (!node.converged(NodeState::dropped)) continue;
     // While an election may still ask where its WAL ended, a former primary stays on record.
-    if (owns_names(group, node) && group.nodes.size() > 1 && group.names.back().by == node.id) continue;
+    if (owns_names(group, node) && group.nodes.size() > 1 && can_confirm_without(group, node)) continue;
     Decision decision = change(node.name + " has stopped and leaves the formation");
     decision.remove.push_back(node.id);
     return decision;

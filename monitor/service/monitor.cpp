@@ -19,6 +19,26 @@ constexpr pg::Millis shortest_tick{10};
 // No group is forgotten, whatever may be wrong with the notifications. Spread over the ticks.
 constexpr std::chrono::seconds longest_rest{30};
 constexpr pg::Millis patience{5000};
+// The server gives up before this process does: a backend whose client has closed the socket would go on waiting for
+// its lock, and keep the lock of the process that decides from the next session.
+constexpr const char* limits =
+    "SET lock_timeout = '1s'; SET statement_timeout = '4500ms'; "
+    // A host that has vanished must not go on deciding in the eyes of the next one, also where the PostgreSQL is
+    // somebody else's (write_files(); open_session() does so for keepers).
+    "SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; "
+    "SET tcp_user_timeout = 5000";
+// A group whose rows are locked by others: tried so often, and so long, that the other groups hardly notice.
+constexpr pg::Millis blocked_pause{500};
+constexpr pg::Millis blocked_wait{50};
+// Nobody else's transaction lasts that long. Then it is looked for, so often, and waited for as long as that takes.
+constexpr std::chrono::seconds blocked_too_long{3};
+constexpr std::chrono::seconds blockers_pause{2};
+constexpr pg::Millis blockers_wait{500};
+
+// Somebody else's locks, or a server that is too slow just now: the same may succeed later.
+bool transient(const pg::SqlError& error) {
+  return error.sqlstate == "55P03" || error.sqlstate == "57014" || error.sqlstate == "40P01";
+}
 
 Millis since_origin(std::chrono::steady_clock::time_point when) {
   return std::chrono::duration_cast<Millis>(when.time_since_epoch());
@@ -26,6 +46,17 @@ Millis since_origin(std::chrono::steady_clock::time_point when) {
 
 Millis now() {
   return since_origin(std::chrono::steady_clock::now());
+}
+
+void log_decision(const GroupSnapshot& group, const fsm::Decision& decision) {
+  log::info("{}/{}: rule {} {}: {}", group.formation, group.group, decision.rule, decision.rule_name,
+            decision.description);
+  for (const fsm::GoalChange& change : decision.goals) {
+    const NodeView* node = group.find(change.node);
+    if (node != nullptr)
+      log::info("{}/{}: {} {} -> {}", group.formation, group.group, node->name, to_string(node->goal),
+                to_string(change.goal));
+  }
 }
 
 }  // namespace
@@ -72,7 +103,12 @@ asio::awaitable<void> Monitor::session() {
     log::info("another monitor process is deciding; waiting");
     co_await os::sleep_for(pg::Millis{1000});
   }
+  co_await database.query(limits, {}, patience);
   co_await check_memory(database);
+  const pg::Result forgotten =
+      co_await database.query("SELECT asked FROM pgvigil.refuse_forgotten_requests()", {}, patience);
+  for (int row = 0; row < forgotten.rows(); ++row)
+    log::warn("refused, for it was asked long ago: {}", forgotten.text(row, "asked"));
   co_await database.query("LISTEN pgvigil_wake", {}, patience);
   log::info("the monitor decides");
   deciding_ = true;
@@ -81,6 +117,7 @@ asio::awaitable<void> Monitor::session() {
 
 asio::awaitable<void> Monitor::lead(pg::Connection& database) {
   pictures_.clear();
+  liveness_.excuse_all(now());
   groups_ = co_await load_groups(database);
   for (const auto& [node, group] : groups_) due_.insert(group);
   look_at_ = Clock::time_point{};
@@ -180,6 +217,7 @@ void Monitor::find_due() {
     if (forgotten) --rested;
     if (moves || forgotten) due_.insert(key);
   }
+  for (const auto& [key, blocked] : blocked_) due_.insert(key);
 }
 
 void Monitor::age(GroupSnapshot& group) {
@@ -252,7 +290,74 @@ asio::awaitable<void> Monitor::rest(pg::Connection& database, GroupKey key) {
 }
 
 asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) {
-  auto group = co_await lock_and_load(database, key);
+  const auto known = blocked_.find(key);
+  const bool before = known != blocked_.end();
+  if (before && Clock::now() < known->second.again_at) co_return;  // find_due() comes back to it
+  std::optional<pg::SqlError> failure;
+  try {
+    if (before) {
+      co_await evaluate_blocked(database, key, known->second);
+    } else {
+      co_await decide(database, key, std::nullopt);
+    }
+  } catch (const pg::SqlError& error) {
+    if (!transient(error)) throw;
+    failure = error;
+  }
+  if (!failure) {
+    if (before) log::info("{}/{}: nobody holds its rows any more", key.formation, key.group);
+    blocked_.erase(key);
+    co_return;
+  }
+  co_await rollback(database);
+  const auto at = Clock::now();
+  if (!before) {
+    log::warn("{}/{}: cannot be decided on now ({}); the other groups go on", key.formation, key.group,
+              failure->what());
+    blocked_.emplace(key, Blocked{at, at + blocked_too_long, {}, {}});
+  }
+  blocked_.at(key).again_at = at + blocked_pause;
+}
+
+asio::awaitable<void> Monitor::evaluate_blocked(pg::Connection& database, GroupKey key, Blocked& blocked) {
+  if (Clock::now() < blocked.look_at) {
+    co_await decide(database, key, blocked_wait);
+    co_return;
+  }
+  blocked.look_at = Clock::now() + blockers_pause;
+  const pg::Result self = co_await database.query("SELECT pg_backend_pid() AS pid", {}, patience);
+  const std::int64_t waiting = self.integer(0, "pid");
+  const auto wait = [&]() -> asio::awaitable<void> { co_await decide(database, key, blockers_wait); };
+  co_await os::race(wait(), clear_the_way(waiting, key, blocked));
+}
+
+asio::awaitable<void> Monitor::clear_the_way(std::int64_t waiting, GroupKey key, Blocked& blocked) {
+  std::string failure;
+  try {
+    pg::Connection other = co_await pg::Connection::connect(conninfo_, patience);
+    for (;;) {
+      const std::vector<Blocker> blockers = co_await end_blockers(other, waiting);
+      for (const Blocker& blocker : blockers) {
+        if (!blocked.told_of.insert(blocker.pid).second) continue;
+        const std::string way_out = blocker.ended
+                                        ? "it is ended"
+                                        : "end it by SELECT pg_terminate_backend(" + std::to_string(blocker.pid) + ")";
+        log::warn("{}/{}: its rows are held by a session of {} ({}); {}", key.formation, key.group, blocker.role,
+                  blocker.state, way_out);
+      }
+      co_await os::sleep_for(tick);
+    }
+  } catch (const Error& error) {
+    failure = error.what();
+  }
+  if (blocked.unseen != failure)
+    log::warn("{}/{}: who holds its rows cannot be seen: {}", key.formation, key.group, failure);
+  blocked.unseen = failure;
+  co_await os::sleep_for(patience);  // the other one ends
+}
+
+asio::awaitable<void> Monitor::decide(pg::Connection& database, GroupKey key, std::optional<pg::Millis> longest_wait) {
+  auto group = co_await lock_and_load(database, key, longest_wait);
   if (!group) {
     pictures_.erase(key);
     recorders_.erase(key);
@@ -270,17 +375,10 @@ asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) 
     co_return;
   }
   recorder.decided(*group, *decision, now());
-  log::info("{}/{}: rule {} {}: {}", key.formation, key.group, decision->rule, decision->rule_name,
-            decision->description);
-  for (const fsm::GoalChange& change : decision->goals) {
-    const NodeView* node = group->find(change.node);
-    if (node != nullptr)
-      log::info("{}/{}: {} {} -> {}", key.formation, key.group, node->name, to_string(node->goal),
-                to_string(change.goal));
-  }
   const std::int64_t generation = co_await apply(database, *group, *decision);
   co_await commit(database);
   recorder.committed(now());
+  log_decision(*group, *decision);
   save_witness(witness_, {system_identifier_, generation});
   due_.insert(key);  // until there is nothing left to decide
 }

@@ -50,13 +50,25 @@ class Monitor {
     fsm::Waits waits;
     Clock::time_point loaded_at{};
   };
+  // A group whose rows somebody else holds locked.
+  struct Blocked {
+    Clock::time_point again_at;         // not tried before
+    Clock::time_point look_at;          // not looked before for whom it waits
+    std::set<std::int64_t> told_of;     // backends
+    std::optional<std::string> unseen;  // why that could not be found out
+  };
   asio::awaitable<void> session();
   asio::awaitable<void> check_memory(pg::Connection& database);
   asio::awaitable<void> lead(pg::Connection& database);
   asio::awaitable<void> look(pg::Connection& database);
   asio::awaitable<void> refresh_probe_targets(pg::Connection& database);
   asio::awaitable<void> evaluate_due(pg::Connection& database, Clock::time_point until);
+  // Takes up one group. One that is blocked holds nobody else up.
   asio::awaitable<void> evaluate(pg::Connection& database, GroupKey key);
+  asio::awaitable<void> evaluate_blocked(pg::Connection& database, GroupKey key, Blocked& blocked);
+  // While this session waits for the group, another one looks for whom, and ends what may be ended. Does not return.
+  asio::awaitable<void> clear_the_way(std::int64_t waiting, GroupKey key, Blocked& blocked);
+  asio::awaitable<void> decide(pg::Connection& database, GroupKey key, std::optional<pg::Millis> longest_wait);
   asio::awaitable<void> rest(pg::Connection& database, GroupKey key);
   asio::awaitable<void> take_notifications(pg::Connection& database, Clock::time_point until);
   // Time limits pass without anybody's word: asks the state machine about every picture, aged, without the database.
@@ -76,6 +88,7 @@ class Monitor {
   std::map<NodeId, GroupKey> groups_;
   std::map<GroupKey, Picture> pictures_;
   std::map<GroupKey, Recorder> recorders_;
+  std::map<GroupKey, Blocked> blocked_;
   std::set<GroupKey> due_;
   // Of the next look at the nodes' sessions and report counts. News brings it forward.
   Clock::time_point look_at_{};

@@ -106,8 +106,9 @@ asio::awaitable<void> remove_node(pg::Connection& database, NodeId node) {
   std::vector<pg::Param> params;
   params.emplace_back(std::to_string(node.value));
   co_await database.query_prepared(
-      "WITH gone AS (DELETE FROM pgvigil.node WHERE id = $1 RETURNING id, formation, name) "
-      "INSERT INTO pgvigil.removed_node (node_id, formation, name) SELECT id, formation, name FROM gone",
+      "WITH gone AS (DELETE FROM pgvigil.node WHERE id = $1 RETURNING id, formation, name, system_identifier) "
+      "INSERT INTO pgvigil.removed_node (node_id, formation, name, system_identifier) "
+      "SELECT id, formation, name, system_identifier FROM gone",
       params, patience);
 }
 

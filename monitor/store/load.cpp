@@ -139,16 +139,22 @@ asio::awaitable<std::map<NodeId, GroupKey>> load_groups(pg::Connection& database
   co_return groups;
 }
 
-asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& database, GroupKey key) {
-  co_await database.query("BEGIN", {}, patience);
+asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& database, GroupKey key,
+                                                            std::optional<pg::Millis> longest_wait) {
+  std::string begin = "BEGIN";
+  if (longest_wait) begin += "; SET LOCAL lock_timeout = " + std::to_string(longest_wait->count());
+  co_await database.query(begin, {}, patience);
   std::vector<pg::Param> params;
   params.emplace_back(key.formation);
   params.emplace_back(std::to_string(key.group));
+  // A statement of its own, like lock_nodes_sql: settings that are changed while it waits are those that count.
+  co_await database.query_prepared("SELECT FROM pgvigil.grp WHERE formation = $1 AND group_id = $2 FOR UPDATE", params,
+                                   patience);
   const pg::Result group = co_await database.query_prepared(
       "SELECT g.*, f.number_sync_standbys, f.unhealthy_ms, f.standby_lost_ms, f.lease_ms, f.drain_ms, f.vote_ms FROM "
       "pgvigil.grp "
       "g "
-      "JOIN pgvigil.formation f ON f.name = g.formation WHERE g.formation = $1 AND g.group_id = $2 FOR UPDATE OF g",
+      "JOIN pgvigil.formation f ON f.name = g.formation WHERE g.formation = $1 AND g.group_id = $2",
       params, patience);
   if (group.rows() == 0) {
     co_await rollback(database);

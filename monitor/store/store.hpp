@@ -31,8 +31,10 @@ boost::asio::awaitable<std::map<NodeId, GroupKey>> load_groups(pg::Connection& d
 
 // Opens a transaction and locks the group's row, loads everything that is durable. The ages, probe results and
 // `session_open` of the nodes are left at their defaults: the service fills them in. nullopt when the group has gone
-// (the transaction is then closed).
-boost::asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& database, GroupKey key);
+// (the transaction is then closed). `longest_wait`: for each lock, of this transaction; nullopt: as long as the session
+// waits for any. SqlError 55P03: it was not to be had; the transaction has failed, and is still open.
+boost::asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& database, GroupKey key,
+                                                                   std::optional<pg::Millis> longest_wait);
 // Applies one decision inside that transaction: goals, term, names, events, removals, the request's outcome; NOTIFYs
 // the keepers and watchers. Returns the database's new generation.
 boost::asio::awaitable<std::int64_t> apply(pg::Connection& database, const GroupSnapshot& group,
@@ -47,5 +49,16 @@ boost::asio::awaitable<void> tell_of_wait(pg::Connection& database, const GroupS
 boost::asio::awaitable<void> store_story(pg::Connection& database, const GroupSnapshot& group, const Story& story);
 boost::asio::awaitable<void> commit(pg::Connection& database);
 boost::asio::awaitable<void> rollback(pg::Connection& database);
+
+struct Blocker {
+  std::int64_t pid{0};
+  std::string role;
+  std::string state;  // as pg_stat_activity has it
+  bool ended{false};
+};
+// For whom the backend `waiting` waits at this moment. Ends those sessions of keepers and operators that lie idle in a
+// transaction, or run one statement for more than 5 s, where the role of `other` may: no honest one does. Everybody
+// else's is only told of.
+boost::asio::awaitable<std::vector<Blocker>> end_blockers(pg::Connection& other, std::int64_t waiting);
 
 }  // namespace pgvigil::monitor

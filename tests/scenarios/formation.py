@@ -111,9 +111,10 @@ class Daemon:
             if formation.disk == "ext4, state too":
                 self.state = os.path.join(self.disk, "state")
 
-    def start(self):
+    def start(self, *options):
+        """options: of the command line, before the command."""
         log = open(self.log, "ab")
-        words = ["env", *[f"{name}={value}" for name, value in self.env.items()], self.formation.pgvigil, "run", "--pgdata", self.pgdata]
+        words = ["env", *[f"{name}={value}" for name, value in self.env.items()], self.formation.pgvigil, *options, "run", "--pgdata", self.pgdata]
         self.process = subprocess.Popen(self.formation.command(words, self.name), stdout=log, stderr=log, env=self.formation.env, start_new_session=True)
         log.close()
 

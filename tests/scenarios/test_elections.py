@@ -1,4 +1,6 @@
 """Who takes over when a primary dies, and what the others notice of it."""
+import os
+import signal
 import time
 
 from commands import command, listed, number_sync_standbys, priority, rules, standbys, wait_names, wait_told
@@ -98,3 +100,49 @@ def scenario_only_the_asynchronous_one_is_left():
         f.wait_healthy()
         f.goes_on()
         f.check_acknowledged()
+
+
+def process_of(node, kind):
+    return int(node.sql(f"SELECT pid FROM pg_stat_activity WHERE backend_type = '{kind}'"))
+
+
+def no_receiver(node):
+    return node.sql("SELECT count(*) FROM pg_stat_wal_receiver") == "0"
+
+
+def scenario_a_timeline_that_no_look_has_seen():
+    """After a hand-over a standby receives a commit of the new timeline while its keeper is held up, and the new primary dies before
+    the keeper looks again. Its vote tells the timeline all the same: the other standby, which has been seen on it, holds less."""
+    patient = [("set", "formation", "settings", setting, "300000") for setting in ("unhealthy_ms", "standby_lost_ms")]
+    with Formation(nodes=4, settings=SYNCHRONOUS + patient) as f:
+        first = f.primary()
+        f.wait_healthy()
+        second, seen, unseen = standbys(f, first)
+        wait_names(f, first, listed(f, 1, second, seen, unseen))
+        # No walreceiver comes up again while the startup process is stopped.
+        startup = process_of(unseen, "startup")
+        os.kill(startup, signal.SIGSTOP)
+        command(f, "perform", "promotion", "--name", second.name)
+        f.wait_until(lambda: second.sql("SELECT pg_is_in_recovery()") == "f", what="the hand-over is done")
+        first.crash()
+        wait_names(f, second, listed(f, 1, seen, unseen))
+        f.wait_until(lambda: f.state()[seen.name]["reported_tli"] == 2, what=f"{seen.name} is seen on timeline 2")
+        address = second.host if f.network else str(second.port)
+        f.wait_until(lambda: address in unseen.sql("SHOW primary_conninfo"), what=f"{unseen.name} is to follow {second.name}")
+        other_startup = process_of(seen, "startup")
+        os.kill(other_startup, signal.SIGSTOP)
+        os.kill(process_of(seen, "walreceiver"), signal.SIGTERM)
+        f.wait_until(lambda: no_receiver(seen), what=f"{seen.name} receives nothing any more")
+        unseen.kill(signal.SIGSTOP)
+        os.kill(startup, signal.SIGCONT)
+        second.sql("CREATE TABLE acknowledged AS SELECT 1 AS x")
+        second.crash()
+        f.wait_until(lambda: no_receiver(unseen), what=f"{unseen.name} receives nothing any more")
+        unseen.kill(signal.SIGCONT)
+        os.kill(other_startup, signal.SIGCONT)
+        successor = f.wait_takeover(second)
+        expect(successor.sql("SELECT to_regclass('acknowledged') IS NOT NULL") == "t", f"{successor.name} lacks what was acknowledged")
+        expect(successor is unseen, f"{successor.name} took over")
+        first.start()
+        second.start()
+        f.wait_healthy()

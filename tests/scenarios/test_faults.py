@@ -68,6 +68,31 @@ def scenario_monitor_process():
         settle(f, former)
 
 
+def scenario_asked_while_nobody_decides():
+    """The monitor's process is dead, and its PostgreSQL takes commands. One that nobody heard in its time is refused later, a recent one is carried out."""
+    with Formation() as f:
+        standby = f.secondary()
+
+        def request(what):
+            return f.monitor.sql(f"SELECT {what} FROM pgvigil.request ORDER BY id DESC LIMIT 1", database="pgvigil")
+
+        def ask_nobody(drain_ms):
+            f.run("set", "formation", "settings", "drain_ms", drain_ms, "--pgdata", f.monitor.pgdata)
+            f.monitor.kill()
+            asked = f.run("enable", "maintenance", "--name", standby.name, "--wait", "1", "--pgdata", f.monitor.pgdata, check=False)
+            expect(asked.returncode == 12 and "drain_ms" in asked.stderr, f"{asked}")
+        ask_nobody(1000)
+        f.wait_until(lambda: request("at < now() - interval '1 second'") == "t", what="it was asked long ago")
+        f.monitor.start()
+        f.wait_until(lambda: request("status") == "refused", what="it is refused")
+        expect("no monitor was there" in request("message") and "asked long ago" in text_of(f.monitor.log), request("message"))
+        f.wait_healthy()
+        expect("start_maintenance" not in [event["rule_name"] for event in f.events()], "it was carried out")
+        ask_nobody(60000)
+        f.monitor.start()
+        f.wait_state(standby, "maintenance")
+
+
 def scenario_monitor_postgres():
     with Formation() as f:
         Writer(f)
@@ -79,6 +104,14 @@ def scenario_monitor_postgres():
         f.wait_takeover(former)
         former.start()
         settle(f, former)
+
+
+def writes(node):
+    """A commit is acknowledged."""
+    try:
+        return node.formation.program(node.psql("CREATE TABLE IF NOT EXISTS commits (); INSERT INTO commits DEFAULT VALUES"), seconds=10).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def scenario_monitor_lost():
@@ -96,8 +129,33 @@ def scenario_monitor_lost():
         expect(f.primary() is primary and writer.summary["longest_gap_ms"] < 5000, f"writes stopped: {writer.summary}")
 
 
+def scenario_restarts_without_a_monitor():
+    """There is no monitor, and there will be none for long: a synchronous primary whose keeper starts anew goes on, and after a power failure one
+    starts and writes as soon as its standbys are there."""
+    with Formation() as f:
+        Writer(f)
+        primary, secondary = f.primary(), f.secondary()
+        f.monitor.crash()
+        postmaster = primary.postmaster()
+        primary.kill()
+        primary.start()
+        time.sleep(14)
+        expect(primary.postmaster() == postmaster, "the keeper has stopped its PostgreSQL")
+        f.wait_until(lambda: writes(primary), what="writes go on")
+        for node in (primary, secondary):
+            node.crash()
+        for node in (secondary, primary):
+            node.start()
+        f.wait_until(lambda: primary.postmaster() and writes(primary), 60, "the primary has started without a monitor, and takes writes")
+        time.sleep(14)
+        expect(writes(primary), "it takes no writes any more")
+        f.monitor.start()
+        settle(f)
+        expect(f.primary() is primary and not f.elections(), f"the primary was replaced: {f.elections()}")
+
+
 def scenario_cut_off_from_everybody():
-    """Without monitor and standby the primary stops by itself."""
+    """Without monitor and standby the primary stops by itself, until one of them is back."""
     with Formation() as f:
         Writer(f)
         f.goes_on()
@@ -105,6 +163,14 @@ def scenario_cut_off_from_everybody():
         f.monitor.crash()
         secondary.crash()
         f.wait_until(lambda: primary.postmaster() is None, 40, "the primary fences itself")
+        time.sleep(15)
+        expect(primary.postmaster() is None, "it runs, and there is nobody to confirm its commits")
+        secondary.start()
+        f.wait_until(lambda: primary.postmaster() and writes(primary), 60, "the standby is back, and the primary takes writes again")
+        time.sleep(14)
+        expect(writes(primary), "it takes no writes any more")
+        secondary.crash()
+        f.wait_until(lambda: primary.postmaster() is None, 40, "the primary fences itself again")
         f.monitor.start()
         secondary.start()
         settle(f)

@@ -3,7 +3,8 @@ import os
 import signal
 import time
 
-from formation import Formation, alive, children, expect
+from commands import priority
+from formation import Formation, Writer, alive, children, expect, text_of
 
 
 def command_line(pid):
@@ -87,6 +88,35 @@ def scenario_hung_parts_of_the_primary():
         f.check_acknowledged()
 
 
+def scenario_walreceiver_that_connects():
+    """It shows nowhere but in the list of processes before it has its session, and could stream from the old primary once it goes on: no
+    vote before it has ended."""
+    with Formation(nodes=2) as f:
+        Writer(f)
+        f.goes_on()
+        primary, standby = f.primary(), f.secondary()
+        former = wait_part(f, standby, "walreceiver")
+        primary.kill(signal.SIGSTOP)
+        primary.signal_postgres(signal.SIGSTOP)  # a connection is made, and nothing is answered
+        os.kill(former, signal.SIGTERM)
+        f.wait_until(lambda: part(standby, "walreceiver") not in (None, former), what="another walreceiver")
+        connecting = part(standby, "walreceiver")
+        os.kill(connecting, signal.SIGSTOP)
+        expect(standby.sql("SELECT count(*) FROM pg_stat_wal_receiver") == "0", "it has a session already: this proves nothing")
+
+        def told():
+            row = f.state()[standby.name]
+            voted = row["current_group_state"] == "report_lsn" or row["assigned_group_state"] == "wait_primary"
+            return "it has voted" if voted else "walreceiver" in row["reason"] and row["reason"]
+        expect(f.wait_until(told, what="the standby says why it does not vote") != "it has voted", "it has voted with a walreceiver on its way")
+        os.kill(connecting, signal.SIGCONT)
+        f.wait_takeover(primary)
+        primary.signal_postgres(signal.SIGCONT)
+        primary.kill(signal.SIGCONT)
+        f.wait_healthy()
+        f.check_acknowledged()
+
+
 def scenario_hung_parts_of_the_standby():
     with Formation(nodes=2) as f:
         f.start_writers()
@@ -95,6 +125,23 @@ def scenario_hung_parts_of_the_standby():
             hang([wait_part(f, f.secondary(), title)])
             settle(f)
         expect(f.primary() is primary, "a standby that hung made a failover")
+        f.check_acknowledged()
+
+
+def scenario_standby_that_goes_on_hanging():
+    """Its keeper lives and reports. Commits do not wait for it for ever, and it is taken back when it answers again."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        primary, standby = f.primary(), f.secondary()
+        try:
+            standby.signal_postgres(signal.SIGSTOP)
+            f.wait_state(primary, "wait_primary")
+            f.goes_on(primary)
+            expect(any(event["rule_name"] == "standby_lost" for event in f.events()), "no event says that the standby is lost")
+        finally:
+            standby.signal_postgres(signal.SIGCONT)
+        settle(f)
+        expect(f.primary() is primary and not f.elections(), "a standby that hung made a failover")
         f.check_acknowledged()
 
 
@@ -141,6 +188,30 @@ def scenario_killed_base_backup():
         expect(two.sql("SELECT count(*) FROM bulk") == "60000", "the copy is incomplete")
 
 
+def scenario_copy_from_a_primary_that_hangs():
+    """It keeps its sockets, and another node takes over: the copy begins anew, from that one. Its order is the same as before."""
+    with Formation(nodes=2) as f:
+        Writer(f)
+        f.goes_on()
+        former = f.primary()
+        three = f.add_node(options=("--maximum-backup-rate", "32k"))
+        pid = f.wait_until(lambda: running("pg_basebackup", three.pgdata), what="the base backup has begun")
+        f.wait_until(lambda: os.path.isdir(os.path.join(three.pgdata, "base")), what="and has copied something")
+        f.run("config", "set", "replication.maximum_backup_rate", "100M", "--pgdata", three.pgdata)
+        f.run("reload", "--pgdata", three.pgdata)
+        former.kill(signal.SIGSTOP)
+        former.signal_postgres(signal.SIGSTOP)
+        successor = f.wait_takeover(former)
+        f.wait_until(lambda: not alive(pid), what="the copy from the one that hangs is over")
+        f.wait_state(three, "secondary")
+        f.goes_on(successor)
+        former.signal_postgres(signal.SIGCONT)
+        former.kill(signal.SIGCONT)
+        f.wait_healthy()
+        expect(text_of(three.log).count("base backup from") >= 2, "it was copied once only: this proves nothing")
+        f.check_acknowledged()
+
+
 def diverge(f):
     """The primary changes what nobody else gets, and dies; the other node takes over. Returns the former primary. (With
     number_sync_standbys = 1: otherwise it may be told to go on alone meanwhile, and then nobody may take over.)"""
@@ -183,3 +254,29 @@ def scenario_killed_rewind():
             settle(f)
             expect(former.sql("SELECT count(*) FROM bulk WHERE t LIKE 'x%'") == "60000", "not what the primary has")
         f.check_acknowledged()
+
+
+def scenario_start_that_is_called_off():
+    """The primary's PostgreSQL is started again and has not even read its configuration when another node is chosen: it is ended, and
+    does not come up as a second primary later."""
+    with Formation(nodes=2) as f:
+        f.wait_healthy()
+        primary, standby = f.primary(), f.secondary()
+        priority(f, standby, 0)
+        f.wait_healthy()
+        file, pipe = os.path.join(primary.pgdata, "postgresql.conf"), os.path.join(primary.pgdata, "pipe")
+        before = text_of(file)
+        os.mkfifo(pipe)
+        with open(file, "w") as config:
+            config.write("include 'pipe'\n" + before)
+        crashed = primary.postmaster()
+        primary.kill_postmaster()
+        f.wait_until(lambda: running("postgres", primary.pgdata) not in (None, crashed), what="PostgreSQL is being started again")
+        started = running("postgres", primary.pgdata)
+        priority(f, standby, 50)
+        f.wait_takeover(primary)
+        f.wait_until(lambda: not alive(started), what="the start is ended")
+        with open(file, "w") as config:
+            config.write(before)
+        os.unlink(pipe)
+        f.wait_healthy()

@@ -206,9 +206,24 @@ class FormationInExistingDatabase(Formation):
         super().close(failed)
 
 
+SESSIONS = """SELECT DISTINCT client_port FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE locktype = 'advisory' AND client_port > 0
+AND (classid = 7366518 OR objid = 7367032)"""
+
+
 def scenario_monitor_in_existing_database():
     with FormationInExistingDatabase(nodes=2) as f:
         Writer(f)
+
+        asked = set()
+
+        def noticed():
+            """The server asks every few seconds whether keepers and monitor are there: by its own settings it would after two hours."""
+            ports = f.database.sql(SESSIONS, "somewhere").split()
+            seen = f.program(["ss", "-tnoH", f"sport = :{f.database.port}"], "database", check=True).stdout
+            # Of one that is waited for at this moment another timer is shown.
+            asked.update(line.split()[4].rsplit(":", 1)[1] for line in seen.splitlines() if re.search(r"timer:\(keepalive,([0-3](\.\d+)?sec|\d+ms)", line))
+            return len(ports) >= 3 and asked.issuperset(ports)
+        f.wait_until(noticed, what="sessions that do not outlive their hosts")
         time.sleep(0.5)
         former = f.primary()
         former.crash()

@@ -112,6 +112,36 @@ def scenario_old_backup():
         f.check_acknowledged()
 
 
+def scenario_another_name_since_the_backup():
+    """By the old backup the primary has the name that a newer node was given later. It is renamed, and stays."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        backups = Backups(f)
+        old = backups.take()
+        f.wait_healthy()
+        primary, standby = f.primary(), f.secondary()
+        number = f.state()[primary.name]["node_id"]
+        f.run("set", "node", "metadata", "--node", primary.name, "--name", "renamed", "--pgdata", f.monitor.pgdata)
+        heir = Daemon(f, "node3")
+        f.nodes.append(heir)
+        words = f.create_args(heir)
+        words[words.index("--name") + 1] = primary.name
+        f.run(*words)
+        heir.start()
+        f.wait_healthy()
+        version = int(f.monitor.sql("SELECT max(peers_version) FROM pgvigil.grp", "pgvigil"))
+        f.wait_until(lambda: all(kept(node)["peers_version"] >= version for node in f.nodes), what="all of them have the newest list of members")
+        backups.put_back(old)
+        wait_learned(f)
+        f.wait_healthy()
+        rows = {row["node_id"]: name for name, row in f.state().items()}
+        expect(set(rows) == {number, *(row["node_id"] for name, row in f.state().items() if name in (primary.name, standby.name))}, f"members: {rows}")
+        expect(rows[number] != primary.name, f"two of one name: {rows}")
+        expect(primary.running() and f.state()[rows[number]]["current_group_state"] == "primary", f"the primary has changed without a cause: {f.state()}")
+        f.goes_on(primary)
+        f.check_acknowledged()
+
+
 def scenario_database_of_the_application():
     """The first node names it; the URI has it, also from a monitor that has learned of the formation by its nodes."""
     def uri():
@@ -138,7 +168,11 @@ def scenario_replaced():
     """An empty monitor at another address: each node is told of it, and it knows what the lost one knew, by the nodes' word."""
     with Formation(nodes=3) as f:
         f.run("set", "formation", "number-sync-standbys", "1", "--pgdata", f.monitor.pgdata)
-        f.wait_until(lambda: all(kept(node)["goal"]["number_sync_standbys"] == 1 for node in f.nodes), what="every node has heard of the setting")
+        f.run("set", "formation", "settings", "lease_ms", "25000", "--pgdata", f.monitor.pgdata)
+
+        def heard(node):
+            return (kept(node)["goal"]["number_sync_standbys"], kept(node)["goal"]["lease_seconds"]) == (1, 25)
+        f.wait_until(lambda: all(heard(node) for node in f.nodes), what="every node has heard of the settings")
         Writer(f, rate=200)
         primary = f.primary()
         lost = f.monitor
@@ -153,6 +187,8 @@ def scenario_replaced():
         f.goes_on(primary)
         number = f.run("get", "formation", "number-sync-standbys", "--pgdata", f.monitor.pgdata).stdout.strip()
         expect(number == "1", f"number_sync_standbys was forgotten: {number}")
+        lease = f.monitor.sql("SELECT lease_ms FROM pgvigil.formation", "pgvigil")
+        expect(lease == "25000", f"the lease that the nodes hold was forgotten: {lease}")
         primary.crash()
         f.wait_takeover(primary)
         primary.start()

@@ -36,7 +36,7 @@ def scenario_primary_vanishes():
         # The host that has vanished is the first of the URI: it costs connect_timeout.
         found = psql(f, uri(f), "SELECT inet_server_addr()")
         expect(found.communicate(timeout=30)[0].strip() == f.primary().host, "the new primary was not found")
-        expect(time.monotonic() - began < 4, f"a new session took {time.monotonic() - began:.1f} s")
+        expect(time.monotonic() - began < 20, f"a new session took {time.monotonic() - began:.1f} s")
         expect(plain.poll() is None, "without timeouts: the test proves nothing")
         plain.kill()
         plain.wait()

@@ -49,10 +49,25 @@ def scenario_idle_disk_is_asked():
         f.wait_state(node, "single")
         postmaster = node.postmaster()
         f.wait_until(lambda: os.path.exists(os.path.join(node.pgdata, "pg_wal", "pgvigil-disk-check")), what="an idle disk is asked")
+        f.wait_until(lambda: "is reached by sslmode" in text_of(node.log), what="the node has come up")
+        time.sleep(2)  # nothing is left to be written
         with f.frozen(node.disk):
             f.wait_until(lambda: "has not answered for" in f.state()[node.name]["reason"], 15, "show state says that the disk hangs")
         f.wait_until(lambda: not f.state()[node.name]["reason"], 15, "show state says that all is well again")
         expect(node.postmaster() == postmaster, "PostgreSQL was stopped although nobody could take over")
+
+
+def scenario_disk_of_the_standby_hangs():
+    """Nobody waits for what it cannot flush."""
+    with Formation(nodes=2, network=True, disk_size=400, disk="ext4") as f:
+        f.start_writers()
+        primary, standby = f.primary(), f.secondary()
+        with f.frozen(standby.disk):
+            f.wait_state(primary, "wait_primary")
+            f.goes_on(primary)
+        f.wait_healthy(90)
+        expect(f.primary() is primary and not f.elections(), "the primary was replaced")
+        f.check_acknowledged()
 
 
 def scenario_wal_for_an_absent_node():

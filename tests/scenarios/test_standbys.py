@@ -1,8 +1,9 @@
 """What standbys keep for whoever takes over, and what they refuse."""
 import os
+import signal
 
 from commands import command
-from formation import Formation, Writer, expect
+from formation import Formation, Writer, expect, text_of
 
 SLOTS = "SELECT coalesce(string_agg(slot_name, ' ' ORDER BY slot_name), '') FROM pg_replication_slots"
 
@@ -59,3 +60,56 @@ def scenario_reads_only():
             expect(node.name in shown.stdout, f"it is not shown: {shown}")
             changed = {path for path, status in files(f.work).items() if before.get(path) != status}
             expect(not changed and len(files(f.work)) == len(before), f"show state --local has changed {changed}")
+
+
+def scenario_a_timeline_that_nobody_goes_on_with():
+    """A standby has gone over to the timeline of a node that was chosen and died before it wrote anything, so that its upstream has
+    nothing for it. It streams again by itself, and is restarted no more often than that takes."""
+    with Formation(nodes=2) as f:
+        primary, standby = f.primary(), f.secondary()
+        log = os.path.join(standby.state, "postgresql.log")
+        history = os.path.join(standby.pgdata, "pg_wal", "00000002.history")
+
+        def goes_over():
+            # Not when it has replayed more in between.
+            with open(history + ".tmp", "w") as file:
+                file.write(f"1\t{standby.sql('SELECT pg_last_wal_replay_lsn()')}\tnobody goes on\n")
+            os.rename(history + ".tmp", history)
+            receiver = standby.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver'")
+            if receiver:
+                os.kill(int(receiver), signal.SIGTERM)
+            return "new target timeline is 2" in text_of(log)
+        f.wait_until(goes_over, what="it has gone over")
+        primary.sql("CREATE TABLE later AS SELECT 1 AS x")
+        f.wait_state(standby, "catchingup")
+        before = standby.postmaster()
+        f.wait_until(lambda: standby.name in f.in_state("secondary"), what="it streams again")
+        expect(standby.sql("SELECT x FROM later") == "1" and not os.path.exists(history), "it is not what it was")
+        expect(text_of(standby.log).count("started again without 00000002.history") == 1, "it is not told, or more than once")
+        expect(standby.postmaster() != before, "it was not restarted")
+        f.wait_healthy()
+        command(f, "perform", "switchover")
+        f.wait_healthy()
+
+
+def scenario_readers_on_the_one_that_takes_over():
+    """A query on the standby needs rows that VACUUM has removed, and the replay may wait for it for ever: writes do not."""
+    with Formation(nodes=2) as f:
+        primary, standby = f.primary(), f.secondary()
+        standby.sql("ALTER SYSTEM SET max_standby_streaming_delay = -1")
+        standby.sql("SELECT pg_reload_conf()")
+        primary.sql("CREATE TABLE read_there AS SELECT generate_series(1, 1000) AS x")
+        f.wait_until(lambda: standby.sql("SELECT to_regclass('read_there') IS NOT NULL") == "t", what="the table is on the standby")
+        reader = f.begin(standby.psql("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM read_there; SELECT pg_sleep(1000)"), standby.name)
+        f.wait_until(lambda: standby.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "1", what="it reads")
+        primary.sql("DELETE FROM read_there WHERE x > 10")
+        primary.sql("VACUUM read_there")
+        f.wait_until(lambda: "RecoveryConflict" in standby.sql("SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup'"),
+                     what="the replay waits for the reader")
+        primary.crash()
+        expect(f.wait_takeover(primary, seconds=30) is standby, "another took over")
+        f.wait_until(lambda: reader.poll() is not None, what="the reader is told")
+        expect("sessions with queries that held up the replay are ended" in text_of(standby.log), "nobody says whose session was ended")
+        expect(standby.sql("SELECT count(*) FROM read_there") == "10", "not what was written")
+        primary.start()
+        f.wait_healthy()

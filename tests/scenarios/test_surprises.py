@@ -1,4 +1,5 @@
-"""What operators and clients do unasked: another cluster in PGDATA, a slot dropped, a wait cancelled, PostgreSQL started while its file was empty."""
+"""What operators and clients do unasked: another cluster in PGDATA, a slot dropped, a wait cancelled, PostgreSQL started while its file was empty,
+initdb killed, a standby written to, all slots taken."""
 import os
 import shutil
 import signal
@@ -6,7 +7,10 @@ import stat
 import subprocess
 import time
 
-from formation import Formation, expect, text_of, tool
+from commands import start_by_hand
+from formation import Daemon, Formation, Writer, expect, text_of, tool
+from test_multi import Part
+from test_standbys import files
 
 
 def system_identifier(f, pgdata):
@@ -40,6 +44,34 @@ def scenario_another_cluster_in_pgdata():
         f.wait_healthy()
         f.check_acknowledged()
         expect("system" in told, "show state does not tell that the system is another one:\n" + told)
+
+
+def scenario_wrong_monitor():
+    """A node is told of another formation's monitor, where its number is another node's, and that of the primary: nothing happens there, and it goes on as
+    it was."""
+    with Part() as one, Part(prefix="other") as other:
+        for f in (one, other):
+            f.start_writers()
+        there = other.primary()
+        number = other.state()[there.name]["node_id"]
+        lost = one.node(next(name for name, row in one.state().items() if row["node_id"] == number))
+        primary, events = one.primary(), len(other.events())
+        one.run("enable", "monitor", "--pgdata", lost.pgdata, "--monitor", other.monitor_uri, "--monitor-password-file", other.password_file)
+        one.wait_until(lambda: "is this the right monitor?" in text_of(lost.log), what="the refusal, and what may be the matter")
+        time.sleep(4)  # a primary that reports that its PostgreSQL has ended is replaced at once
+        # The same by somebody who is let in: the other system shows.
+        forged = "SELECT pgvigil.report({number}, 'secondary', 0, 0, false, false, 1, '0/0', 0, 'unknown', false, '', '1')"
+        answer = other.monitor.sql(forged.format(number=number), "pgvigil")
+        expect(answer == '{"wait": true}', f"an order that was meant for another node: {answer}")
+        time.sleep(1)
+        expect(other.primary() is there and len(other.events()) == events, f"the other formation has noticed: {other.events()[:5]}")
+        other.goes_on(there)
+        one.run("enable", "monitor", "--pgdata", lost.pgdata, "--monitor", one.monitor_uri, "--monitor-password-file", one.password_file)
+        one.wait_healthy()
+        expect(one.primary() is primary and not one.elections(), f"its own formation has noticed: {one.events()[:5]}")
+        for f in (one, other):
+            f.goes_on()
+            f.check_acknowledged()
 
 
 def scenario_slot_dropped():
@@ -147,3 +179,126 @@ def scenario_started_with_an_empty_file():
         node.kill_postmaster()
         f.wait_until(lambda: "without pgvigil's settings" in text_of(node.log), what="it is said")
         wait_own_settings(f, node)
+
+
+def kill_in_initdb(f, process, daemon):
+    """As soon as PG_VERSION is there: the first that initdb writes."""
+    version, deadline = os.path.join(daemon.pgdata, "PG_VERSION"), time.monotonic() + 60
+    while not os.path.exists(version) and time.monotonic() < deadline:
+        pass
+    process.kill()
+    process.wait()
+    expect(os.path.exists(version), "initdb was not begun")
+    expect(not os.path.exists(os.path.join(daemon.pgdata, "postgresql-pgvigil.conf")), "it was over before it could be killed")
+
+
+def scenario_initdb_killed():
+    """What it leaves looks like a cluster, and cannot start."""
+    with Formation(nodes=0) as f:
+        node = Daemon(f, "node1")
+        f.nodes.append(node)
+        f.run(*f.create_args(node))
+        node.start()
+        kill_in_initdb(f, node.process, node)
+        node.start()
+        f.wait_state(node, "single")
+        expect(node.sql("SELECT 1") == "1", "no answer")
+        other = Daemon(f, "monitor2")
+        words = ["create", "monitor", "--pgdata", other.pgdata, "--pgport", other.port, "--hostname", other.host, "--state-directory", other.state]
+        kill_in_initdb(f, f.ask(*words), other)
+        f.run(*words)
+
+
+def scenario_initdb_killed_and_data_put_there():
+    """Somebody has put his own cluster where an initdb was killed: nothing of it is removed."""
+    with Formation(nodes=1) as f:
+        f.wait_state(f.nodes[0], "single")
+        node = Daemon(f, "node2")
+        f.nodes.append(node)
+        f.directory(node.state, 0o700)
+        f.program([tool("initdb"), "-D", node.pgdata, "--auth=trust"], check=True)
+        start_by_hand(f, node, "-o", f"-k {node.state} -p {node.port}")
+        node.sql("CREATE TABLE precious AS SELECT 1 AS x")
+        start_by_hand(f, node, action="stop")
+        os.remove(os.path.join(node.pgdata, "postmaster.opts"))  # a sign of its own
+        open(os.path.join(node.state, "initdb-in-progress"), "w").close()
+        before = files(node.pgdata)
+        refused = f.run(*f.create_args(node), check=False)
+        expect(refused.returncode == 1 and "initdb" in refused.stderr, f"it was not refused: {refused}")
+        expect(files(node.pgdata) == before, "PGDATA was touched")
+        os.rename(node.pgdata, node.pgdata + ".aside")
+        f.run(*f.create_args(node))
+        os.rmdir(node.pgdata)
+        os.rename(node.pgdata + ".aside", node.pgdata)
+        open(os.path.join(node.state, "initdb-in-progress"), "w").close()
+        before = files(node.pgdata)
+        node.start()
+        f.wait_until(lambda: "initdb" in f.run("show", "state", "--pgdata", f.monitor.pgdata).stdout, what="the refusal")
+        expect(files(node.pgdata) == before, "PGDATA was touched")
+
+
+def come_back_parted(f, node, act):
+    """A standby whose keeper is away gets WAL of its own by `act`. It comes back, its primary dies, and it takes over: with the group's history."""
+    primary = f.primary()
+    f.run("stop", "--pgdata", node.pgdata)
+    f.wait_state(primary, "wait_primary")
+    act()
+    node.sql("SET synchronous_commit = local; CREATE TABLE only_here AS SELECT 1 AS x")
+    end = node.sql("SELECT pg_current_wal_lsn()")
+    start_by_hand(f, node, "-m", "fast", action="stop")
+    f.wait_until(lambda: primary.sql(f"SELECT pg_current_wal_flush_lsn() > '{end}'") == "t", what="the primary has written more")
+    node.start()
+    f.wait_healthy()
+    f.goes_on(primary)
+    expect(os.path.isdir(os.path.join(node.state, "diverged")), "what it wrote was not kept aside")
+    primary.crash()
+    f.wait_takeover(primary)
+    f.goes_on(node)
+    expect(node.sql("SELECT to_regclass('only_here') IS NULL") == "t", "it has kept what only it has written")
+    primary.start()
+    f.wait_healthy()
+    f.check_acknowledged()
+
+
+def scenario_standby_written_to_without_its_keeper():
+    """Started as if it were no standby: the same timeline, other WAL."""
+    with Formation(nodes=2) as f:
+        Writer(f)
+        f.goes_on()
+        node = f.secondary()
+
+        def act():
+            os.remove(os.path.join(node.pgdata, "standby.signal"))
+            start_by_hand(f, node)
+        come_back_parted(f, node, act)
+
+
+def scenario_standby_promoted_without_its_keeper():
+    with Formation(nodes=2) as f:
+        Writer(f)
+        f.goes_on()
+        node = f.secondary()
+
+        def act():
+            start_by_hand(f, node)
+            start_by_hand(f, node, action="promote")
+        come_back_parted(f, node, act)
+
+
+def scenario_all_slots_taken():
+    """By somebody, on the node that takes over: it does without those of its peers, says so, and makes them when there is room."""
+    with Formation(nodes=2) as f:
+        Writer(f)
+        f.goes_on()
+        primary, standby = f.primary(), f.secondary()
+        standby.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active; "
+                    "SELECT pg_create_physical_replication_slot('taken_' || n) FROM generate_series(1, current_setting('max_replication_slots')::int) AS n")
+        primary.crash()
+        f.wait_takeover(primary)
+        f.goes_on(standby)
+        f.wait_until(lambda: "slots are in use" in f.state()[standby.name]["reason"], what="show state says that there is no slot")
+        primary.start()
+        standby.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'taken%'")
+        f.wait_healthy()
+        f.wait_until(lambda: "slots are in use" not in f.state()[standby.name]["reason"], 30, "it says so no more")
+        f.check_acknowledged()

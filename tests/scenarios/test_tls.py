@@ -187,11 +187,18 @@ def scenario_authority():
         f.wait_healthy()
         wait_all(f, True)
         key = os.path.join(f.work, "right.key")
-        for options, words in ((["--server-cert", authority.certificate, "--server-key", key], "is not the key of"),
+        nonsense = os.path.join(f.work, "nonsense.crt")
+        with open(nonsense, "w") as file:
+            file.write("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
+        for options, words in ((["--ssl-self-signed", "--ssl-ca-file", nonsense], "holds no certificate"),
+                               (["--ssl-ca-file", nonsense], "holds no certificate"), (["--ssl-ca-file", "/nowhere"], "there is no"),
+                               (["--server-cert", authority.certificate, "--server-key", key], "is not the key of"),
                                (["--server-cert", authority.certificate, "--server-key", "/nowhere"], "there is no"),
                                (["--ssl-self-signed", "--ssl-mode", "verify-full"], "--ssl-ca-file")):
             refused = f.run("enable", "ssl", "--pgdata", wrong.pgdata, *options, check=False)
             expect(refused.returncode == 1 and words in refused.stderr, f"{options}: {refused}")
+        expect(f.run("config", "get", "ssl.ca_file", "--pgdata", wrong.pgdata).stdout.strip() == authority.certificate, "what was refused counts")
+        expect(not os.path.exists(os.path.join(wrong.state, "server.crt")), "a certificate was made that nobody uses")
         os.chmod(key, 0o644)
         refused = f.run("enable", "ssl", "--pgdata", wrong.pgdata, "--server-cert", os.path.join(f.work, "right.crt"), "--server-key", key, check=False)
         expect(refused.returncode == 1 and "open to others" in refused.stderr, f"{refused}")
@@ -270,7 +277,8 @@ def scenario_switched_while_it_runs():
         certificate, old = os.path.join(node.state, "server.crt"), os.path.join(f.work, "old.crt")
         shutil.copy(certificate, old)
         f.run("enable", "ssl", "--ssl-self-signed", "--pgdata", node.pgdata)
-        f.wait_until(lambda: role_of(f, node, "pgvigil_probe", sslmode="verify-full", sslrootcert=certificate) == "1", what="the new certificate counts")
+        shown = role_of(f, node, "pgvigil_probe", sslmode="verify-full", sslrootcert=certificate)
+        expect(shown == "1", f"the command has ended, and the new certificate does not count: {shown}")
         refused = role_of(f, node, "pgvigil_probe", sslmode="verify-full", sslrootcert=old)
         expect("certificate verify failed" in refused, f"the old certificate is still used: {refused}")
         for daemon in f.nodes + [f.monitor]:

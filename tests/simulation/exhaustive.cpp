@@ -82,6 +82,7 @@ void look(State& state) {
     const Node& node = state.nodes[i];
     view.session_open = !node.lost;
     view.ever_reported = true;
+    view.heard_for = Millis{3600000};
     view.report_age = view.session_closed_for = view.not_streaming_for = Millis{node.lost ? 20000 : 0};
     view.goal_age = Millis{0};
     view.probe = node.lost ? ProbeResult::silent : node.runs ? ProbeResult::good : ProbeResult::refused;

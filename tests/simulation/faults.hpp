@@ -50,6 +50,8 @@ struct Fault {
 };
 std::string to_string(const Fault& fault);
 
+enum class Timings : std::uint8_t { fast, ordinary, wan };  // as sql/110_client_api.sql names them
+
 struct Plan {
   int nodes{3};
   int number_sync_standbys{0};
@@ -61,6 +63,12 @@ struct Plan {
   Time slow{0};            // checkpoints and recoveries take up to this longer
   int drift{0};            // per mille that clocks may differ
   Time storm_ends{0};
+  Timings timings{Timings::ordinary};
+  Timings later_timings{Timings::ordinary};  // an operator sets them in the middle of the storm
+  Time timings_change{0};                    // 0: never
+  bool punctual{false};                      // keepers that have nothing to say are heard with each heartbeat
+  int late{0};                               // or so late, per cent of unhealthy_after, all the time
+  Time line{0};                              // what every message takes, when it is more than a moment
   std::vector<Fault> faults;
 };
 Plan draw_plan(std::uint64_t seed);

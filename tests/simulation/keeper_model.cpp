@@ -11,7 +11,12 @@ using keeper::Core;
 namespace {
 
 constexpr Time report_limit = 2000;
-constexpr Time heartbeat = 1000;  // one that has nothing to say is heard half as often: a slower one than any real one
+
+// One that has nothing to say is heard half as often as a real one.
+Time heartbeat_of(const Timing& timing) {
+  if (timing.unhealthy_after < Millis{3000}) return 300;
+  return timing.unhealthy_after > Millis{3000} ? 2000 : 1000;
+}
 
 }  // namespace
 
@@ -71,6 +76,26 @@ void World::save(int node, Core::Save save) {
   }
 }
 
+// A synchronous primary needs no monitor while enough of its standbys stream, and have done so for longer than it takes
+// to see that the names are in force.
+bool World::keeps_its_quorum(int node) {
+  constexpr Time seen = 8000;
+  const Postgres& p = pg(node);
+  const Goal& goal = keeper_of(node).core->goal();
+  if (!p.writable(now_) || !takes_writes(goal.state) || goal.names.asynchronous()) return false;
+  if (p.names != goal.names || now_ - p.names_since < seen) return false;
+  if (now_ - p.paused_until < seen || now_ - keeper_of(node).paused_until < seen) return false;
+  const auto streaming = std::count_if(goal.names.members.begin(), goal.names.members.end(), [&](NodeId member) {
+    const auto from = static_cast<std::size_t>(node);
+    const auto to = static_cast<std::size_t>(index_of(member));
+    const Sender& sender = p.senders[to];
+    const bool undisturbed = now_ - sender.since >= seen && now_ - std::max(cut_[from][to], cut_[to][from]) >= seen &&
+                             now_ - noisy_until_ >= seen && now_ - pg(index_of(member)).paused_until >= seen;
+    return sender.attached && undisturbed && sender.flush + 1 >= p.flushed;
+  });
+  return streaming >= goal.names.required;
+}
+
 // The keeper looks. The earliest of the times at which it wants to look again is put among the events, once.
 void World::tick(int node) {
   Keeper& k = keeper_of(node);
@@ -100,21 +125,23 @@ void World::look(int node) {
   if (p.running) {
     if (const auto why = core.must_fence(local(node))) {
       note("node " + std::to_string(node) + " fences itself: " + *why);
-      core.fenced(*why);
+      if (keeps_its_quorum(node)) fail("L5: node " + std::to_string(node) + " stops, and its quorum streams from it");
+      core.fenced(*why, local(node));
       crash(node);
     }
   }
   confirm(node);
   if (now_ >= k.looks_up_at) look_up(node);
+  look_for_standbys(node);
   reconcile(node);
   if (!k.alive) return;
   if (k.wants_report && !k.awaiting) wake_link(node);
   if (k.busy) {
     wake(node, std::max<Time>(1, std::min<Time>(k.ready_at - now_, 100)));
-  } else if (k.confirming > 0 || core.names_to_confirm()) {
+  } else if (k.confirming > 0 || core.names_are_due()) {
     wake(node, 20);
   } else {
-    wake(node, core.urgent() ? 30 : 500);
+    wake(node, core.urgent() ? 30 : std::min<Time>(500, k.heartbeat));
   }
 }
 
@@ -133,6 +160,19 @@ void World::look_up(int node) {
     }
   }
   if (k.core->saw_upstream(sight)) k.wants_report = true;
+}
+
+void World::look_for_standbys(int node) {
+  Core& core = *keeper_of(node).core;
+  if (!core.asks_for_standbys(local(node))) return;
+  for (const NodeId member : core.goal().names.members) {
+    const int other = index_of(member);
+    const Postgres& standby = pg(other);
+    if (!both_ways(node, other) || !standby.answers(now_) || standby.branch < 0) continue;
+    if (!core.found_standby(Timeline{branches_.at(standby.branch).number}, local(node))) continue;
+    note("node " + std::to_string(node) + " finds standby " + std::to_string(other));
+    return;
+  }
 }
 
 // --- the link to the monitor
@@ -186,7 +226,7 @@ void World::send_report(int node) {
   k.awaiting = true;
   k.sent = now_;
   k.wants_report = false;
-  k.heartbeat_at = now_ + heartbeat;
+  k.heartbeat_at = now_ + k.heartbeat;
   // What was sent before a cut may still arrive after it, later than what a newer session says.
   Time when = std::max(now_, cut_[static_cast<std::size_t>(node)][0]) + latency();
   if (now_ < noisy_until_ && random_.chance(3)) when += random_.between(1000, 6000);  // a backend that was held up
@@ -259,6 +299,9 @@ void World::heard(int node, const Message& message) {
     return;
   }
   if (asked_for_account(node, message.answer)) return;
+  k.heartbeat = heartbeat_of(store_.group.timing);
+  if (plan_.late > 0) k.heartbeat = store_.group.timing.unhealthy_after.count() * plan_.late / 100;
+  if (plan_.punctual) wake_link(node, std::max<Time>(1, k.heartbeat_at - now_));
   save(node, k.core->answered(message.goal, keeper::Millis{message.sent_local}, local(node)));
   const bool other_members = message.goal.peers_version != k.core->state().peers_version;
   if (other_members && k.core->goal().state != NodeState::dropped && message.database == databases_) {
@@ -284,12 +327,12 @@ void World::confirm(int node) {
   Keeper& k = keeper_of(node);
   Postgres& p = pg(node);
   if (now_ < k.confirm_at) return;
-  const auto wanted = k.core->names_to_confirm();
-  if (!wanted || !p.answers(now_) || p.in_recovery) {
+  const Goal& goal = k.core->goal();
+  if (!k.core->names_are_due() || !p.answers(now_) || p.in_recovery) {
     k.confirming = 0;
     return;
   }
-  if (k.confirming > 0 && wanted->version != k.wanted.version) k.confirming = 0;
+  if (k.confirming > 0 && goal.names_version != k.wanted.version) k.confirming = 0;
   const auto holding = [&](std::uint64_t lsn) {
     int count = 0;
     for (const NodeId member : k.wanted.names.members) {
@@ -299,13 +342,13 @@ void World::confirm(int node) {
     return count;
   };
   if (k.confirming == 0) {
-    if (p.names != wanted->names) return;
-    k.wanted = *wanted;
-    if (wanted->names.asynchronous()) {
-      if (k.core->names_confirmed(wanted->version)) k.wants_report = true;
+    if (p.names != goal.names) return;
+    k.wanted = *k.core->names_to_confirm();
+    if (k.wanted.names.asynchronous()) {
+      if (k.core->names_confirmed(k.wanted.version)) k.wants_report = true;
       return;
     }
-    if (holding(0) < wanted->names.required) return;
+    if (holding(0) < k.wanted.names.required) return;
     k.confirming = 1;
     k.confirm_life = p.life;
     k.confirm_at = now_ + random_.between(2, 20 + plan_.slow);

@@ -35,7 +35,7 @@ struct Options {
 
 struct Totals {
   std::int64_t seeds{0}, failed{0}, events{0}, acknowledged{0}, promotions{0}, decisions{0}, repeated{0};
-  std::array<std::int64_t, 600> rules{};
+  std::array<std::int64_t, 1000> rules{};
 };
 
 std::string without_text(const std::set<int>& without) {
@@ -115,6 +115,17 @@ Totals run_share(const Options& options, int job) {
   return totals;
 }
 
+bool read_all(int from, void* into, std::size_t size) {
+  auto* next = static_cast<char*>(into);
+  while (size > 0) {
+    const ssize_t got = read(from, next, size);
+    if (got <= 0) return false;
+    next += got;
+    size -= static_cast<std::size_t>(got);
+  }
+  return true;
+}
+
 int run_many(const Options& options) {
   const auto begun = std::chrono::steady_clock::now();
   std::vector<std::pair<pid_t, int>> children;
@@ -137,7 +148,7 @@ int run_many(const Options& options) {
   bool crashed = false;
   for (const auto& [child, end] : children) {
     Totals totals;
-    const bool complete = read(end, &totals, sizeof totals) == static_cast<ssize_t>(sizeof totals);
+    const bool complete = read_all(end, &totals, sizeof totals);
     int status = 0;
     waitpid(child, &status, 0);
     crashed = crashed || !complete || status != 0;

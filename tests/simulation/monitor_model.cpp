@@ -38,12 +38,13 @@ void World::evaluate() {
     view.at = now;
     if (view.result == ProbeResult::good) view.last_good = now;
   };
+  const Millis often = std::min(Millis{1000}, store_.group.timing.unhealthy_after / 3);
   for (const NodeId id : news.session_closed) look(index_of(id));
   for (const NodeView& node : store_.group.nodes) {
     const bool probed = node.reported != NodeState::init && node.reported != NodeState::wait_standby &&
                         node.reported != NodeState::dropped;
     const fsm::ProbeView& view = probes_[static_cast<std::size_t>(index_of(node.id))];
-    const auto period = view.result == ProbeResult::good ? Millis{1000} : Millis{400};
+    const auto period = view.result == ProbeResult::good ? often : std::min(often, Millis{400});
     if (probed && (view.result == ProbeResult::unknown || now - view.at >= period)) look(index_of(node.id));
   }
   liveness_.fill_in(store_.group, now, [this](NodeId id) { return probes_[static_cast<std::size_t>(index_of(id))]; });
@@ -179,6 +180,25 @@ void World::help_to_learn() {
     store_.remove_by_force(node.id);
     wake_monitor();
     return;
+  }
+}
+
+void World::set_timings(Timings timings) {
+  Timing& timing = store_.group.timing;
+  switch (timings) {
+    case Timings::fast:
+      timing.unhealthy_after = timing.standby_lost_after = Millis{1200};
+      timing.preferred_vote = Millis{500};
+      return;
+    case Timings::ordinary:
+      timing.unhealthy_after = timing.standby_lost_after = Timing{}.unhealthy_after;
+      timing.preferred_vote = Timing{}.preferred_vote;
+      return;
+    case Timings::wan:
+      timing.unhealthy_after = timing.standby_lost_after = Millis{10000};
+      timing.preferred_vote = Millis{3000};
+      timing.lease = Millis{30000};  // and is never shortened
+      return;
   }
 }
 

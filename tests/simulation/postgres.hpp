@@ -54,6 +54,7 @@ struct Sender {  // a walsender's view of one standby
   int session{0};
   std::uint64_t flush{0};
   Time heard{0};
+  Time since{0};
 };
 
 struct Postgres {
@@ -79,8 +80,9 @@ struct Postgres {
   Time paused_until{0};
   Time settles_at{0};  // a standby has then read all of its WAL
   SyncNames names;     // by which commits are counted
-  bool waits{false};   // the checkpointer has told the backends to wait at all
-  int upstream{0};     // primary_conninfo in force
+  Time names_since{0};
+  bool waits{false};  // the checkpointer has told the backends to wait at all
+  int upstream{0};    // primary_conninfo in force
   int receiving_from{0};
   int receiver_session{0};
   Time received_at{0};

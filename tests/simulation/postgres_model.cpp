@@ -21,6 +21,7 @@ void World::begin_start(int node) {
   p.accepting = p.stopping = p.delivering = false;
   p.in_recovery = p.standby_signal;
   p.names = p.names_on_disk;
+  p.names_since = now_;
   p.waits = !p.names.asynchronous();
   p.upstream = p.upstream_on_disk;
   p.receiving_from = 0;
@@ -132,6 +133,7 @@ void World::set_in_force(int node) {
     at(p.receiver_at, Kind::receiver, node, 0, p.life);
   }
   if (other_names) {
+    p.names_since = now_;
     if (trace_) note("node " + std::to_string(node) + " has names in force '" + to_guc(p.names) + "'");
     at(now_ + random_.between(1, random_.chance(20) ? 2000 : 50), Kind::checkpointer, node, 0, p.life);
     release(node);
@@ -171,7 +173,7 @@ void World::receiver(int node) {
   p.receiving_from = up;
   ++p.receiver_session;
   p.received_at = now_;
-  pg(up).senders[static_cast<std::size_t>(node)] = {true, p.receiver_session, p.flushed, now_};
+  pg(up).senders[static_cast<std::size_t>(node)] = {true, p.receiver_session, p.flushed, now_, now_};
   p.delivering = true;
   at(now_ + latency(), Kind::deliver, node, 0, p.receiver_session);
   wake(node);

@@ -93,7 +93,7 @@ void World::work_on_step(int node) {
       return step_done(node);
     case Step::configure_primary:
       p.names_on_disk = k.core->goal().names;
-      k.core->wrote_names(!p.names_on_disk.asynchronous());
+      k.core->wrote_names(to_guc(p.names_on_disk));
       p.upstream_on_disk = 0;
       if (p.running) reload(node);
       return step_done(node);
@@ -127,7 +127,7 @@ void World::work_on_step(int node) {
       const bool keep = from == nullptr && core.goal().state != NodeState::catchingup;
       p.standby_signal = true;
       p.names_on_disk = runs_as_standby(core.goal().state) ? core.goal().names : SyncNames{};
-      k.core->wrote_names(!p.names_on_disk.asynchronous());
+      k.core->wrote_names(to_guc(p.names_on_disk));
       if (!keep) p.upstream_on_disk = from == nullptr ? 0 : index_of(from->id);
       if (p.running) reload(node);
       return step_done(node);
@@ -152,16 +152,18 @@ void World::step_start(int node) {
   Keeper& k = keeper_of(node);
   Postgres& p = pg(node);
   if (k.stage == 0) {
-    if (const auto refusal = k.core->no_start(p.standby_signal, p.copy_unfinished, local(node))) {
-      return step_failed(node, *refusal);
-    }
+    const auto refusal = k.core->no_start(p.standby_signal, p.copy_unfinished, local(node));
+    if (!p.running && refusal) return step_failed(node, *refusal);
     if (!p.exists) return step_failed(node, "there is no cluster");
     if (p.running && p.stopping) {
       k.ready_at = now_ + 20;
       if (now_ - k.begun > 60000) step_failed(node, "PostgreSQL does not stop");
       return;
     }
-    if (!p.running) begin_start(node);
+    if (!p.running) {
+      k.core->starting(to_guc(p.names_on_disk));
+      begin_start(node);
+    }
     k.stage = 1;
   }
   if (!p.running)
@@ -207,7 +209,7 @@ void World::step_cut_off(int node) {
     p.standby_signal = true;
     p.upstream_on_disk = 0;
     p.names_on_disk = runs_as_standby(k.core->goal().state) ? k.core->goal().names : SyncNames{};
-    k.core->wrote_names(!p.names_on_disk.asynchronous());
+    k.core->wrote_names(to_guc(p.names_on_disk));
     if (p.running) reload(node);
     k.stage = 3;
     k.begun = now_;
@@ -323,7 +325,7 @@ void World::step_prepare(int node) {
     directory.empty = !p.exists;
     directory.copy_unfinished = p.copy_unfinished;
     directory.foreign_promotion = core.state().foreign_promotion;
-    directory.system_identifier = branches_.system_identifier(p.branch);
+    if (p.branch >= 0) directory.system_identifier = branches_.system_identifier(p.branch);
     if (p.exists && !p.copy_unfinished) {
       if (p.answers(now_) && now_ < p.settles_at) return step_failed(node, "reads its WAL");
       if (p.answers(now_)) {

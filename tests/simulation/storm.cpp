@@ -137,18 +137,18 @@ void World::inject(const Fault& fault) {
 // whatever state the storm has left the group, and the others have to do without it.
 void World::heal() {
   healed_ = true;
-  heal_deadline_ = now_ + heal_limit;
+  heal_deadline_ = now_ + heal_limit + longer();
   note("--- healed");
   const NodeView* primary = fsm::writer(store_.group);
   if (primary == nullptr || plan_.quiet || seed_ % 6 != 1) return;
-  heal_deadline_ += away_limit + 2 * plan_.slow;
+  heal_deadline_ += away_limit + 2 * plan_.slow + longer();
   go_away(index_of(primary->id));
 }
 
 void World::go_away(int node) {
   away_ = node;
-  away_until_ = now_ + away_limit + 2 * plan_.slow;
-  heal_deadline_ = std::max(heal_deadline_, away_until_ + takeover_limit);
+  away_until_ = now_ + away_limit + 2 * plan_.slow + longer();
+  heal_deadline_ = std::max(heal_deadline_, away_until_ + takeover_limit + longer());
   note("AWAY node " + std::to_string(node));
   crash(node);
   kill_keeper(node);
@@ -168,7 +168,7 @@ void World::part_and_kill(const NodeView& primary) {
   }
   note("PART the primary " + std::to_string(from) + " from all but " + std::to_string(index_of(ahead)));
   healthy_since_ = -1;
-  heal_deadline_ = until + away_limit + 2 * plan_.slow + 2000 + takeover_limit;
+  heal_deadline_ = until + away_limit + 2 * plan_.slow + longer() + 2000 + takeover_limit + longer();
   at(until - 1, Kind::lose_voter, index_of(primary.id));
 }
 
@@ -178,7 +178,7 @@ void World::lose_voter(int primary) {
     crash(primary);
     kill_keeper(primary);
     // Not before those who are left have been judged: it could not take part in the last moment.
-    at(now_ + away_limit + 2 * plan_.slow + 2000, Kind::restart_keeper, primary);
+    at(now_ + away_limit + 2 * plan_.slow + longer() + 2000, Kind::restart_keeper, primary);
     at(now_ + 1, Kind::lose_voter);
     return;
   }
@@ -219,10 +219,15 @@ void World::without_the_primary() {
   }
   const bool candidate =
       std::any_of(able.begin(), able.end(), [](const NodeView* node) { return node->candidate_priority > 0; });
-  if (!candidate || !fsm::fence_possible(group, able)) return;
+  if (!candidate || !fsm::all_fences_hold(group, able)) return;
+  fail("L1: the primary is away, and nobody takes over:" + explanations());
+}
+
+// What `show why` would say.
+std::string World::explanations() const {
   std::string said;
-  for (const fsm::Explanation& e : fsm::explain(group)) said += " [" + e.waiting_for + "]";
-  fail("L1: the primary is away, and nobody takes over:" + said);
+  for (const fsm::Explanation& e : fsm::explain(store_.group)) said += " [" + e.waiting_for + "]";
+  return said;
 }
 
 std::string World::unhealthy() {
@@ -276,7 +281,9 @@ void World::check() {
   if (store_.group.request && store_.group.request->age > Millis{75000}) fail("L4: a request is not answered");
   const bool any_data = std::any_of(store_.group.nodes.begin(), store_.group.nodes.end(), [this](const NodeView& node) {
     const Postgres& p = pg(index_of(node.id));
-    return node.reported != NodeState::init && node.reported != NodeState::wait_standby && p.exists &&
+    // Who leaves, and whose successors were then removed by force, may be all that is left.
+    const bool leaves = node.goal == NodeState::dropped && removed_by_force_;
+    return node.reported != NodeState::init && node.reported != NodeState::wait_standby && !leaves && p.exists &&
            !p.copy_unfinished && p.flushed >= p.consistent;
   });
   if (!any_data) {  // the last node that had it was dropped: nothing is left to keep alive
@@ -285,6 +292,8 @@ void World::check() {
   }
   if (away_ != 0) return without_the_primary();
   if (second_victim_ != 0) return after_the_standby();
+  if (hung_ != 0) return beside_the_hung();
+  if (lasting_judged_at_ != 0) return beside_the_fault();
   const std::string why = unhealthy();
   if (!why.empty()) {
     healthy_since_ = -1;
@@ -306,8 +315,7 @@ void World::check() {
         operator_asks(RequestKind::failover, index_of(store_.group.nodes[0].id), true);
     }
     if (now_ > heal_deadline_) {
-      std::string said;
-      for (const fsm::Explanation& e : fsm::explain(store_.group)) said += " [" + e.waiting_for + "]";
+      const std::string said = explanations();
       fail("L1: " + why + (said.empty() ? "; and nobody says why" : ";" + said));
     }
     return;
@@ -315,6 +323,7 @@ void World::check() {
   if (healthy_since_ < 0) healthy_since_ = now_;
   if (now_ - healthy_since_ < 1000) return;
   if (rounds_ >= 2 || plan_.quiet || seed_ % 2 == 0) {
+    if (seed_ % 4 == 2 && lasting_faults_ == 0) return begin_lasting_fault();
     finished_ = true;
     return;
   }
@@ -329,16 +338,33 @@ void World::after_the_standby() {
     if (store_.group.names.size() > 1) return fail("L6: the loss of a standby is not digested");
     crash(second_victim_);
     kill_keeper(second_victim_);
-    second_at_ = now_ + 30000 + 2 * plan_.slow;
+    second_at_ = now_ + 30000 + 2 * plan_.slow + longer();
     return;
   }
   const NodeView* primary = fsm::writer(store_.group);
   if (primary == nullptr || index_of(primary->id) == second_victim_ || !primary->converged()) {
-    std::string said;
-    for (const fsm::Explanation& e : fsm::explain(store_.group)) said += " [" + e.waiting_for + "]";
-    return fail("L1: nobody takes over after one loss and then another:" + said);
+    return fail("L1: nobody takes over after one loss and then another:" + explanations());
   }
   second_victim_ = 0;
+}
+
+// A standby hangs, and nobody ends that soon. When there are enough others, or none is required, commits go on.
+void World::hang_standby() {
+  const std::vector<NodeId>& members = store_.group.names.back().names.members;
+  hung_ = index_of(members[static_cast<std::size_t>(random_.index(static_cast<int>(members.size())))]);
+  note("HANG standby " + std::to_string(hung_));
+  hung_judged_at_ = now_ + 15000 + 2 * plan_.slow + longer();
+  pg(hung_).paused_until = now_ + 60000 + longer();
+}
+
+void World::beside_the_hung() {
+  if (now_ < hung_judged_at_) return;
+  if (fsm::in_any_list(store_.group, NodeId{hung_}) || now_ - last_ack_ > 3000) {
+    return fail("L6: commits wait for a standby that hangs:" + explanations());
+  }
+  hung_ = 0;
+  healthy_since_ = -1;
+  heal_deadline_ = now_ + 60000 + takeover_limit + 2 * longer();
 }
 
 // The primary goes and stays away, and for some seconds the monitor hears nobody: its first news are that the standbys
@@ -354,10 +380,10 @@ void World::kill_unheard(int primary) {
   crash(primary);
   kill_keeper(primary);
   second_victim_ = primary;
-  second_at_ = now_ + 45000 + 2 * plan_.slow;
-  at(now_ + 90000, Kind::restart_keeper, primary);
+  second_at_ = now_ + 45000 + 2 * plan_.slow + longer();
+  at(now_ + 90000 + 3 * longer(), Kind::restart_keeper, primary);
   healthy_since_ = -1;
-  heal_deadline_ = now_ + 90000 + takeover_limit;
+  heal_deadline_ = now_ + 90000 + takeover_limit + 4 * longer();
 }
 
 // A healthy group loses as many nodes as it may, at once, its primary among them.
@@ -373,6 +399,8 @@ void World::kill_again() {
   const auto protectors = std::count_if(group.nodes.begin(), group.nodes.end(), [&](const NodeView& node) {
     return &node != primary && node.replication_quorum && node.goal == NodeState::secondary;
   });
+  if (seed_ % 16 == 7 && rounds_ == 1 && names.required > 0 && protectors > group.number_sync_standbys)
+    return hang_standby();
   if (random_.chance(40) && protectors > std::max(1, group.number_sync_standbys) && names.required > 0) {
     // One after another: a standby, and when its loss has been digested the primary; both stay away.
     const int standby =
@@ -382,11 +410,11 @@ void World::kill_again() {
     crash(standby);
     kill_keeper(standby);
     second_victim_ = index_of(primary->id);
-    second_at_ = now_ + 15000 + 2 * plan_.slow;
-    at(now_ + 90000, Kind::restart_keeper, standby);
-    at(now_ + 90000, Kind::restart_keeper, second_victim_);
+    second_at_ = now_ + 15000 + 2 * plan_.slow + longer();
+    at(now_ + 90000 + 3 * longer(), Kind::restart_keeper, standby);
+    at(now_ + 90000 + 3 * longer(), Kind::restart_keeper, second_victim_);
     healthy_since_ = -1;
-    heal_deadline_ = now_ + 90000 + takeover_limit;
+    heal_deadline_ = now_ + 90000 + takeover_limit + 4 * longer();
     return;
   }
   const bool all_heard = std::all_of(group.nodes.begin(), group.nodes.end(),
@@ -419,7 +447,7 @@ void World::kill_again() {
     at(now_ + away, Kind::restart_keeper, victim);
   }
   healthy_since_ = -1;
-  heal_deadline_ = now_ + away + takeover_limit;
+  heal_deadline_ = now_ + away + takeover_limit + longer();
 }
 
 }  // namespace pgvigil::simulation

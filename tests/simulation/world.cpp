@@ -27,8 +27,8 @@ void World::fail(const std::string& what) {
 }
 
 Time World::latency() {
-  if (now_ >= noisy_until_) return random_.between(1, 2);
-  const Time delay = random_.between(1, 2 + jitter_);
+  if (now_ >= noisy_until_) return random_.between(1, 2) + plan_.line;
+  const Time delay = random_.between(1, 2 + jitter_) + plan_.line;
   return random_.chance(loss_) ? delay + random_.between(200, 600) : delay;  // sent again by TCP
 }
 
@@ -40,6 +40,8 @@ Outcome World::run() {
     keepers_[static_cast<std::size_t>(node)].rate = 1000 + static_cast<int>(random_.between(-plan_.drift, plan_.drift));
     keepers_[static_cast<std::size_t>(node)].offset = random_.between(0, 1000000);
   }
+  set_timings(plan_.timings);
+  if (plan_.timings_change > 0) at(plan_.timings_change, Kind::set_timings);
   at(0, Kind::register_node, 1);
   for (int node = 2; node <= nodes_; ++node) at(random_.between(1000, 2500), Kind::register_node, node);
   at(1, Kind::monitor_tick);
@@ -130,12 +132,17 @@ void World::handle(const Event& event) {
     case Kind::restart_keeper: return start_keeper(node);
     case Kind::lose_successor: return lose_successor(node);
     case Kind::lose_voter: return lose_voter(node);
+    case Kind::ask_meanwhile: return ask_meanwhile();
+    case Kind::set_timings: return set_timings(plan_.later_timings);
     case Kind::restart_monitor:
       monitor_alive_ = true;
       liveness_ = fsm::Liveness{};
       probes_ = {};
       return;
-    case Kind::restart_database: database_up_ = true; return;
+    case Kind::restart_database:
+      database_up_ = true;
+      liveness_.excuse_all(Millis{now_});
+      return;
     case Kind::register_node: {
       const bool other = random_.chance(plan_.priorities);
       const int priority = node > 1 && other ? (random_.chance(50) ? 0 : 90) : 50;

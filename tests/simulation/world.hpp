@@ -62,7 +62,9 @@ class World {
     restart_database,
     register_node,
     lose_successor,
-    lose_voter
+    lose_voter,
+    set_timings,
+    ask_meanwhile
   };
   struct Event {
     Time at{0};
@@ -88,6 +90,7 @@ class World {
     Time sent{0};
     bool wants_report{false};
     bool asked{false};  // the monitor has lost its memory, and wants an account
+    Time heartbeat{1000};
     Time heartbeat_at{0};
     // the step at work
     bool busy{false};
@@ -139,6 +142,12 @@ class World {
   }
   bool both_ways(int a, int b) const { return usable(a, b) && usable(b, a); }
   Time latency();
+  // What slow timings add to every limit of a check.
+  Time longer() const {
+    const bool slow =
+        plan_.timings == Timings::wan || (plan_.timings_change > 0 && plan_.later_timings == Timings::wan);
+    return slow ? 60000 : 0;
+  }
   Postgres& pg(int node) { return postgres_[static_cast<std::size_t>(node)]; }
   Keeper& keeper_of(int node) { return keepers_[static_cast<std::size_t>(node)]; }
   keeper::Millis local(int node) const;
@@ -149,6 +158,7 @@ class World {
   void kill_keeper(int node);
   void tick(int node);
   void look(int node);
+  bool keeps_its_quorum(int node);
   void wake(int node, Time delay = 1);
   void wake_link(int node, Time delay = 1);
   void save(int node, keeper::Core::Save save);
@@ -160,6 +170,7 @@ class World {
   void settle(int node);
   void confirm(int node);
   void look_up(int node);
+  void look_for_standbys(int node);
   void step_start(int node);
   void step_prepare(int node);
   void step_cut_off(int node);
@@ -203,6 +214,7 @@ class World {
   void wake_monitor();
   ProbeResult probe(int node);
   void apply(const fsm::Decision& decision);
+  void set_timings(Timings timings);
   void operator_asks(RequestKind kind, int node, bool allow);
   void writer_steps_down();
 
@@ -211,6 +223,7 @@ class World {
   void heal();
   void check();
   std::string unhealthy();
+  std::string explanations() const;
   void kill_again();
   void kill_unheard(int primary);
   void lose_successor(int former);
@@ -221,6 +234,14 @@ class World {
   void forget_choice();
   void help_to_learn();
   void after_the_standby();
+  void hang_standby();
+  void beside_the_hung();
+  // lasting.cpp
+  int protectors(const NodeView& primary) const;
+  bool bears_a_fault(const NodeView* primary) const;
+  void begin_lasting_fault();
+  void beside_the_fault();
+  void ask_meanwhile();
   void without_the_primary();
 
   std::uint64_t seed_;
@@ -276,6 +297,14 @@ class World {
   int rounds_{0};
   int away_{0};  // a primary that does not come back for long after the storm
   Time away_until_{0};
+  int hung_{0};  // a standby whose PostgreSQL hangs for long, with its keeper at work
+  Time hung_judged_at_{0};
+  int lasting_faults_{0};  // that were to begin
+  int lasting_writer_{0};  // that goes on; 0: perhaps another one
+  int lasting_victim_{0};  // of the first one
+  int lasting_spare_{0};   // nodes more than the number of standbys that have to confirm; negative: commits wait
+  Time lasting_judged_at_{0};
+  Time lasting_ends_{0};
   int second_victim_{0};  // failures one after another: the primary goes when the standby's loss has been digested
   Time second_at_{0};
   std::int64_t quiet_term_{0};

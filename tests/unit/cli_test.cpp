@@ -99,6 +99,10 @@ TEST_CASE("options: refused with the option's name") {
   CHECK(refusal({"--force=yes"}).find("--force") != std::string::npos);
   CHECK(refusal({"--nam", "x"}).find("--nam") != std::string::npos);  // no abbreviations
   CHECK(refusal({"-x"}).find("x") != std::string::npos);
+  // A script's variable that is not set.
+  CHECK(refusal({"--name", ""}).find("--name") != std::string::npos);
+  CHECK(refusal({"--name="}).find("--name") != std::string::npos);
+  CHECK(refusal({"--name", "ok", "--pgport", ""}).find("--pgport") != std::string::npos);
   CHECK(refusal({"--force", "--name", "ok"}).empty());
 }
 
@@ -218,6 +222,40 @@ TEST_CASE("JSON text") {
   CHECK(cli::cell(value, "e") == "x\"y");
   CHECK(cli::cell(value, "nothing").empty());
   CHECK(cli::cell(boost::json::parse("[1]"), "e").empty());
+}
+
+TEST_CASE("a daemon's log is as loud as its command says, else as its configuration") {
+  const auto level = [](const std::vector<std::string>& args) {
+    return cli::log_level(cli::parse_options(cli::log_options(), args), "info");
+  };
+  CHECK(level({}) == "info");
+  CHECK(level({"-q"}) == "warn");
+  CHECK(level({"--verbose"}) == "debug");
+}
+
+TEST_CASE("times are the operator's") {
+  const char* before = std::getenv("TZ");
+  const std::string zone = before == nullptr ? "" : before;
+  const auto at = [](const char* zone_of_operator, const char* time) {
+    ::setenv("TZ", zone_of_operator, 1);
+    ::tzset();
+    return cli::local_time(time);
+  };
+  CHECK(at("UTC0", "2024-05-01T12:00:00.123456+02:00") == "2024-05-01 10:00:00");
+  CHECK(at("CET-1CEST,M3.5.0,M10.5.0/3", "2024-05-01T12:00:00+00:00") == "2024-05-01 14:00:00");
+  CHECK(at("CET-1CEST,M3.5.0,M10.5.0/3", "2024-12-31T23:30:00.5+00") == "2025-01-01 00:30:00");
+  // St John's, on both sides.
+  CHECK(at("NST3:30NDT,M3.2.0,M11.1.0", "2024-01-01T00:10:00+00:00") == "2023-12-31 20:40:00");
+  CHECK(at("UTC0", "2024-01-01T00:10:00-03:30") == "2024-01-01 03:40:00");
+  CHECK(at("UTC0", "2024-01-01T00:10:00-00:30") == "2024-01-01 00:40:00");
+  CHECK(at("<+0545>-5:45", "2024-01-01T00:00:00+05:30") == "2024-01-01 00:15:00");
+  for (const char* other : {"", "yesterday", "2024-05-01", "2024-05-01T12:00:00"}) CHECK(at("UTC0", other) == other);
+  if (before == nullptr) {
+    ::unsetenv("TZ");
+  } else {
+    ::setenv("TZ", zone.c_str(), 1);
+  }
+  ::tzset();
 }
 
 TEST_CASE("the manual and the completion are made of the table") {

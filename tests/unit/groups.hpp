@@ -16,6 +16,7 @@ inline NodeView node(std::int64_t id, NodeState state) {
   view.timeline = Timeline{1};
   view.lsn = Lsn{1000};
   view.ever_reported = true;
+  view.heard_for = Millis{3600000};
   view.session_open = true;
   view.probe = ProbeResult::good;
   return view;

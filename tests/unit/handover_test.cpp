@@ -188,7 +188,7 @@ TEST_CASE("who is told to stop votes when it has stopped") {
   converge(group, 2);
   apply(group, *decide(group));  // n2 is chosen
   REQUIRE(group.nodes[1].goal == NodeState::wait_primary);
-  group.nodes[1].goal_age = group.timing.drain_timeout;  // it may have been promoted, and has not said so
+  group.nodes[1].goal_age = 10 * group.timing.drain_timeout;  // it may have been promoted, and has not said so
   apply(group, *decide(group));
   REQUIRE(group.nodes[1].goal == NodeState::demote_timeout);
   CHECK(!(decide(group) && goal_in(*decide(group), 2) == NodeState::report_lsn));

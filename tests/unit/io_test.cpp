@@ -1,12 +1,19 @@
 // Coroutines over processes, sockets and timers: results, limits, cancellation.
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <boost/asio.hpp>
 #include <chrono>
+#include <cstddef>
 #include <filesystem>
 #include <string>
 #include <thread>
@@ -42,11 +49,10 @@ int listening_port(int& fd, bool listen) {
   return ntohs(address.sin_port);
 }
 
-pg::ConnectionError::Kind connect_kind(int port) {
+pg::ConnectionError::Kind connect_kind(const std::string& place) {
   pg::ConnectionError::Kind kind = pg::ConnectionError::Kind::other;
   run([&]() -> asio::awaitable<void> {
-    const std::string conninfo =
-        "host=127.0.0.1 port=" + std::to_string(port) + " dbname=x user=y password=hush sslmode=disable";
+    const std::string conninfo = place + " dbname=x user=y password=hush sslmode=disable";
     try {
       pg::Connection connection = co_await pg::Connection::connect(conninfo, milliseconds{300});
     } catch (const pg::ConnectionError& error) {
@@ -57,7 +63,62 @@ pg::ConnectionError::Kind connect_kind(int port) {
   return kind;
 }
 
+pg::ConnectionError::Kind connect_kind(int port) {
+  return connect_kind("host=127.0.0.1 port=" + std::to_string(port));
+}
+
+// A port of a host that has vanished, as far as a client can see: nothing answers its SYN, for the queue of sessions
+// that nobody accepts is full.
+class Silence {
+ public:
+  Silence() : port(listening_port(listener_, false)) {
+    ::listen(listener_, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    for (int& session : waiting_) {
+      session = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+      ::connect(session, reinterpret_cast<sockaddr*>(&address), sizeof address);
+    }
+  }
+  ~Silence() {
+    for (const int session : waiting_) ::close(session);
+    ::close(listener_);
+  }
+
+ private:
+  int listener_{-1};
+  std::array<int, 4> waiting_{};
+
+ public:
+  const int port;
+};
+
 }  // namespace
+
+TEST_CASE("behind an address that is silent the others are tried") {
+  const Silence first;
+  const Silence second;
+  int fd = -1;
+  const std::string silent = std::to_string(first.port);
+  const std::string closed = std::to_string(listening_port(fd, false));
+  const std::string three = "host=127.0.0.1,127.0.0.1,127.0.0.1 port=" + silent + ",";
+  CHECK(connect_kind(first.port) == pg::ConnectionError::Kind::timeout);
+  CHECK(connect_kind("host=127.0.0.1,127.0.0.1 port=" + silent + "," + closed) == pg::ConnectionError::Kind::refused);
+  CHECK(connect_kind(three + std::to_string(second.port) + "," + closed) == pg::ConnectionError::Kind::refused);
+  CHECK(connect_kind(three + closed + "," + std::to_string(second.port)) == pg::ConnectionError::Kind::timeout);
+  CHECK(connect_kind("hostaddr=127.0.0.1,127.0.0.1 port=" + silent + "," + closed) ==
+        pg::ConnectionError::Kind::refused);
+  std::optional<pg::ConnectionError::Kind> blocking;
+  try {
+    pg::BlockingConnection(three + silent + "," + closed + " dbname=x user=y sslmode=disable", milliseconds{300});
+  } catch (const pg::ConnectionError& error) {
+    blocking = error.kind;
+  }
+  CHECK(blocking == pg::ConnectionError::Kind::refused);
+  ::close(fd);
+}
 
 TEST_CASE("a refused port, and one that never answers") {
   int fd = -1;
@@ -96,6 +157,47 @@ TEST_CASE("a server that is slow with each answer, and no longer silent than the
   }
 }
 
+TEST_CASE("who is rejected knows it in any language of the server, and from who hangs up") {
+  using namespace std::string_literals;
+  const auto error = [](const std::string& fields) {
+    const auto size = static_cast<unsigned char>(4 + fields.size());
+    return "E\0\0\0"s + static_cast<char>(size) + fields;
+  };
+  const std::string russian = error("S\u0412\u0410\u0416\u041d\u041e\0VFATAL\0C28P01\0M\u043d\u0435\u0442\0\0"s);
+  const std::string password_please = "R\0\0\0\x08\0\0\0\x03"s;
+  const std::string welcome = "R\0\0\0\x08\0\0\0\0"s;
+  using Kind = pg::ConnectionError::Kind;
+  struct Case {
+    std::vector<std::string> said;
+    Kind kind;
+  };
+  const std::vector<Case> cases{{{russian}, Kind::rejected},
+                                {{password_please, russian}, Kind::rejected},
+                                {{password_please, welcome, russian}, Kind::rejected},
+                                {{error("SFATAL\0VFATAL\0C53300\0Mtoo many\0\0"s)}, Kind::rejected},
+                                {{}, Kind::lost},
+                                {{password_please}, Kind::lost}};
+  for (const Case& one : cases) {
+    CAPTURE(&one - cases.data());
+    int listener = -1;
+    const int port = listening_port(listener, true);
+    std::thread server([&] {
+      const int session = ::accept(listener, nullptr, nullptr);
+      char heard[1000];
+      ssize_t bytes = ::recv(session, heard, sizeof heard, 0);
+      for (const std::string& words : one.said) {
+        ::send(session, words.data(), words.size(), MSG_NOSIGNAL);
+        if (words == password_please) bytes = ::recv(session, heard, sizeof heard, 0);
+      }
+      CHECK(bytes > 0);
+      ::close(session);
+    });
+    CHECK(connect_kind(port) == one.kind);
+    server.join();
+    ::close(listener);
+  }
+}
+
 TEST_CASE("processes: output, exit codes, missing programs") {
   run([]() -> asio::awaitable<void> {
     std::vector<std::string> argv{"sh", "-c", "echo one; echo two >&2; exit 3"};
@@ -119,6 +221,45 @@ TEST_CASE("processes: output, exit codes, missing programs") {
     }
     CHECK(thrown);
   });
+}
+
+namespace {
+
+// From here on this process cannot open a pidfd, as when it has too many open files.
+bool refuse_pidfds() {
+  sock_filter program[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                           BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_open, 0, 1),
+                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EMFILE),
+                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const sock_fprog filter{sizeof program / sizeof program[0], program};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("a process that cannot be watched is no success, and is not taken for one that has ended") {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (!refuse_pidfds()) ::_exit(1);
+    int thrown = 0;
+    try {
+      run([]() -> asio::awaitable<void> {
+        std::vector<std::string> argv{"false"};
+        co_await os::run(argv);
+      });
+    } catch (const Error&) {
+      ++thrown;
+    }
+    try {
+      os::PidFd::open(::getpid());
+    } catch (const Error&) {
+      ++thrown;
+    }
+    ::_exit(thrown == 2 ? 0 : 2);
+  }
+  int status = -1;
+  CHECK(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
 }
 
 TEST_CASE("a process that runs out of time goes with its whole group") {

@@ -183,6 +183,7 @@ TEST_CASE("an account as JSON, there and back") {
   Account account = primary_of(any_1_of_2_3, 7, 4);
   account.copy_unfinished = true;
   account.number_sync_standbys = 2;
+  account.lease_seconds = 30;
   account.peers = {Peer{NodeId{2}, "n2", "b.example", 5433, true}};
   CHECK(monitor_api::parse_account(monitor_api::to_json(account)) == account);
   CHECK(monitor_api::parse_account(monitor_api::to_json(Account{})) == Account{});
@@ -262,7 +263,7 @@ TEST_CASE("who was removed from the formation has no lease, however often it is 
   }
   CHECK(core.last_answer() == Millis{10000});  // heard all the same: it may end when the monitor knows
   REQUIRE(core.must_fence(Millis{11001}));
-  core.fenced("its lease is over");
+  core.fenced("its lease is over", Millis{11001});
   CHECK(core.next(Millis{11002}).step == keeper::Step::stop);  // and goes on with going
 }
 

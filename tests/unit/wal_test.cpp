@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "keeper/actions/archive.hpp"
+#include "keeper/actions/stream_patience.hpp"
 #include "keeper/actions/wal_files.hpp"
 
 using namespace pgvigil;
@@ -26,15 +27,21 @@ struct Wal {
   }
   ~Wal() { fs::remove_all(path); }
 
-  // `holds`: the address in its first page.
-  void add(unsigned timeline, unsigned number, std::uint64_t holds) const {
+  // `holds`: the address in its first page; `written_on`: the timeline there.
+  void add(unsigned timeline, unsigned number, std::uint64_t holds, unsigned written_on = 0) const {
     char name[32];
     std::snprintf(name, sizeof name, "%08X%08X%08X", timeline, 0U, number);
     std::array<char, size> content{};
+    std::memcpy(content.data() + 4, &written_on, sizeof written_on);
     std::memcpy(content.data() + 8, &holds, sizeof holds);
     std::ofstream(path / name, std::ios::binary).write(content.data(), content.size());
   }
   void add(unsigned timeline, unsigned number) const { add(timeline, number, number * size); }
+  void add_history(unsigned timeline, const std::string& text) const {
+    char name[32];
+    std::snprintf(name, sizeof name, "%08X.history", timeline);
+    std::ofstream(path / name) << text;
+  }
 };
 
 }  // namespace
@@ -76,6 +83,114 @@ TEST_CASE("WAL that a node wrote by itself is whole when no segment of it is mis
   CHECK_FALSE(whole(3 * size + 100, 6 * size + 100));
   CHECK_FALSE(whole(2 * size + 100, 4 * size));
   CHECK(whole(6 * size, 6 * size));
+}
+
+TEST_CASE("WAL that a node has alone is found on each timeline that led to where it stands") {
+  const Wal wal;
+  for (const unsigned timeline : {1U, 2U, 3U, 9U}) {
+    for (unsigned number = 1; number <= 8; ++number) wal.add(timeline, number);
+  }
+  const WalPosition position{
+      Timeline{3}, Lsn{7 * size}, {{Timeline{1}, Lsn{2 * size + 10}}, {Timeline{2}, Lsn{4 * size + 10}}}};
+  std::vector<std::string> names;
+  for (const Segment& segment : segments_along(wal.path, position, Lsn{3 * size + 10}))
+    names.push_back(std::to_string(segment.timeline.value) + "/" + std::to_string(segment.position / size));
+  CHECK(names == std::vector<std::string>{"2/3", "3/3", "2/4", "3/4", "3/5", "3/6", "3/7", "3/8"});
+}
+
+TEST_CASE("On which timeline WAL was received is seen when no walreceiver is there any more") {
+  const Wal wal;
+  const WalSizes sizes{size, size};
+  const WalPosition known{Timeline{1}, Lsn{6 * size + 50}, {}};
+  const auto timeline = [&](std::uint64_t lsn) {
+    const auto found = received_on(wal.path, {Timeline{1}, Lsn{lsn}, {}}, sizes);
+    return found ? found->timeline.value : 0;
+  };
+  wal.add_history(2, "1\t0/5014\tswitch\n");  // 5 * size + 20
+  for (unsigned number = 3; number <= 5; ++number) wal.add(1, number);
+  CHECK(timeline(6 * size + 50) == 0);  // a history alone says nothing
+
+  SUBCASE("the file that begins with the ancestor's pages counts from the switch on") {
+    wal.add(2, 5, 5 * size, 1);
+    CHECK(timeline(5 * size + 20) == 0);
+    CHECK(timeline(5 * size + 21) == 2);
+    CHECK(timeline(6 * size) == 2);  // the byte before is the last one here
+    CHECK(timeline(6 * size + 1) == 0);
+  }
+  SUBCASE("later ones are of its own pages") {
+    wal.add(2, 6, 6 * size, 2);
+    const auto found = received_on(wal.path, known, sizes);
+    REQUIRE(found);
+    CHECK(found->timeline == Timeline{2});
+    CHECK(found->lsn == known.lsn);
+    CHECK(found->history == History{{Timeline{1}, Lsn{5 * size + 20}}});
+  }
+  SUBCASE("not those made ready for WAL to come") {
+    wal.add(2, 6, 3 * size, 2);
+    CHECK(timeline(6 * size + 50) == 0);
+    wal.add(2, 6, 6 * size, 1);
+    CHECK(timeline(6 * size + 50) == 0);
+  }
+  SUBCASE("the latest one of which there is WAL, past reserved numbers") {
+    wal.add(2, 6, 6 * size, 2);
+    wal.add_history(3, "1\t0/5014\treserved\n");
+    CHECK(timeline(6 * size + 50) == 2);
+    wal.add_history(4, "1\t0/5014\tswitch\n");
+    wal.add(4, 6, 6 * size, 4);
+    CHECK(timeline(6 * size + 50) == 4);
+  }
+  SUBCASE("not those that do not go on from what is known") {
+    wal.add_history(2, "7\t0/5014\tswitch\n");
+    wal.add(2, 6, 6 * size, 2);
+    CHECK(timeline(6 * size + 50) == 0);
+    wal.add_history(2, "1\t0/9000\tswitch\n");
+    CHECK(timeline(6 * size + 50) == 0);
+  }
+  SUBCASE("several pages a segment") {
+    char name[] = "000000020000000000000002";
+    std::array<char, 2 * size> content{};
+    const std::uint64_t address = 5 * size;
+    const unsigned written_on = 2;
+    std::memcpy(content.data() + size + 4, &written_on, sizeof written_on);
+    std::memcpy(content.data() + size + 8, &address, sizeof address);
+    std::ofstream(wal.path / name, std::ios::binary).write(content.data(), content.size());
+    const auto found = received_on(wal.path, {Timeline{1}, Lsn{5 * size + 100}, {}}, {2 * size, size});
+    CHECK(found.has_value());
+    CHECK_FALSE(received_on(wal.path, {Timeline{1}, Lsn{6 * size + 100}, {}}, {2 * size, size}).has_value());
+  }
+}
+
+TEST_CASE("Histories that keep a standby from its upstream are those that the upstream has not come through") {
+  const Wal wal;
+  const WalPosition upstream{Timeline{4}, Lsn{9 * size}, {{Timeline{1}, Lsn{2 * size}}, {Timeline{3}, Lsn{5 * size}}}};
+  wal.add(5, 3);
+  wal.add_history(2, "1\t0/2000\treserved\n");
+  wal.add_history(3, "1\t0/2000\tswitch\n");
+  wal.add_history(4, "1\t0/2000\tswitch\n3\t0/5000\tswitch\n");
+  wal.add_history(5, "4\t0/9000\tswitch\n");
+  const auto names = [&](unsigned local, const WalPosition& from) {
+    std::vector<std::string> found;
+    for (const fs::path& file : stray_histories(wal.path, Timeline{local}, from)) found.push_back(file.filename());
+    return found;
+  };
+  CHECK(names(1, upstream) == std::vector<std::string>{"00000002.history", "00000005.history"});
+  CHECK(names(2, upstream) == std::vector<std::string>{"00000005.history"});
+  CHECK(names(5, upstream).empty());
+  wal.add_history(3, "1\t0/3000\tanother\n");
+  CHECK(names(2, upstream) == std::vector<std::string>{"00000003.history", "00000005.history"});
+}
+
+TEST_CASE("a standby that stands still is helped once") {
+  using namespace std::chrono_literals;
+  StreamPatience patience;
+  CHECK_FALSE(patience.ends(Lsn{100}, 1000s));
+  CHECK_FALSE(patience.ends(Lsn{100}, 1005s));
+  CHECK(patience.ends(Lsn{100}, 1010s));
+  CHECK_FALSE(patience.ends(Lsn{100}, 1015s));
+  CHECK_FALSE(patience.ends(Lsn{200}, 1020s));
+  CHECK_FALSE(patience.ends(Lsn{200}, 1025s));
+  CHECK(patience.ends(Lsn{200}, 1030s));
+  CHECK_FALSE(patience.ends(Lsn{200}, 2000s));  // it streamed meanwhile
 }
 
 TEST_CASE("A recovery goes from one timeline to the next as far as WAL of the history is here") {

@@ -49,7 +49,7 @@ int get(const Args& args) {
 }
 
 int set(const Args& args) {
-  config::Config config = load_config(args);
+  config::Config config = load_own_config(args);
   const std::string key = args.arguments[0];
   if (key == "node.role" || key == "postgresql.pgdata") {
     throw UserError(ExitCode::bad_arguments, key + " is fixed when the node is made", "`pgvigil create` makes another");

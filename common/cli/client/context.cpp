@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <iostream>
+#include <set>
 
 #include "common/cli/json_text.hpp"
+#include "common/os/daemon.hpp"
 #include "common/os/file.hpp"
 #include "common/pg/conninfo.hpp"
 
@@ -62,6 +64,12 @@ config::Config load_config(const Args& args) {
       "`pgvigil create monitor` or `pgvigil create postgres` makes it; run this command as the user who owns the node");
 }
 
+config::Config load_own_config(const Args& args) {
+  const config::Config config = load_config(args);
+  os::become_owner_of(config.state_directory);
+  return config;
+}
+
 std::string formation_of(const Args& args) {
   if (const auto given = args.maybe("formation")) return *given;
   const auto config = find_config(args);
@@ -74,6 +82,23 @@ std::optional<int> group_of(const Args& args) {
 
 pg::Param group_param(std::optional<int> group) {
   return group ? pg::Param(std::to_string(*group)) : std::nullopt;
+}
+
+int one_group(Monitor& monitor, const Args& args) {
+  if (const auto given = group_of(args)) return *given;
+  const std::string formation = formation_of(args);
+  const auto config = find_config(args);
+  if (config && config->role == config::Role::keeper && config->formation == formation) return config->group;
+  std::set<std::int64_t> groups;
+  for (const json::value& node : monitor.current_state(formation, std::nullopt))
+    groups.insert(integer_of(node, "group_id"));
+  if (groups.size() > 1) {
+    throw UserError(ExitCode::bad_arguments,
+                    "formation \"" + formation + "\" has " + std::to_string(groups.size()) +
+                        " groups, and it is not said which one is meant",
+                    "give --group; `pgvigil show state` lists them");
+  }
+  return groups.empty() ? 0 : static_cast<int>(*groups.begin());
 }
 
 json::value find_node(const json::array& nodes, const Args& args) {

@@ -30,6 +30,8 @@ std::vector<Option> monitor_options(std::vector<Option> more = {});
 std::optional<config::Config> find_config(const Args& args);
 // The same, or UserError(bad_config).
 config::Config load_config(const Args& args);
+// For a command that changes the node's files: root becomes the user who owns them, whose daemon is to read them.
+config::Config load_own_config(const Args& args);
 
 // --formation, else the configuration's (of a keeper), else "default".
 std::string formation_of(const Args& args);
@@ -61,6 +63,9 @@ class Monitor {
 };
 
 pg::Param group_param(std::optional<int> group);
+// For a command that is about one group: --group, else that of the node of --pgdata, else the only one there is.
+// Throws UserError(bad_arguments) when several are left.
+int one_group(Monitor& monitor, const Args& args);
 
 // The row of the node that --name, or --hostname and --pgport, or the configuration of --pgdata names.
 // Throws UserError(bad_arguments).

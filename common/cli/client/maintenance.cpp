@@ -22,7 +22,10 @@ int ask(const Args& args, bool enable) {
              : monitor.query("select pgvigil.stop_maintenance($1::text, $2::text) as id", {formation, name});
   const std::string message = follower.wait_decision(result.integer(0, "id"));
   if (!args.has("json")) note(args, message);
-  if (!wait) return 0;
+  if (!wait) {
+    if (args.has("json")) print_json(follower.nodes());
+    return 0;
+  }
   const std::vector<std::string> wanted =
       enable ? std::vector<std::string>{"maintenance"} : std::vector<std::string>{"secondary", "primary", "single"};
   const json::array nodes = follower.wait_node(integer_of(node, "node_id"), wanted);

@@ -82,11 +82,21 @@ int drop_remote(const Args& args) {
   return 0;
 }
 
-// The monitor's half of dropping the local node. False: it knows no such node (any more).
+// The monitor's half of dropping the local node. False: it knows no such node (any more). A number alone says nothing:
+// another monitor has given it to another node.
 bool drop_at_monitor(const Args& args, const config::Config& config, std::int64_t id) {
   Monitor monitor(args);
   for (const json::value& row : monitor.current_state(config.formation, std::nullopt)) {
     if (integer_of(row, "node_id") != id) continue;
+    const std::string there = cli::cell(row, "nodehost") + ":" + cli::cell(row, "nodeport");
+    const std::string here = config.hostname + ":" + std::to_string(config.port);
+    if (there != here) {
+      throw UserError(ExitCode::bad_state,
+                      "node " + std::to_string(id) + " of this monitor is " + cli::cell(row, "nodename") + " at " +
+                          there + ", not the local one (" + here + ")",
+                      "is it the right monitor, and node.hostname what `pgvigil show state` says? With --force only "
+                      "what is here is removed");
+    }
     const Member member{config.formation, id, static_cast<int>(integer_of(row, "group_id")),
                         cli::cell(row, "nodename")};
     remove_member(monitor, args, member);
@@ -111,6 +121,11 @@ void wait_for_keeper(const Args& args, const config::Config& config) {
 int drop_local(const Args& args, const config::Config& config) {
   std::vector<std::string> rest{"--pgdata", config.pgdata};
   if (args.has("destroy")) rest.push_back("--destroy");
+  if (wait_seconds(args) == 0 && (args.has("force") || args.has("destroy"))) {
+    throw UserError(ExitCode::bad_arguments,
+                    "what is here is removed when the keeper has ended, and that takes a while",
+                    "leave out --no-wait, or give it without --force and --destroy");
+  }
   std::error_code error;
   const bool known = std::filesystem::exists(std::filesystem::path(config.state_directory) / "keeper.json", error);
   const json::object state = known ? local_state(config) : json::object{};
@@ -126,6 +141,9 @@ int drop_local(const Args& args, const config::Config& config) {
       if (!drop_at_monitor(args, config, integer_of(state, "nodeId")) || force) rest.push_back("--force");
     } catch (const UserError& failure) {
       if (!force || failure.code == ExitCode::bad_arguments) throw;
+      if (args.has("json"))
+        print_json(json::object{
+            {"node_id", integer_of(state, "nodeId")}, {"name", cli::cell(state, "name")}, {"dropped", false}});
       note(args, std::string(failure.what()) +
                      "; what is here is removed all the same: `pgvigil drop node --force --name " +
                      cli::cell(state, "name") + "` tells the monitor later");
@@ -133,6 +151,8 @@ int drop_local(const Args& args, const config::Config& config) {
     }
     if (wait_seconds(args) == 0) return 0;
   }
+  if (known && cli::cell(state, "current_role") == "dropped")
+    tell(args, {config.formation, integer_of(state, "nodeId"), config.group, cli::cell(state, "name")});
   wait_for_keeper(args, config);
   exec_daemon("pgvigil-keeper", "drop", rest);
 }
@@ -143,7 +163,7 @@ int drop_node(const Args& args) {
     throw UserError(ExitCode::bad_arguments, "it is not said which node to drop",
                     "give --pgdata for the local node, or --name, or --hostname and --pgport");
   }
-  const config::Config config = load_config(args);
+  const config::Config config = load_own_config(args);
   if (config.role == config::Role::monitor) {
     throw UserError(ExitCode::bad_arguments, config.pgdata + " is the monitor's",
                     "`pgvigil drop monitor` removes it; --name says which node to drop");
@@ -194,7 +214,11 @@ int drop_formation(const Args& args) {
   const std::string name = args.require("formation");
   Monitor monitor(args);
   monitor.query("select pgvigil.drop_formation($1::text)", {name});
-  note(args, "formation \"" + name + "\" is dropped");
+  if (args.has("json")) {
+    print_json(json::object{{"formation", name}, {"dropped", true}});
+  } else {
+    note(args, "formation \"" + name + "\" is dropped");
+  }
   return 0;
 }
 

@@ -2,6 +2,7 @@
 #include <boost/json.hpp>
 
 #include "common/cli/client/context.hpp"
+#include "common/cli/monitor_option.hpp"
 #include "common/os/file.hpp"
 #include "common/pg/conninfo.hpp"
 
@@ -12,21 +13,10 @@ namespace {
 constexpr const char* monitor_database = "pgvigil";
 constexpr const char* node_role = "pgvigil_node";
 
-pg::ConninfoMap parsed(const std::string& text, const std::string& source) {
-  try {
-    return pg::parse_conninfo(text);
-  } catch (const UserError&) {
-    throw;
-  } catch (const Error& error) {
-    throw UserError(ExitCode::bad_arguments, source + " is " + error.what(),
-                    "for example postgres://pgvigil_node@monitor.example:5432/pgvigil");
-  }
-}
-
 // How a program on the monitor's own host gets in: over its socket, as its superuser.
 pg::ConninfoMap local_monitor(const config::Config& config) {
   if (!config.database_uri.empty())
-    return parsed(config.database_uri, "monitor database URI in " + config.file.string());
+    return cli::parse_monitor_uri(config.database_uri, "monitor database URI in " + config.file.string());
   pg::ConninfoMap values{{"host", config.socket_directory.empty() ? config.state_directory : config.socket_directory},
                          {"port", std::to_string(config.port)},
                          {"dbname", monitor_database}};
@@ -38,7 +28,7 @@ pg::ConninfoMap keepers_monitor(const config::Config& config) {
   if (config.monitor_uri.empty()) {
     throw UserError(ExitCode::bad_config, config.file.string() + " names no monitor", "give --monitor URI");
   }
-  pg::ConninfoMap values = parsed(config.monitor_uri, "monitor.uri in " + config.file.string());
+  pg::ConninfoMap values = cli::parse_monitor_uri(config.monitor_uri, "monitor.uri in " + config.file.string());
   values.merge(config::shown_certificate(config));
   if (!config.monitor_password_file.empty()) values["password"] = os::read_secret_file(config.monitor_password_file);
   return values;
@@ -114,7 +104,8 @@ std::string monitor_conninfo(const Args& args) {
   if (config) {
     values = config->role == config::Role::monitor ? local_monitor(*config) : keepers_monitor(*config);
   } else if (args.has("monitor")) {
-    values = parsed(args.get("monitor"), args.given("monitor") ? "--monitor" : "the monitor's URI in the environment");
+    values = cli::parse_monitor_uri(args.get("monitor"),
+                                    args.given("monitor") ? "--monitor" : "the monitor's URI in the environment");
   } else {
     throw no_monitor(args);
   }

@@ -136,9 +136,9 @@ std::string Follower::wait_decision(std::int64_t request) {
     if (status != "pending") return message;
     if (!step()) {
       throw UserError(
-          ExitCode::internal,
-          "the monitor has not decided within " + std::to_string(limit_.count()) + " s; the request stays pending",
-          "is `pgvigil run` of the monitor alive? `pgvigil show state` shows where the group is");
+          ExitCode::internal, "the monitor has not decided within " + std::to_string(limit_.count()) + " s",
+          "is `pgvigil run` of the monitor alive? The request stands for as long as the formation's drain_ms says; a "
+          "monitor that starts later refuses it");
     }
   }
 }
@@ -173,6 +173,10 @@ json::array Follower::wait_node(std::int64_t node, const std::vector<std::string
                         std::to_string(limit_.count()) + " s",
                     "`pgvigil show why` tells what it waits for; it goes on by itself");
   }
+}
+
+json::array Follower::nodes() {
+  return monitor_.current_state(formation_, group_);
 }
 
 void Follower::wait_gone(std::int64_t node) {

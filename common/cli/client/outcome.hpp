@@ -30,6 +30,8 @@ class Follower {
   json::array wait_node(std::int64_t node, const std::vector<std::string>& states);
   // Waits until there is no such node any more.
   void wait_gone(std::int64_t node);
+  // As they are now.
+  json::array nodes();
 
  private:
   // Reads the states, prints what has changed; then waits a little when `done` is false. False: time is over.

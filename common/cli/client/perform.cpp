@@ -35,7 +35,10 @@ int follow(const Args& args, Follower& follower, std::int64_t request, bool to_t
            const std::string& before) {
   const std::string message = follower.wait_decision(request);
   if (!args.has("json")) note(args, message);
-  if (!to_the_end) return 0;
+  if (!to_the_end) {
+    if (args.has("json")) print_json(follower.nodes());
+    return 0;
+  }
   const json::array nodes = follower.wait_settled();
   const std::string writer = writer_name(nodes);
   if (expected.empty() ? writer == before && !before.empty() : writer != expected) {
@@ -48,9 +51,9 @@ int follow(const Args& args, Follower& follower, std::int64_t request, bool to_t
 
 int failover(const Args& args) {
   const std::string formation = formation_of(args);
-  const int group = group_of(args).value_or(0);
   const Waiting wait = waiting(args, 60);
   Monitor monitor(args);
+  const int group = one_group(monitor, args);
   Follower follower(monitor, args, formation, group, wait.limit);
   const std::string before = writer_name(monitor.current_state(formation, group));
   const auto result = monitor.query("select pgvigil.perform_failover($1::text, $2::int, $3::boolean) as id",

@@ -9,9 +9,9 @@
 
 #include "common/cli/client/commands.hpp"
 #include "common/cli/client/context.hpp"
+#include "common/cli/client/enable_monitor.hpp"
 #include "common/cli/client/local.hpp"
 #include "common/cli/json_text.hpp"
-#include "common/pg/conninfo.hpp"
 #include "common/postgres/certificate_watch.hpp"
 
 namespace pgvigil::client {
@@ -66,25 +66,6 @@ int reload(const Args& args) {
   send_signal(pid, SIGHUP, ExitCode::reload);
   note(args, std::string("told ") + daemon_name(config) + " (process " + std::to_string(pid) + ") to read " +
                  config.file.string());
-  return 0;
-}
-
-// The node tells the new monitor what it knows, when that one does not (monitor/fsm/README.md, "A monitor without
-// memory").
-int enable_monitor(const Args& args) {
-  config::Config config = load_config(args);
-  if (config.role != config::Role::keeper) {
-    throw UserError(ExitCode::bad_arguments, config.pgdata + " is a monitor's", "run this on each data node");
-  }
-  const std::string uri = pg::without_password(args.require("monitor"));
-  Monitor(args).current_state(config.formation, std::nullopt);  // it is there, and has the formation
-  config::set(config, "monitor.uri", uri);
-  if (const auto file = args.maybe("monitor-password-file")) {
-    config::set(config, "monitor.password_file", std::filesystem::absolute(*file).string());
-  }
-  config::save(config);
-  if (const auto pid = daemon_pid(config)) send_signal(*pid, SIGHUP, ExitCode::reload);
-  note(args, "the node of " + config.pgdata + " has its orders from " + uri + " from now on");
   return 0;
 }
 
@@ -151,17 +132,7 @@ std::vector<Command> process_commands() {
        {},
        stop,
        "Exits with 3 when it is not running."},
-      {"enable monitor",
-       "give the node another monitor, for instance one that replaces a lost one",
-       {pgdata_option(),
-        {"monitor",
-         "URI",
-         "connection string of the new monitor's database",
-         {"PGVIGIL_MONITOR", "PG_AUTOCTL_MONITOR"}},
-        {"monitor-password-file", "FILE", "file (mode 0600) with the password for it"}},
-       {},
-       enable_monitor,
-       "Run it on every node of the formation. The monitor learns from them what it does not know."},
+      enable_monitor_command(),
       {"reload", "make the node's daemon read its configuration again", {pgdata_option()}, {}, reload},
       {"status",
        "does the node's daemon run, and is its PostgreSQL ready?",

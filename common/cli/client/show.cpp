@@ -147,7 +147,7 @@ int show_why(const Args& args) {
 int show_names(const Args& args) {
   Monitor monitor(args);
   const std::string formation = formation_of(args);
-  const int group = group_of(args).value_or(0);
+  const int group = one_group(monitor, args);
   const std::string names = monitor
                                 .query("select pgvigil.synchronous_standby_names($1::text, $2::int) as names",
                                        {formation, std::to_string(group)})

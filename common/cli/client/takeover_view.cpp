@@ -62,7 +62,7 @@ std::string takeover_text(const json::object& takeover) {
   const std::string from = cell(value, "from");
   std::string text = cell(value, "kind") + (from.empty() ? "" : " from " + from) + " to " + cell(value, "to") +
                      ", group " + cell(value, "groupid") + ", term " + cell(value, "term") + ", " +
-                     short_time(cell(value, "eventtime")) + "\n\n";
+                     cli::local_time(cell(value, "eventtime")) + "\n\n";
   cli::Table table({"Moment", "Seen by", "At ms", "Part ms", "What"});
   table.align(2, cli::Align::right);
   table.align(3, cli::Align::right);

@@ -1,4 +1,6 @@
 // enable ssl, disable ssl: of the local node, while it runs.
+#include "common/postgres/tls.hpp"
+
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <chrono>
@@ -47,11 +49,28 @@ std::string entrance_of_node(const config::Config& config) {
   return present == wanted ? "" : "it is reached by sslmode=" + present + " still, not by " + wanted;
 }
 
+// "" when the server shows the certificate of the configuration, else that it does not.
+std::string other_certificate(const config::Config& config) {
+  if (!config.ssl || config.ssl_cert_file.empty()) return {};
+  boost::asio::io_context context(1);
+  std::exception_ptr failure;
+  bool served = false;
+  boost::asio::co_spawn(context, postgres::is_served(config.ssl_cert_file, config.hostname, config.port),
+                        [&](std::exception_ptr error, bool value) {
+                          failure = error;
+                          served = value;
+                        });
+  context.run();
+  if (failure) std::rethrow_exception(failure);
+  return served ? "" : "its PostgreSQL does not show " + config.ssl_cert_file + " yet";
+}
+
 void wait_until_it_counts(const Args& args, const config::Config& config, int seconds) {
   const bool monitor = config.role == config::Role::monitor;
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
   for (;;) {
-    const std::string missing = monitor ? entrance_of_monitor(args, config) : entrance_of_node(config);
+    std::string missing = monitor ? entrance_of_monitor(args, config) : entrance_of_node(config);
+    if (missing.empty()) missing = other_certificate(config);
     if (missing.empty()) return;
     if (std::chrono::steady_clock::now() >= deadline) {
       throw UserError(ExitCode::internal, "it does not count yet: " + missing,
@@ -73,7 +92,7 @@ void say_what_is_left(const Args& args, const config::Config& config) {
 
 int change(const Args& args, bool enable) {
   const int seconds = args.integer("wait", 30, 0, 86400);
-  config::Config config = load_config(args);
+  config::Config config = load_own_config(args);
   if (!config.database_uri.empty())
     throw UserError(ExitCode::bad_arguments, "the monitor's PostgreSQL is not pgvigil's (--database-uri)",
                     "set up TLS there");

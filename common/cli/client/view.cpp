@@ -41,12 +41,6 @@ std::string states_word(const json::value& event) {
 
 }  // namespace
 
-std::string short_time(const std::string& iso_time) {
-  std::string text = iso_time.substr(0, iso_time.find_first_of(".+", 0));
-  if (text.size() > 10 && text[10] == 'T') text[10] = ' ';
-  return text;
-}
-
 std::string state_table(const json::array& nodes) {
   if (nodes.empty()) return "There are no nodes.\n";
   cli::Table table({"Name", "Node", "Host:Port", "TLI: LSN", "Connection", "Reported State", "Assigned State"});
@@ -70,7 +64,7 @@ std::string why_text(const json::array& rows) {
     const std::string name = cell(row, "nodename");
     table.add({name.empty() ? "group " + cell(row, "group_id") : name,
                name.empty() ? "" : cell(row, "current_group_state") + " -> " + cell(row, "assigned_group_state"),
-               rule == "0" ? "-" : rule, short_time(cell(row, "since")), cell(row, "waiting_for")});
+               rule == "0" ? "-" : rule, cli::local_time(cell(row, "since")), cell(row, "waiting_for")});
   }
   return table.text() + advice_text(rows);
 }
@@ -91,7 +85,7 @@ std::string event_table(const json::array& events) {
   if (events.empty()) return "There are no events.\n";
   cli::Table table({"Event Time", "Id", "Name", "Reported -> Assigned", "Rule", "Description"});
   for (const json::value& event : events) {
-    table.add({short_time(cell(event, "eventtime")), node_word(event), cell(event, "nodename"), states_word(event),
+    table.add({cli::local_time(cell(event, "eventtime")), node_word(event), cell(event, "nodename"), states_word(event),
                cell(event, "rule_pos") + " " + cell(event, "rule_name"), cell(event, "description")});
   }
   return table.text();
@@ -100,7 +94,7 @@ std::string event_table(const json::array& events) {
 std::string event_line(const json::value& event) {
   const std::string name = cell(event, "nodename");
   const std::string states = states_word(event);
-  return short_time(cell(event, "eventtime")) + "  " + (name.empty() ? "group " + cell(event, "groupid") : name) +
+  return cli::local_time(cell(event, "eventtime")) + "  " + (name.empty() ? "group " + cell(event, "groupid") : name) +
          (states.empty() ? "" : "  " + states) + "  [" + cell(event, "rule_pos") + " " + cell(event, "rule_name") +
          "] " + cell(event, "description") + "\n";
 }

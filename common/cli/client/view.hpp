@@ -18,7 +18,4 @@ std::string event_line(const json::value& event);
 json::object takeover_object(const json::array& rows);
 std::string takeover_text(const json::object& takeover);
 
-// "2024-05-01T12:00:00.123456+00:00" as "2024-05-01 12:00:00".
-std::string short_time(const std::string& iso_time);
-
 }  // namespace pgvigil::client

@@ -1,0 +1,188 @@
+"""A command does what it is told, for the node or the group that is meant, and says so in JSON when it is asked to."""
+import json
+import os
+import stat
+import subprocess
+
+from commands import command
+from formation import Daemon, Formation, expect, text_of
+
+HOSTS = "one"  # of one machine, and its configuration files
+
+
+def in_json(result):
+    expect(result.returncode == 0, f"{result}")
+    return json.loads(result.stdout)
+
+
+def refused(result, code, *words):
+    expect(result.returncode == code and all(word in result.stderr for word in words), f"not refused with {code} and {words}: {result}")
+
+
+def scenario_meant_for_one_group():
+    """Of three nodes the first is a group of its own. Its monitor was made with a slash at the end of --pgdata."""
+    f = Formation(nodes=1)
+    f.monitor.pgdata += "/"
+    with f:
+        f.monitor.pgdata = f.monitor.pgdata.rstrip("/")
+        alone = f.nodes[0]
+        f.wait_state(alone, "single")
+        for name in ("node2", "node3"):
+            f.add_node(name, options=("--group", "1"))
+        pair = f.nodes[1:]
+        f.wait_until(lambda: f.in_state("primary") and f.in_state("secondary"), what="a second group of two")
+        for daemon in (f.monitor, *f.nodes):
+            expect(f.run("status", "--pgdata", daemon.pgdata + "/").returncode == 0, f"{daemon.name} is not found by its path with a slash")
+
+        # The group: that of the node, the one that is said, else none.
+        refused(command(f, "perform", "failover", check=False), 1, "2 groups", "--group")
+        refused(command(f, "show", "standby-names", check=False), 1, "2 groups", "--group")
+        refused(command(f, "show", "standby-names", "--group", 7, check=False), 1, "no group 7")
+        refused(command(f, "show", "standby-names", "--formation", "none", check=False), 1, '"none"')
+        expect(f.run("show", "standby-names", "--pgdata", alone.pgdata).stdout.strip() == "''", "one node waits for nobody")
+        expect("pgvigil_standby_3" in f.run("show", "standby-names", "--pgdata", pair[0].pgdata).stdout, "of another group")
+
+        def writes(node):
+            return f.in_state("primary") == [node.name] and f.in_state("secondary")
+        rows = in_json(f.run("perform", "failover", "--pgdata", pair[0].pgdata, "--json"))
+        expect({row["nodename"] for row in rows} == {"node2", "node3"}, f"{rows}")
+        f.wait_until(lambda: writes(pair[1]), what="handed over")
+        rows = in_json(f.run("perform", "failover", "--pgdata", pair[0].pgdata, "--no-wait", "--json"))
+        expect({row["nodename"] for row in rows} == {"node2", "node3"}, f"{rows}")
+        f.wait_until(lambda: writes(pair[0]), what="handed back, without the command's waiting for it")
+        expect(alone.name in f.in_state("single"), "the other group was touched")
+        in_json(f.run("enable", "maintenance", "--pgdata", pair[1].pgdata, "--no-wait", "--json"))
+        f.wait_state(pair[1], "maintenance")
+        in_json(f.run("disable", "maintenance", "--pgdata", pair[1].pgdata, "--no-wait", "--json"))
+        f.wait_until(lambda: writes(pair[0]), what="back from maintenance")
+        drop_what_is_meant(f, pair)
+
+
+def drop_what_is_meant(f, pair):
+    standby, number = pair[1], len(f.state())
+    for options in (("--name", ""), ("--name=",), ("--hostname", "")):
+        refused(f.run("drop", "node", *options, "--pgdata", standby.pgdata, check=False), 1, "needs a value")
+    # The same number, but another node's: as after a change of the monitor.
+    f.run("config", "set", "node.hostname", "localhost", "--pgdata", standby.pgdata)
+    refused(f.run("drop", "node", "--pgdata", standby.pgdata, "--destroy", check=False), 3, "not the local one", f"localhost:{standby.port}")
+    expect(len(f.state()) == number and standby.running() and standby.postmaster(), "something was dropped")
+    expect(os.path.exists(os.path.join(standby.state, "keeper.json")), "its state file was removed")
+    f.run("config", "set", "node.hostname", standby.host, "--pgdata", standby.pgdata)
+    refused(f.run("drop", "node", "--pgdata", standby.pgdata, "--destroy", "--no-wait", check=False), 1, "--no-wait")
+    row = in_json(command(f, "drop", "node", "--name", standby.name, "--no-wait", "--json", check=False))
+    expect(row == {"node_id": row["node_id"], "name": standby.name, "dropped": False}, f"{row}")
+    f.wait_until(lambda: standby.name not in f.state(), what="it is dropped, without the command's waiting for it")
+    f.wait_until(lambda: not standby.running(), what="its keeper ends")
+    row = in_json(f.run("drop", "node", "--pgdata", standby.pgdata, "--destroy", "--json"))
+    expect(row["name"] == standby.name and row["dropped"], f"{row}")
+    command(f, "create", "formation", "--formation", "empty")
+    expect(in_json(command(f, "drop", "formation", "--formation", "empty", "--json")) == {"formation": "empty", "dropped": True}, "what was dropped?")
+
+    # As loud as it is told to be.
+    again = Daemon(f, "node4")
+    made = f.run(*f.create_args(again), "--group", "1", "-v")
+    expect(made.returncode == 0, f"{made}")
+    size = os.path.getsize(f.nodes[0].log)
+    f.nodes[0].kill()
+    f.nodes[0].start("-q")
+    f.wait_until(lambda: f.run("status", "--pgdata", f.nodes[0].pgdata, check=False).returncode == 0, what="it runs")
+    f.wait_state(f.nodes[0], "single")
+    expect(" info " not in text_of(f.nodes[0].log)[size:], f"it was to be quiet:\n{text_of(f.nodes[0].log)[size:]}")
+
+
+def credential_of(f, number):
+    return f.monitor.sql(f"SELECT rolpassword FROM pg_authid WHERE rolname = 'pgvigil_keeper_{number}'", database="pgvigil")
+
+
+def scenario_made_only_where_it_is_meant():
+    """The identity of a node that lives is not given away; and no superuser whom everybody may be."""
+    with Formation(nodes=1) as f:
+        one, other = f.nodes[0], Daemon(f, "other")
+        f.wait_state(one, "single")
+        # The line of node1 on another host, or one without --hostname on both.
+        words = [one.name if word == other.name else word for word in f.create_args(other)]
+        words[words.index("--pgport") + 1] = one.port
+        credential, postmaster, events = credential_of(f, 1), one.postmaster(), len(f.events())
+        refused(f.run(*words, check=False), 1, one.name, "connected", "--hostname")
+        expect(credential_of(f, 1) == credential, "node1 has another credential")
+        expect(not os.path.exists(other.state) and not os.path.exists(other.pgdata), "something is left")
+        f.run(*f.create_args(one))  # it may say so itself
+        credential = credential_of(f, 1)  # the same password, another verifier of it
+        one.kill()
+        one.start()
+        f.wait_until(lambda: f.run("status", "--pgdata", one.pgdata, check=False).returncode == 0, what="it runs again")
+        expect(one.postmaster() == postmaster and len(f.events()) == events and credential_of(f, 1) == credential, "the node was disturbed")
+
+        without = f.create_args(other)
+        at = without.index("--hostname")
+        del without[at:at + 2]
+        far = [word.replace("127.0.0.1", "192.0.2.7") if word == f.monitor_uri else word for word in without]
+        refused(f.run(*far, check=False), 1, "--hostname is missing", "192.0.2.7")
+        both = [word.replace("127.0.0.1", "127.0.0.1,192.0.2.7") if word == f.monitor_uri else word for word in without]
+        refused(f.run(*both, check=False), 1, "--hostname is missing", "192.0.2.7")
+
+        # Local sessions of a superuser of another name are trusted for the sake of a directory that is closed.
+        f.directory(other.state)
+        refused(f.run(*without, "--group", "1", "--username", "boss", check=False), 1, "boss", "chmod 700")
+        expect(list(f.state()) == [one.name] and os.listdir(other.state) == [], "something is left")
+        f.run(*without, "--group", "1", "--username", f.owner())
+        f.nodes.append(other)
+        other.start()
+        f.wait_state(other, "single")
+        local = [line.split() for line in text_of(other.pgdata + "/pg_hba.conf").splitlines() if line.startswith("local")]
+        expect(local and all(words[-1] == "peer" for words in local), f"{local}")
+        boss = Daemon(f, "boss")
+        f.directory(boss.state, mode=0o700)
+        f.run(*f.create_args(boss), "--group", "2", "--username", "boss")
+        f.nodes.append(boss)
+        boss.start()
+        f.wait_state(boss, "single")
+
+
+def scenario_another_monitor():
+    """The keeper gets in by what it is given, or nothing is changed."""
+    with Formation(nodes=1) as f:
+        node, first = f.nodes[0], f.monitor
+        f.wait_state(node, "single")
+        f.monitor = Daemon(f, "monitor2")
+        f.create_monitor()
+        file = json.loads(f.run("status", "--pgdata", node.pgdata, "--json").stdout)["pg_autoctl"]["config"]
+        before = text_of(file)
+        with open(f.password_file) as secret:
+            password = secret.read().strip()
+
+        def enable(*options, **environment):
+            words = [f.pgvigil, "enable", "monitor", "--pgdata", node.pgdata, *options]
+            return subprocess.run(words, env=dict(f.env, **environment), capture_output=True, text=True, timeout=60)
+
+        def with_password(word):
+            return f.monitor_uri.replace("pgvigil_node@", f"pgvigil_node:{word}@")
+        for done, code, words in (
+                (enable(PGVIGIL_MONITOR=f.monitor_uri), 6, "password"),  # it has that of the other one
+                (enable("--monitor", f.monitor_uri, PGPASSWORD="a-wrong-word"), 6, "password authentication failed"),
+                (enable("--monitor", with_password(password)), 1, "--monitor holds a password"),
+                (enable(PGVIGIL_MONITOR=with_password("a-wrong-word")), 6, "password authentication failed"),
+                (enable("--monitor", f.monitor_uri, "--monitor-password-file", f.work + "/none"), 6, "password file"),
+                (enable("--monitor", "postgres://[::1"), 1, "connection string")):
+            refused(done, code, words)
+            expect("a-wrong-word" not in done.stderr and password not in done.stderr, f"the message shows the password: {done}")
+            expect(text_of(file) == before and not os.path.exists(node.state + "/monitor-password"), f"something was changed by {done.args}")
+        expect(f.run("show", "state", "--pgdata", first.pgdata).returncode == 0, "the first monitor has gone")
+
+        # Also where it is the second address that answers, and nobody but the environment knows the password.
+        several = with_password(password).replace("127.0.0.1:", "127.0.0.1:1,127.0.0.1:")
+        done = enable(PGVIGIL_MONITOR=several)
+        expect(done.returncode == 0 and password not in done.stderr, f"{done}")
+        kept = os.path.join(node.state, "monitor-password")
+        expect(text_of(kept).strip() == password and stat.S_IMODE(os.stat(kept).st_mode) == 0o600, "the keeper has no password")
+        expect(password not in text_of(file), "the configuration has it")
+        f.wait_state(node, "single")
+        # By the credential of its own, when nothing else is left.
+        f.wait_until(lambda: "SCRAM" in credential_of(f, 1), what="it was given its own credential")
+        os.unlink(kept)
+        done = enable("--monitor", f.monitor_uri)
+        expect(done.returncode == 0, f"{done}")
+        node.kill()
+        node.start()
+        f.wait_until(lambda: f.run("status", "--pgdata", node.pgdata, check=False).returncode == 0, what="it runs again")
+        f.wait_state(node, "single")
