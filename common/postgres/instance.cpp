@@ -345,6 +345,7 @@ asio::awaitable<void> Instance::start(Millis timeout) {
     process = os::PidFd::open(pid);
   }
   const auto deadline = Clock::now() + timeout;
+  Asking asking;
   std::string last;
   for (;;) {
     if (!process || !process->alive()) {
@@ -353,7 +354,7 @@ asio::awaitable<void> Instance::start(Millis timeout) {
     }
     bool stranger = !elsewhere(*process).empty();
     try {
-      if (!stranger) {
+      if (!stranger && asking.due(*this)) {
         pg::Connection probe = co_await pg::Connection::connect(local_conninfo(), Millis{1000});
         if (was_there) co_return;
         stranger = !co_await has_own_settings(probe, settings_.pgdata);
@@ -379,6 +380,13 @@ asio::awaitable<void> Instance::start(Millis timeout) {
 
 bool Instance::starting() const {
   return read_pid_file(settings_.pgdata).status.starts_with("starting");
+}
+
+bool Asking::due(const Instance& instance) {
+  const auto now = Clock::now();
+  if (now - asked_ < std::chrono::seconds{1} && instance.starting()) return false;
+  asked_ = now;
+  return true;
 }
 
 std::string Instance::elsewhere(const os::PidFd& postmaster) const {

@@ -83,6 +83,10 @@ class Instance {
   // directory.
   std::optional<os::PidFd> postmaster() const;
 
+  // By postmaster.pid it is in recovery still, and refuses every session: to ask it costs it a process, and its log a
+  // line.
+  bool starting() const;
+
   // Where the postmaster listens, for a person, when that is not where its settings have it: it runs without them.
   // Else "".
   std::string elsewhere(const os::PidFd& postmaster) const;
@@ -115,8 +119,17 @@ class Instance {
   fs::path hba_file() const;
 
  private:
-  bool starting() const;
   InstanceSettings settings_;
+};
+
+// When to ask a PostgreSQL that is coming up for a session: as soon as postmaster.pid says that it accepts them, and
+// now and then all the same.
+class Asking {
+ public:
+  bool due(const Instance& instance);
+
+ private:
+  std::chrono::steady_clock::time_point asked_{};
 };
 
 }  // namespace pgvigil::postgres

@@ -14,6 +14,7 @@ constexpr pg::Millis answer_limit{1000};
 }  // namespace
 
 asio::awaitable<void> Keeper::watch() {
+  postgres::Asking asking;
   while (!finished_) {
     std::optional<os::PidFd> postmaster;
     std::string unseen;
@@ -37,9 +38,12 @@ asio::awaitable<void> Keeper::watch() {
       continue;
     }
     if (core_.saw_process(true, now())) report_now_.set();
-    std::string failure;
+    std::string failure = "it is starting";
     try {
-      co_await observe_once(*postmaster);
+      if (asking.due(instance_)) {
+        failure.clear();
+        co_await observe_once(*postmaster);
+      }
     } catch (const std::exception& error) {
       failure = error.what();
     }
@@ -51,7 +55,7 @@ asio::awaitable<void> Keeper::watch() {
       log::warn("PostgreSQL runs but does not answer: {}", failure);
       report_now_.set();
     }
-    co_await postmaster->wait_exit(pg::Millis{20});
+    co_await postmaster->wait_exit(pg::Millis{10});
   }
 }
 

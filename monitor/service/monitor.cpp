@@ -336,16 +336,18 @@ asio::awaitable<void> Monitor::clear_the_way(std::int64_t waiting, GroupKey key,
   try {
     pg::Connection other = co_await pg::Connection::connect(conninfo_, patience);
     for (;;) {
-      const std::vector<Blocker> blockers = co_await end_blockers(other, waiting);
+      const std::vector<Blocker> blockers = co_await end_blockers(other, waiting, blocked.told_of);
+      bool announced = false;
       for (const Blocker& blocker : blockers) {
-        if (!blocked.told_of.insert(blocker.pid).second) continue;
-        const std::string way_out = blocker.ended
+        if (!blocked.told_of.insert(blocker).second) continue;
+        announced |= blocker.to_end;
+        const std::string way_out = blocker.to_end
                                         ? "it is ended"
                                         : "end it by SELECT pg_terminate_backend(" + std::to_string(blocker.pid) + ")";
         log::warn("{}/{}: its rows are held by a session of {} ({}); {}", key.formation, key.group, blocker.role,
                   blocker.state, way_out);
       }
-      co_await os::sleep_for(tick);
+      if (!announced) co_await os::sleep_for(tick);
     }
   } catch (const Error& error) {
     failure = error.what();

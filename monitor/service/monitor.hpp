@@ -52,9 +52,9 @@ class Monitor {
   };
   // A group whose rows somebody else holds locked.
   struct Blocked {
-    Clock::time_point again_at;         // not tried before
-    Clock::time_point look_at;          // not looked before for whom it waits
-    std::set<std::int64_t> told_of;     // backends
+    Clock::time_point again_at;  // not tried before
+    Clock::time_point look_at;   // not looked before for whom it waits
+    std::set<Blocker> told_of;
     std::optional<std::string> unseen;  // why that could not be found out
   };
   asio::awaitable<void> session();

@@ -3,7 +3,9 @@
 #include <boost/asio/awaitable.hpp>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "common/model/group.hpp"
@@ -54,11 +56,15 @@ struct Blocker {
   std::int64_t pid{0};
   std::string role;
   std::string state;  // as pg_stat_activity has it
-  bool ended{false};
+  // A session of a keeper or an operator that lies idle in a transaction, or runs one statement for more than 5 s,
+  // where the role that asks may end it: no honest one does. Everybody else's is only told of.
+  bool to_end{false};
+
+  bool operator<(const Blocker& other) const { return std::tie(pid, to_end) < std::tie(other.pid, other.to_end); }
 };
-// For whom the backend `waiting` waits at this moment. Ends those sessions of keepers and operators that lie idle in a
-// transaction, or run one statement for more than 5 s, where the role of `other` may: no honest one does. Everybody
-// else's is only told of.
-boost::asio::awaitable<std::vector<Blocker>> end_blockers(pg::Connection& other, std::int64_t waiting);
+// For whom the backend `waiting` waits at this moment. Ends those of `announced` that still are to be ended: once the
+// last one is gone the wait is over, and whoever ran this beside the wait has no time left to tell of it.
+boost::asio::awaitable<std::vector<Blocker>> end_blockers(pg::Connection& other, std::int64_t waiting,
+                                                          const std::set<Blocker>& announced);
 
 }  // namespace pgvigil::monitor

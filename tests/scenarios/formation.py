@@ -391,6 +391,15 @@ class Formation:
     def events(self):
         return json.loads(self.run("show", "events", "--count", "1000", "--pgdata", self.monitor.pgdata, "--json").stdout)
 
+    def switchover(self):
+        """Once a node is ready: on a busy machine one of a healthy formation may just be late."""
+        def performed():
+            result = self.run("perform", "switchover", "--pgdata", self.monitor.pgdata, check=False)
+            if result.returncode != 0 and "no node is ready" not in result.stderr:
+                raise ScenarioError(f"the switchover ends with {result.returncode}: {result.stdout}{result.stderr}")
+            return result.returncode == 0
+        self.wait_until(performed, what="a switchover")
+
     def elections(self):
         """Those that the loss of a primary has begun."""
         return [event for event in self.events() if event["rule_name"] in ("primary_lost", "handover_failed", "promotion_failed")]

@@ -2,6 +2,7 @@
 was started."""
 import os
 import pwd
+import shlex
 import shutil
 import signal
 import subprocess
@@ -46,11 +47,18 @@ def as_owner(words, makes_hosts=False):
     return ["setpriv", f"--reuid={OWNER}", f"--regid={OWNER}", "--init-groups", *rights, "--"] + words
 
 
-def contained(words):
-    """For root. What is left behind ends with it, however it ends: processes, mounts, namespaces, shared memory. The
-    shell reaps the orphans, as init does: a postmaster that is a zombie would look alive to the next one."""
+def contained(words, in_memory=()):
+    """For root. What is left behind ends with it, however it ends: processes, mounts, namespaces, shared memory, and what is in the directories
+    `in_memory`. The shell reaps the orphans, as init does: a postmaster that is a zombie would look alive to the next one."""
+    mounts = [f"mount -t tmpfs -o mode=1777 pgvigil-test {shlex.quote(path)} && " for path in ("/dev/shm", *in_memory)]
     return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "bash", "-c",
-            'mount -t tmpfs -o mode=1777 pgvigil-test /dev/shm && "$@"; exit $?', "contained"] + words
+            "".join(mounts) + '"$@"; exit $?', "contained"] + words
+
+
+def available_memory():
+    """In MiB."""
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) // 1024 for line in file if line.startswith("MemAvailable"))
 
 
 def run_copy(program, arguments, result=None, as_root=True):

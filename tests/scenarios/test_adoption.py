@@ -324,7 +324,7 @@ def scenario_generous_settings():
         f.wait_state(first, "single")
         second = f.add_node("second")
         f.wait_healthy()
-        f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+        f.switchover()
         f.wait_takeover(first)
         f.wait_healthy()  # the first one has been started anew
         for node in (first, second):
@@ -347,11 +347,11 @@ def scenario_slots_of_a_former_primary():
                 node.start()
                 f.wait_healthy()
             if f.primary() is not first:
-                f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+                f.switchover()
                 f.wait_takeover(second)
                 f.wait_healthy()
             first.sql("SELECT pg_create_logical_replication_slot('moves', 'pgoutput', false, false, true)")
-        f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+        f.switchover()
         f.wait_takeover(first)
         f.wait_healthy()
         f.wait_until(lambda: "the slot left_behind, which nobody reads from, holds" in f.state()[first.name]["reason"], 30, "show state names the slot")

@@ -15,7 +15,7 @@ def settle(f, former=None):
     f.wait_healthy()
     if former is not None:
         expect(f.primary() is not former, f"{former.name} is still the primary")
-    time.sleep(0.5)
+    f.goes_on()
     f.check_acknowledged()
 
 
@@ -283,7 +283,7 @@ def scenario_switchover_under_load():
         for _ in range(4):
             time.sleep(0.5)
             former = f.primary()
-            f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+            f.switchover()
             f.wait_healthy()
             expect(f.primary() is not former, "the primary has not changed")
         f.check_acknowledged()
@@ -413,7 +413,7 @@ def scenario_copy_with_wal_elsewhere():
         f.wait_healthy()
         expect(os.path.islink(link) and os.readlink(link) == disk, "pg_wal is not the link that it was")
         expect(any(len(name) == 24 for name in os.listdir(disk)), f"its WAL is not there: {os.listdir(disk)}")
-        f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+        f.switchover()
         f.goes_on(two)
         f.check_acknowledged()
 

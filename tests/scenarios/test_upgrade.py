@@ -102,7 +102,7 @@ def scenario_older_databases():
         monitor_sql(f, "INSERT INTO pgvigil.removed_node (node_id, formation, name) VALUES (900, 'other', 'gone')")
         functions = monitor_sql(f, FUNCTIONS)
         for version in range(1, NEWEST):
-            f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+            f.switchover()
             f.wait_healthy()
             term, nodes = f.term(), {name: (row["node_id"], row["candidate_priority"]) for name, row in f.state().items()}
             make_older(f, version)
@@ -122,6 +122,6 @@ def scenario_older_databases():
             expect({name: (row["node_id"], row["candidate_priority"]) for name, row in f.state().items()} == nodes, f"version {version}: other nodes")
             expect(f.term() >= term, f"version {version}: the term has gone back")
             f.goes_on()
-        f.run("perform", "switchover", "--pgdata", f.monitor.pgdata)
+        f.switchover()
         f.wait_healthy()
         f.check_acknowledged()
