@@ -209,6 +209,15 @@ std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<
   return entries;
 }
 
+bool write_role_files(const Node& node, const postgres::Instance& instance, const RoleFiles& files) {
+  if (files.standby) postgres::set_standby_signal(instance.settings().pgdata, true);
+  make_missing_files(node, instance);
+  const bool changed = write_own_settings(instance, files.settings);
+  if (!node.config.manage_hba) return changed;
+  const auto entries = hba_entries(node, files.peers, instance.hba_file(), files.encrypted);
+  return postgres::write_hba(instance.hba_file(), entries) || changed;
+}
+
 namespace {
 
 std::string line_of(const char* role) {

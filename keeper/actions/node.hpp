@@ -45,6 +45,16 @@ postgres::Settings primary_settings(const Node& node, const SyncNames& names);
 postgres::Settings standby_settings(const Node& node, const Peer* upstream, const SyncNames& names);
 // A copy lacks postgresql.conf and pg_hba.conf when its source has them outside PGDATA: then it starts with plain ones.
 void make_missing_files(const Node& node, const postgres::Instance& instance);
+// What PostgreSQL reads of ours: settings, pg_hba.conf where that is ours, standby.signal (which is never taken away
+// here).
+struct RoleFiles {
+  postgres::Settings settings;
+  std::vector<Peer> peers;
+  bool encrypted{false};  // other nodes reach it by TLS
+  bool standby{false};
+};
+// True: something has changed.
+bool write_role_files(const Node& node, const postgres::Instance& instance, const RoleFiles& files);
 // Writes them, and takes out of postgresql.auto.conf what would make replication go by other ones. True when a reload
 // is due.
 bool write_own_settings(const postgres::Instance& instance, const postgres::Settings& settings);

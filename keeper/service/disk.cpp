@@ -1,12 +1,12 @@
 #include "keeper/service/disk.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <string_view>
-#include <thread>
+
+#include "common/os/thread.hpp"
 
 namespace pgvigil::keeper {
 
@@ -77,21 +77,13 @@ DiskWatch::Answer DiskWatch::ask(const fs::path& pgdata, bool write) {
   return answer;
 }
 
-// Never joined. While it hangs this process cannot end or start anew; nor could its PostgreSQL.
+// While it hangs this process cannot end or start anew; nor could its PostgreSQL.
 void DiskWatch::begin(const fs::path& pgdata, bool write) {
   asked_of_ = pgdata;
-  std::packaged_task<Answer()> task([pgdata, write] { return ask(pgdata, write); });
-  auto question = task.get_future();
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are the main thread's
   try {
-    std::thread(std::move(task)).detach();
-    question_ = std::move(question);
+    question_ = os::in_thread<Answer>([pgdata, write] { return ask(pgdata, write); });
   } catch (const std::system_error&) {  // no room for a thread: asked again in a second
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 }  // namespace pgvigil::keeper

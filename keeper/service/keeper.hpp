@@ -18,6 +18,7 @@
 
 #include "common/monitor_api/monitor_api.hpp"
 #include "common/os/event.hpp"
+#include "common/os/thread.hpp"
 #include "common/postgres/certificate_watch.hpp"
 #include "keeper/actions/copy_marker.hpp"
 #include "keeper/actions/local_sql.hpp"
@@ -60,6 +61,7 @@ class Keeper {
  private:
   asio::awaitable<void> monitor_link();
   asio::awaitable<void> monitor_session(pg::Millis answers);
+  std::optional<Report> report_to_tell(Millis sent);
   asio::awaitable<monitor_api::Answer> answer_to(pg::Connection& monitor, monitor_api::Reporter& reporter,
                                                  const Report& report);
   asio::awaitable<void> answered(pg::Connection& monitor, Goal goal, pg::Millis sent);
@@ -116,7 +118,9 @@ class Keeper {
   void release();
   asio::awaitable<std::optional<Lsn>> refresh_facts();
   asio::awaitable<LocalFacts> look(pg::Connection& local);
-  void write_settings(postgres::Settings settings);
+  // Throws Error when the disk does not answer soon: then what was begun goes on, and carry_out() does nothing before
+  // it is over.
+  void write_files(postgres::Settings settings, bool standby);
 
   // Writes the state file when `save` says so. Nothing is done or told because of it unless holds_state().
   void keep(Core::Save save);
@@ -132,6 +136,8 @@ class Keeper {
   Recorder recorder_;
   postgres::CertificateWatch certificates_;
   DiskWatch disk_;
+  os::FileWork files_;          // of PGDATA
+  std::optional<Report> told_;  // the last one to the monitor that the state file held
   ArchivePatience archive_patience_;
   StreamPatience stream_patience_;
   std::string logged_reason_;

@@ -59,12 +59,13 @@ asio::awaitable<void> Keeper::monitor_session(pg::Millis answers) {
   std::string said;
   bool waits = false;
   while (!finished_ && uri == node_.config.monitor_uri) {  // another one after a reload
-    if (!holds_state()) {                                  // told only when it cannot be forgotten
+    const auto sent = now();
+    const std::optional<Report> tellable = report_to_tell(sent);
+    if (!tellable) {
       co_await report_now_.wait(heartbeat_);
       continue;
     }
-    const auto sent = now();
-    Report report = core_.report(sent);
+    Report report = *tellable;
     if (const std::string more = notices(); !more.empty()) report.reason += (report.reason.empty() ? "" : "; ") + more;
     // What matters of a full one: it takes no writes. And a walreceiver that hangs in it says that it streams.
     if (disk_.hung()) report.disk_full = true;
@@ -89,6 +90,15 @@ asio::awaitable<void> Keeper::monitor_session(pg::Millis answers) {
     const auto news = [&]() -> asio::awaitable<void> { co_await report_now_.wait(heartbeat_); };
     co_await os::race(order(), news());
   }
+}
+
+// Nothing that could be forgotten. A primary whose state file is on its way to a disk that hangs says once more what it
+// was before: commits wait there, and only the monitor can let another node take over. Whoever has an order that it
+// cannot keep, to stop or to vote, is silent instead: nobody is to wait for it.
+std::optional<Report> Keeper::report_to_tell(Millis sent) {
+  if (holds_state()) return told_ = core_.report(sent);
+  const bool writer = told_ && takes_writes(told_->state) && takes_writes(core_.goal().state);
+  return disk_.hung() && writer ? told_ : std::nullopt;
 }
 
 // The session is given up for a late answer only when there is another: on a slow line, where that takes ten times as

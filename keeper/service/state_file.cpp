@@ -108,16 +108,22 @@ void save_state(const std::string& state_directory, const KeeperState& state) {
 }
 
 bool StateFile::holds(const KeeperState& state) {
-  if (!due_) return true;
   try {
-    save_state(directory_, state);
-    due_ = false;
-    failure_.clear();
+    bool over = work_.over();
+    if (over) written_ = writing_;
+    if (over && written_ != wanted_) {
+      writing_ = wanted_;
+      over = work_.run([path = state_path(directory_), text = to_json(state)] { os::write_file_atomic(path, text); });
+      if (over) written_ = writing_;
+    }
+    failure_ =
+        over ? "" : "nothing is done before the state file is written: the disk of " + directory_ + " does not answer";
   } catch (const std::exception& error) {
+    writing_ = written_;
     failure_ = std::string("nothing is done before the state file can be written: ") + error.what() +
                "; make room there, or mend the disk";
   }
-  return !due_;
+  return written_ == wanted_;
 }
 
 }  // namespace pgvigil::keeper

@@ -30,9 +30,10 @@ asio::awaitable<void> Keeper::check_identity() {
 }
 
 asio::awaitable<void> Keeper::carry_out(Step step) {
-  // This thread would hang with it, and the monitor would hear nothing any more.
-  if (disk_.hung() && step != Step::stop) throw Error("nothing can be done here until the disk answers");
-  if (!disk_.hung()) co_await check_identity();
+  // Most of it would hang with it, and this thread too: the monitor would hear nothing any more.
+  const bool answers = !disk_.hung() && !files_.busy();
+  if (!answers && step != Step::stop) throw Error("nothing can be done here until the disk answers");
+  if (answers) co_await check_identity();
   if (!holds_state()) throw Error(state_file_.failure());
   switch (step) {
     case Step::create_cluster: co_await create_cluster(); co_return;
@@ -205,8 +206,7 @@ asio::awaitable<void> Keeper::fetch() {
 void Keeper::release() {
   if (core_.pg_running()) return;
   if (!instance_.has_cluster()) return;
-  postgres::set_standby_signal(instance_.settings().pgdata, true);
-  write_settings(standby_settings(node_, nullptr, SyncNames{}));
+  write_files(standby_settings(node_, nullptr, SyncNames{}), true);
 }
 
 asio::awaitable<void> Keeper::background_checkpoint() {
@@ -221,18 +221,18 @@ asio::awaitable<void> Keeper::background_checkpoint() {
   if (!failure.empty()) log::warn("the checkpoint after the promotion failed: {}", failure);
 }
 
-void Keeper::write_settings(postgres::Settings settings) {
+void Keeper::write_files(postgres::Settings settings, bool standby) {
   core_.wrote_names(settings.at("synchronous_standby_names"));
   const bool encrypted = core_.state().sslmode != unencrypted;
   if (node_.config.ssl || encrypted) settings.merge(tls_settings(node_.config));
-  make_missing_files(node_, instance_);
   // Whoever wrote before, another process of ours or a call that threw, may not have come as far as the signal.
   const bool due = std::exchange(reload_due_, true);
-  const bool changed = write_own_settings(instance_, settings);
-  const bool hba = node_.config.manage_hba &&
-                   postgres::write_hba(instance_.hba_file(),
-                                       hba_entries(node_, core_.state().peers, instance_.hba_file(), encrypted));
-  if (due || changed || hba) instance_.reload();
+  const RoleFiles files{settings, core_.state().peers, encrypted, standby};
+  const auto changed = std::make_shared<bool>(false);
+  if (!files_.run(
+          [node = node_, instance = instance_, files, changed] { *changed = write_role_files(node, instance, files); }))
+    throw Error("PostgreSQL's settings are not written yet: the disk does not answer");
+  if (due || *changed) instance_.reload();
   reload_due_ = false;
   written_ = std::move(settings);
 }
@@ -250,7 +250,7 @@ asio::awaitable<void> Keeper::create_cluster() {
 }
 
 asio::awaitable<void> Keeper::configure_primary() {
-  write_settings(primary_settings(node_, core_.goal().names));
+  write_files(primary_settings(node_, core_.goal().names), false);
   co_return;
 }
 
@@ -272,8 +272,7 @@ asio::awaitable<void> Keeper::configure_standby(bool with_upstream) {
       settings["primary_conninfo"] = conninfo->second;
     }
   }
-  postgres::set_standby_signal(instance_.settings().pgdata, true);
-  write_settings(settings);
+  write_files(std::move(settings), true);
   // Who is to rest, or to go, does it without an upstream.
   const bool rests = core_.goal().state == NodeState::wait_maintenance;
   if (with_upstream && !follows && !rests) throw Error(core_.no_vote().value_or("it cannot follow"));

@@ -42,6 +42,29 @@ def scenario_disk_of_data_and_state_hangs():
     disk_hangs("ext4, state too")
 
 
+def settings_are_due(disk):
+    with Formation(nodes=3, network=True, disk_size=400, disk=disk) as f:
+        f.start_writers()
+        primary, standby = f.primary(), f.secondary()
+        with f.frozen(primary.disk):
+            f.ask("set", "node", "replication-quorum", "false", "--name", standby.name, "--pgdata", f.monitor.pgdata)
+            successor = f.wait_takeover(primary, 40)
+            f.goes_on(successor, 30)
+        f.wait_healthy(90)
+        f.goes_on()
+        f.check_acknowledged()
+
+
+def scenario_hangs_while_settings_are_written():
+    """The primary's disk hangs at the moment when its keeper is to write to it, before anybody has noticed: the keeper does not hang with it."""
+    settings_are_due("ext4")
+
+
+def scenario_hangs_while_orders_are_written():
+    """The same, and what the keeper must not forget is on that disk."""
+    settings_are_due("ext4, state too")
+
+
 def scenario_idle_disk_is_asked():
     """Nobody writes, and the disk of a node that nobody could replace hangs: it says so, goes on reading, and nothing is stopped."""
     with Formation(nodes=1, network=True, disk_size=400, disk="ext4") as f:

@@ -11,16 +11,21 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <boost/asio.hpp>
 #include <chrono>
 #include <cstddef>
 #include <filesystem>
+#include <future>
+#include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 
 #include "common/os/event.hpp"
 #include "common/os/process.hpp"
 #include "common/os/race.hpp"
+#include "common/os/thread.hpp"
 #include "common/pg/connection.hpp"
 
 using namespace pgvigil;
@@ -280,6 +285,28 @@ TEST_CASE("a process that runs out of time goes with its whole group") {
     const auto grandchild = os::PidFd::open(pid);
     if (grandchild) CHECK(co_await grandchild->wait_exit(milliseconds{2000}));
   });
+}
+
+TEST_CASE("work that hangs is waited for no longer than a disk that is well takes, and nothing is begun beside it") {
+  os::FileWork work(milliseconds{20});
+  const auto gate = std::make_shared<std::promise<void>>();
+  const auto second = std::make_shared<std::atomic<bool>>(false);
+  CHECK(work.run([] {}));
+  CHECK(work.over());
+  CHECK_FALSE(work.run([gate] {
+    gate->get_future().wait();
+    throw std::runtime_error("refused at last");
+  }));
+  CHECK(work.busy());
+  CHECK_FALSE(work.over());
+  CHECK_FALSE(work.run([second] { *second = true; }));
+  gate->set_value();
+  while (work.busy()) std::this_thread::yield();
+  CHECK_THROWS_WITH(work.over(), "refused at last");
+  CHECK(work.over());
+  CHECK_FALSE(second->load());
+  CHECK_THROWS_WITH(work.run([] { throw std::runtime_error("at once"); }), "at once");
+  CHECK(work.over());
 }
 
 TEST_CASE("the first exception of a race is thrown, the others are cancelled") {

@@ -1,8 +1,11 @@
 // A monitor without memory: what it concludes from its nodes' accounts (monitor/fsm/README.md), and how these travel.
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
+#include <thread>
 
 #include "common/monitor_api/json.hpp"
 #include "keeper/fsm/core.hpp"
@@ -208,6 +211,51 @@ TEST_CASE("a state that could not be written stays due") {
   REQUIRE(keeper::load_state(directory));
   CHECK(keeper::load_state(directory)->term == Term{7});
   std::filesystem::remove_all(above);
+}
+
+namespace {
+
+bool held_soon(keeper::StateFile& file, const keeper::KeeperState& state) {
+  for (int i = 0; i < 10'000; ++i) {
+    if (file.holds(state)) return true;
+    std::this_thread::sleep_for(Millis{1});
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("a state on its way to the disk does not hold what has changed since") {
+  char name[] = "/tmp/pgvigil-unit.XXXXXX";
+  const std::filesystem::path directory = ::mkdtemp(name);
+  keeper::KeeperState state;
+  keeper::StateFile file(directory, Millis{0});
+  for (std::int64_t term = 1; term <= 50; ++term) {
+    state.term = Term{2 * term};
+    file.changed();
+    const bool at_once = file.holds(state);
+    if (!at_once) CHECK(file.failure().find("does not answer") != std::string::npos);
+    state.term = Term{2 * term + 1};
+    file.changed();
+    CHECK(held_soon(file, state));
+    CHECK(keeper::load_state(directory)->term == state.term);
+  }
+  CHECK(file.failure().empty());
+
+  // A disk that does not answer, and then refuses: a pipe where the new file is written to, which cannot be synced.
+  const std::string pipe = keeper::state_path(directory).string() + ".tmp." + std::to_string(::getpid());
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  state.term = Term{200};
+  file.changed();
+  CHECK(!file.holds(state));
+  CHECK(!file.holds(state));
+  CHECK(file.failure().find("does not answer") != std::string::npos);
+  CHECK(keeper::load_state(directory)->term == Term{101});
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+  CHECK(held_soon(file, state));
+  ::close(reader);
+  CHECK(keeper::load_state(directory)->term == Term{200});
+  std::filesystem::remove_all(directory);
 }
 
 TEST_CASE("an old order promotes no node that has followed a later primary") {
