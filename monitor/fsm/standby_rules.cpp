@@ -73,7 +73,11 @@ std::optional<Decision> not_single_any_more(const GroupSnapshot& group) {
 
 std::optional<Decision> join(const GroupSnapshot& group) {
   return for_each_standby(group, [](const NodeView& primary, const NodeView& node) -> std::optional<Decision> {
-    if (!node.converged(NodeState::wait_standby) || primary.goal == NodeState::single) return std::nullopt;
+    // It may have gone on since it told a monitor without memory of itself (rule 603): there is no way back.
+    const bool further = node.goal == NodeState::wait_standby &&
+                         (node.reported == NodeState::catchingup || node.reported == NodeState::secondary);
+    if (!node.converged(NodeState::wait_standby) && !further) return std::nullopt;
+    if (primary.goal == NodeState::single) return std::nullopt;
     Decision decision = change(node.name + " may copy " + primary.name);
     return to(decision, node, NodeState::catchingup);
   });

@@ -531,3 +531,15 @@ TEST_CASE("tighter timings count for a node when it has heard of them") {
     CHECK_FALSE(decide(group));
   }
 }
+
+TEST_CASE("who has gone on to copy since it told a monitor without memory of itself goes on") {
+  for (const NodeState reached : {NodeState::catchingup, NodeState::secondary}) {
+    GroupSnapshot group = three();
+    group.nodes[2].goal = NodeState::wait_standby;
+    group.nodes[2].goal_seq = 2;
+    group.nodes[2].reported = reached;
+    const auto decision = decide(group);
+    REQUIRE(decision);
+    CHECK(goal_in(*decision, 3) == NodeState::catchingup);
+  }
+}
