@@ -207,6 +207,8 @@ void World::without_the_primary() {
   const NodeView* primary = fsm::writer(group);
   const int away = std::exchange(away_, 0);
   if (primary != nullptr && index_of(primary->id) != away) return;
+  // While an earlier command is pending nobody can end a maintenance: who was in one has not had its minute.
+  if (maintenance_at_ >= 0 && now_ - maintenance_at_ < away_limit / 2) return;
   fsm::Nodes able;
   for (const NodeView& node : group.nodes) {
     const int index = index_of(node.id);
@@ -241,6 +243,7 @@ std::string World::unhealthy() {
   for (const NodeView& node : group.nodes) {
     if (node.goal != NodeState::maintenance && node.goal != NodeState::wait_maintenance) continue;
     if (!group.request) operator_asks(RequestKind::stop_maintenance, index_of(node.id), false);
+    if (group.request) maintenance_at_ = now_;
     return node.name + " is in maintenance";
   }
   const NodeView* primary = fsm::writer(group);

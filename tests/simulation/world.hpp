@@ -297,7 +297,8 @@ class World {
   int rounds_{0};
   int away_{0};  // a primary that does not come back for long after the storm
   Time away_until_{0};
-  int hung_{0};  // a standby whose PostgreSQL hangs for long, with its keeper at work
+  Time maintenance_at_{-1};  // healing: somebody was in maintenance still, and a command was pending
+  int hung_{0};              // a standby whose PostgreSQL hangs for long, with its keeper at work
   Time hung_judged_at_{0};
   int lasting_faults_{0};  // that were to begin
   int lasting_writer_{0};  // that goes on; 0: perhaps another one
