@@ -77,6 +77,11 @@ void write_file_atomic(const fs::path& path, std::string_view content, unsigned 
   sync_directory(path.has_parent_path() ? path.parent_path() : fs::path("."));
 }
 
+void remove_for_good(const fs::path& path) {
+  fs::remove(path);
+  sync_directory(path.has_parent_path() ? path.parent_path() : fs::path("."));
+}
+
 std::optional<std::string> read_file(const fs::path& path) {
   const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (fd.get() < 0) {

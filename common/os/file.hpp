@@ -12,6 +12,8 @@ namespace pgvigil::os {
 void write_file_atomic(const std::filesystem::path& path, std::string_view content, unsigned mode = 0600);
 // nullopt when there is no such file; throws pgvigil::Error on anything else.
 std::optional<std::string> read_file(const std::filesystem::path& path);
+// It is not there after a power loss either. No error when it was not there.
+void remove_for_good(const std::filesystem::path& path);
 // As read_file with the trailing newline removed; refuses (UserError bad_config) a file that is missing or that group
 // or others may read.
 std::string read_secret_file(const std::filesystem::path& path);

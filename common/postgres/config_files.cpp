@@ -1,8 +1,6 @@
 #include "common/postgres/config_files.hpp"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -183,11 +181,7 @@ bool set_standby_signal(const fs::path& pgdata, bool standby) {
     os::write_file_atomic(signal, "", 0600);
     return true;
   }
-  fs::remove(signal);
-  const int fd = ::open(pgdata.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool synced = fd >= 0 && ::fsync(fd) == 0;
-  if (fd >= 0) ::close(fd);
-  if (!synced) throw Error("cannot fsync " + pgdata.string());
+  os::remove_for_good(signal);
   return true;
 }
 

@@ -1,6 +1,5 @@
 #include "common/postgres/instance.hpp"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -112,14 +111,6 @@ bool is_child(pid_t pid, pid_t parent) {
   return info && info->parent == parent;
 }
 
-std::vector<pid_t> children_of(pid_t postmaster, const fs::path& pgdata, const std::vector<pid_t>& without) {
-  std::vector<pid_t> pids = processes_of(pgdata);
-  std::erase_if(pids, [&](pid_t pid) {
-    return !is_child(pid, postmaster) || std::find(without.begin(), without.end(), pid) != without.end();
-  });
-  return pids;
-}
-
 // As PostgreSQL has set it; "" when the process has gone.
 std::string title_of(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline");
@@ -128,12 +119,18 @@ std::string title_of(pid_t pid) {
   return title;
 }
 
+// A child of the postmaster that has `words` in its title and is none of `others`.
+bool has_child(const fs::path& pgdata, pid_t postmaster, const char* words, const std::vector<pid_t>& others) {
+  const auto pids = processes_of(pgdata);
+  return std::any_of(pids.begin(), pids.end(), [&](pid_t pid) {
+    return is_child(pid, postmaster) && std::find(others.begin(), others.end(), pid) == others.end() &&
+           title_of(pid).find(words) != std::string::npos;
+  });
+}
+
 // A walsender. It may be the successor's.
 bool serves_others(const fs::path& pgdata, pid_t postmaster, const std::vector<pid_t>& expendable) {
-  for (const pid_t pid : children_of(postmaster, pgdata, expendable)) {
-    if (title_of(pid).find("walsender ") != std::string::npos) return true;
-  }
-  return false;
+  return has_child(pgdata, postmaster, "walsender ", expendable);
 }
 
 std::size_t not_archived(const fs::path& pgdata) {
@@ -175,15 +172,6 @@ asio::awaitable<void> hasten(const Instance& instance, const os::PidFd& postmast
   if (const std::size_t files = not_archived(pgdata); files > 0)
     log::warn("{} files of WAL were not archived: take a base backup of the next primary for the archive", files);
   postmaster.signal(SIGQUIT);
-}
-
-// It is not there after a power loss either.
-void remove_for_good(const fs::path& file) {
-  fs::remove(file);
-  const int directory = ::open(file.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool flushed = directory >= 0 && ::fsync(directory) == 0;
-  if (directory >= 0) ::close(directory);
-  if (!flushed) throw Error("cannot fsync " + file.parent_path().string());
 }
 
 asio::awaitable<bool> has_own_settings(pg::Connection& local, const fs::path& pgdata) {
@@ -294,7 +282,7 @@ asio::awaitable<void> Instance::clear_unfinished_initdb() {
   }
   co_await end_leftovers(settings_);
   empty_directory(settings_.pgdata);
-  remove_for_good(marker);
+  os::remove_for_good(marker);
 }
 
 asio::awaitable<void> Instance::initdb(std::string auth) {
@@ -316,7 +304,7 @@ asio::awaitable<void> Instance::initdb(std::string auth) {
   if (!same_user) argv.push_back("--username=" + settings_.superuser);
   const os::ProcessResult result = co_await os::run(argv);
   if (!result.ok()) throw UserError(ExitCode::postgres, "initdb failed: " + result.output);
-  remove_for_good(initdb_marker());
+  os::remove_for_good(initdb_marker());
 }
 
 std::optional<os::PidFd> Instance::postmaster() const {
@@ -443,11 +431,7 @@ void Instance::reload() const {
 
 bool Instance::has_walreceiver(const std::vector<pid_t>& others) const {
   const auto process = postmaster();
-  if (!process) return false;
-  for (const pid_t pid : children_of(process->pid(), settings_.pgdata, others)) {
-    if (title_of(pid).find("walreceiver") != std::string::npos) return true;
-  }
-  return false;
+  return process && has_child(settings_.pgdata, process->pid(), "walreceiver", others);
 }
 
 std::string Instance::local_conninfo(const std::string& dbname) const {

@@ -117,6 +117,9 @@ postgres::Settings standby_settings(const Node& node, const Peer* upstream, cons
   return settings;
 }
 
+namespace {
+
+// A copy lacks postgresql.conf and pg_hba.conf when its source has them outside PGDATA: then it starts with plain ones.
 void make_missing_files(const Node& node, const postgres::Instance& instance) {
   const auto make = [](const std::filesystem::path& file, const std::string& content) {
     std::error_code error;
@@ -130,8 +133,6 @@ void make_missing_files(const Node& node, const postgres::Instance& instance) {
   make(instance.hba_file(),
        std::string("# Made by pgvigil's keeper. Your lines belong here.\nlocal all all ") + method + "\n");
 }
-
-namespace {
 
 // In PostgreSQL's base unit.
 std::int64_t quantity(const std::string& text) {
@@ -151,8 +152,8 @@ void keep_larger(postgres::Settings& settings, const postgres::Settings& present
   }
 }
 
-}  // namespace
-
+// Writes them, and takes out of postgresql.auto.conf what would make replication go by other ones. True when a reload
+// is due.
 bool write_own_settings(const postgres::Instance& instance, const postgres::Settings& wanted) {
   static const std::vector<std::string> ours_alone{"port",
                                                    "unix_socket_directories",
@@ -175,6 +176,8 @@ bool write_own_settings(const postgres::Instance& instance, const postgres::Sett
   return changed || !dropped.empty();
 }
 
+// One entry for each role and peer, and the monitor's probe. These roles come in from nowhere else, unless the user's
+// own lines in `hba_file` name them. `encrypted`: only by TLS.
 std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers,
                                             const std::filesystem::path& hba_file, bool encrypted) {
   std::vector<postgres::HbaEntry> entries;
@@ -208,6 +211,8 @@ std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<
   entries.push_back({"host", "all", replication_role, "all", "reject"});
   return entries;
 }
+
+}  // namespace
 
 bool write_role_files(const Node& node, const postgres::Instance& instance, const RoleFiles& files) {
   if (files.standby) postgres::set_standby_signal(instance.settings().pgdata, true);

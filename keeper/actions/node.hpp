@@ -43,8 +43,6 @@ postgres::Settings tls_settings(const config::Config& config);
 // The rest of pgvigil's settings file, for either role. `upstream` nullptr: no primary_conninfo.
 postgres::Settings primary_settings(const Node& node, const SyncNames& names);
 postgres::Settings standby_settings(const Node& node, const Peer* upstream, const SyncNames& names);
-// A copy lacks postgresql.conf and pg_hba.conf when its source has them outside PGDATA: then it starts with plain ones.
-void make_missing_files(const Node& node, const postgres::Instance& instance);
 // What PostgreSQL reads of ours: settings, pg_hba.conf where that is ours, standby.signal (which is never taken away
 // here).
 struct RoleFiles {
@@ -55,13 +53,6 @@ struct RoleFiles {
 };
 // True: something has changed.
 bool write_role_files(const Node& node, const postgres::Instance& instance, const RoleFiles& files);
-// Writes them, and takes out of postgresql.auto.conf what would make replication go by other ones. True when a reload
-// is due.
-bool write_own_settings(const postgres::Instance& instance, const postgres::Settings& settings);
-// One entry for each role and peer, and the monitor's probe. These roles come in from nowhere else, unless the user's
-// own lines in `hba_file` name them. `encrypted`: only by TLS.
-std::vector<postgres::HbaEntry> hba_entries(const Node& node, const std::vector<Peer>& peers,
-                                            const std::filesystem::path& hba_file, bool encrypted);
 
 struct Passwords {
   std::string replication;

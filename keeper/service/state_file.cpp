@@ -113,7 +113,7 @@ bool StateFile::holds(const KeeperState& state) {
     if (over) written_ = writing_;
     if (over && written_ != wanted_) {
       writing_ = wanted_;
-      over = work_.run([path = state_path(directory_), text = to_json(state)] { os::write_file_atomic(path, text); });
+      over = work_.run([directory = directory_, state] { save_state(directory, state); });
       if (over) written_ = writing_;
     }
     failure_ =
