@@ -146,6 +146,36 @@ BEGIN
   END IF;
 END $$;
 
+-- A node that was added after the backup and has not copied anything yet, and knows nobody and no order that this monitor does not: it is like one that is
+-- registered now. No memory is lost for it: what was learned, perhaps from a primary that is gone meanwhile, stays.
+CREATE OR REPLACE FUNCTION pgvigil.brings_nothing(gr pgvigil.grp, told jsonb) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT told ->> 'reported' IN ('init', 'wait_standby') AND told ->> 'goal' IN ('init', 'wait_standby', 'catchingup')
+     AND (told ->> 'term')::bigint <= gr.term AND (told ->> 'names_version')::bigint <= gr.names_version
+     AND (told ->> 'peers_version')::bigint <= gr.peers_version
+     AND EXISTS (SELECT FROM pgvigil.node n WHERE n.formation = gr.formation AND n.group_id = gr.group_id)
+     AND NOT EXISTS (SELECT FROM jsonb_array_elements(told -> 'peers') AS p
+                     WHERE NOT EXISTS (SELECT FROM pgvigil.node n WHERE n.id = (p ->> 'id')::bigint)
+                       AND NOT EXISTS (SELECT FROM pgvigil.removed_node d WHERE d.node_id = (p ->> 'id')::bigint))
+$$;
+
+CREATE OR REPLACE FUNCTION pgvigil.enroll(
+  gr pgvigil.grp, its_id bigint, its_name text, its_host text, its_port integer, its_dbname text, priority integer, quorum boolean, told jsonb)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  n pgvigil.node;
+BEGIN
+  PERFORM pgvigil.insert_learned(gr.formation, gr.group_id, its_id, its_name, its_host, its_port);
+  -- Later than every order that it may have been given.
+  UPDATE pgvigil.node SET goal_seq = (told ->> 'seq')::bigint + 100, reported_state = told ->> 'reported', candidate_priority = priority,
+                          replication_quorum = quorum, dbname = its_dbname
+  WHERE id = its_id RETURNING * INTO n;
+  UPDATE pgvigil.grp SET peers_version = peers_version + 1 WHERE formation = gr.formation AND group_id = gr.group_id;
+  PERFORM pgvigil.record_event(gr.formation, gr.group_id, n, gr.term, 1, 'register',
+                               format('%s, which this monitor had forgotten, is registered at %s:%s', n.name, n.host, n.port));
+  PERFORM pg_notify('pgvigil_wake', gr.formation || '/' || gr.group_id);
+  PERFORM pgvigil.wake_keepers(gr.formation, gr.group_id);
+END $$;
+
 CREATE OR REPLACE FUNCTION pgvigil.tell(
   reporter bigint, formation_name text, group_number integer, node_name text, node_host text, node_port integer, node_dbname text,
   priority integer, quorum boolean, sysid text, of_replication text, of_probe text, account jsonb) RETURNS void
@@ -182,6 +212,10 @@ BEGIN
     RETURN;  -- learned meanwhile
   END IF;
   PERFORM pgvigil.check_teller(reporter, gr, account);
+  IF NOT gr.learning AND n.id IS NULL AND pgvigil.brings_nothing(gr, account) THEN
+    PERFORM pgvigil.enroll(gr, reporter, node_name, node_host, node_port, node_dbname, priority, quorum, account);
+    RETURN;
+  END IF;
   IF NOT gr.learning THEN
     PERFORM pgvigil.lose_memory(formation_name, group_number, format('node %s knows more than this monitor does', reporter));
   END IF;

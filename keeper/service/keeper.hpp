@@ -145,6 +145,7 @@ class Keeper {
   std::int64_t strict_version_{0};            // of the names for which the walsenders were started anew
   std::optional<MonitorAccess> next_access_;  // made while the present session had no answer
   NodeState logged_goal_{NodeState::init};
+  bool telling_{false};  // what the monitor has forgotten, since its last order
   std::optional<Millis> settings_differ_since_;
   bool names_differ_for_new_sessions_{false};
   bool settings_unreadable_{false};

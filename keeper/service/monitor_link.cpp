@@ -128,6 +128,7 @@ asio::awaitable<monitor_api::Answer> Keeper::answer_to(pg::Connection& monitor, 
 
 asio::awaitable<void> Keeper::answered(pg::Connection& monitor, Goal goal, pg::Millis sent) {
   if (!core_.last_answer()) log::info("in contact with the monitor");
+  telling_ = false;
   const Millis received = now();
   const Core::Save save = core_.answered(goal, sent, received);
   // The state file may lie on the disk that hangs. Clients have to look elsewhere even so.
@@ -149,7 +150,9 @@ asio::awaitable<void> Keeper::answered(pg::Connection& monitor, Goal goal, pg::M
 // The monitor has lost its memory. What is told must be what is on disk.
 asio::awaitable<void> Keeper::tell(pg::Connection& monitor) {
   if (!holds_state()) throw Error(state_file_.failure());
-  log::warn("the monitor has lost its memory (restored from a backup, or new): telling it what this node knows");
+  if (!std::exchange(telling_, true)) {
+    log::warn("the monitor lacks what this node knows (it was restored from a backup, or is new): telling it");
+  }
   const Passwords passwords = read_passfile(node_);
   monitor_api::Identity identity;
   identity.node.formation = node_.config.formation;

@@ -112,6 +112,39 @@ def scenario_old_backup():
         f.check_acknowledged()
 
 
+def scenario_old_backup_and_an_empty_node():
+    """A node that was added after the backup and has not copied anything is heard when the primary is gone. It is registered again: nothing that it
+    could tell was forgotten, and nobody waits for the account of the lost primary."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        backups = Backups(f)
+        old = backups.take()
+        f.wait_healthy()
+        for node in f.nodes:
+            node.kill(signal.SIGSTOP)  # they are never told of the new one
+        newcomer = Daemon(f, "node3")
+        f.run(*f.create_args(newcomer))
+        number = f.state()["node3"]["node_id"]
+        f.monitor.crash()
+        for node in f.nodes:
+            node.kill(signal.SIGCONT)
+        backups.put_back(old)
+        f.wait_healthy()
+        expect("node3" not in f.state(), f"the backup is not older than node3: {f.state()}")
+        former = f.primary()
+        former.crash()
+        successor = f.wait_takeover(former)
+        newcomer.start()
+        f.nodes.append(newcomer)
+        f.wait_until(lambda: "node3" in f.in_state("secondary"), what="node3 has copied the successor")
+        expect(f.primary() is successor and "memory_lost" not in rules(f), f"the memory was taken for lost: {f.state()}")
+        expect(f.state()["node3"]["node_id"] == number, f"node3 is another: {f.state()}")
+        f.goes_on(successor)
+        former.start()
+        f.wait_healthy()
+        f.check_acknowledged()
+
+
 def scenario_another_name_since_the_backup():
     """By the old backup the primary has the name that a newer node was given later. It is renamed, and stays."""
     with Formation(nodes=2) as f:

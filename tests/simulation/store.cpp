@@ -110,6 +110,10 @@ Store::Reported Store::tell(NodeId id, int priority, bool quorum, const std::str
   const bool newer = known == nullptr || account.term > group.term || account.seq > known->goal_seq ||
                      account.names_version > group.names_version;
   if (!group.learning && !newer) return result;
+  if (!group.learning && known == nullptr && brings_nothing(account)) {
+    enroll(id, priority, quorum, account);
+    return result;
+  }
   if (!group.learning) lose_memory();
   if (system.empty()) system = its_system;
   const auto add = [this](NodeId node, int its_priority, bool its_quorum) {
@@ -140,6 +144,32 @@ Store::Reported Store::tell(NodeId id, int priority, bool quorum, const std::str
   node.reported = account.reported;
   group.peers_version = peers_version;
   return result;
+}
+
+bool Store::brings_nothing(const Account& account) const {
+  const bool without_data = (account.reported == NodeState::init || account.reported == NodeState::wait_standby) &&
+                            (account.goal == NodeState::init || account.goal == NodeState::wait_standby ||
+                             account.goal == NodeState::catchingup);
+  const bool newer =
+      account.term > group.term || account.names_version > group.names_version || account.peers_version > peers_version;
+  return !group.nodes.empty() && without_data && !newer &&
+         std::all_of(account.peers.begin(), account.peers.end(), [&](const Peer& peer) {
+           return removed.contains(peer.id.value) || group.find(peer.id) != nullptr;
+         });
+}
+
+void Store::enroll(NodeId id, int priority, bool quorum, const Account& account) {
+  NodeView node;
+  node.id = id;
+  node.name = "n" + std::to_string(id.value);
+  node.candidate_priority = priority;
+  node.replication_quorum = quorum;
+  node.goal = NodeState::wait_standby;
+  node.goal_seq = account.seq + 100;
+  group.nodes.push_back(node);
+  std::sort(group.nodes.begin(), group.nodes.end(),
+            [](const NodeView& left, const NodeView& right) { return left.id < right.id; });
+  ++peers_version;
 }
 
 void Store::lose_memory() {

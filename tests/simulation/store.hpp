@@ -48,6 +48,8 @@ class Store {
   NodeView* find(NodeId id);
   bool foreign(const std::string& its_system) const;
   void count_report(NodeId id);
+  bool brings_nothing(const Account& account) const;
+  void enroll(NodeId id, int priority, bool quorum, const Account& account);
   void remove(NodeId id);
   void store_facts(NodeView& node, const Report& report);
   std::vector<std::pair<NodeId, std::int64_t>> report_counts_;
