@@ -5,6 +5,20 @@
 
 namespace pgvigil::simulation {
 
+namespace {
+
+NodeView newcomer(NodeId id, int priority, bool quorum) {
+  NodeView node;
+  node.id = id;
+  node.name = "n" + std::to_string(id.value);
+  node.candidate_priority = priority;
+  node.replication_quorum = quorum;
+  node.goal = NodeState::wait_standby;
+  return node;
+}
+
+}  // namespace
+
 NodeView* Store::find(NodeId id) {
   const auto found =
       std::find_if(group.nodes.begin(), group.nodes.end(), [id](const NodeView& node) { return node.id == id; });
@@ -116,20 +130,12 @@ Store::Reported Store::tell(NodeId id, int priority, bool quorum, const std::str
   }
   if (!group.learning) lose_memory();
   if (system.empty()) system = its_system;
-  const auto add = [this](NodeId node, int its_priority, bool its_quorum) {
-    NodeView view;
-    view.id = node;
-    view.name = "n" + std::to_string(node.value);
-    view.candidate_priority = its_priority;
-    view.replication_quorum = its_quorum;
-    view.goal = NodeState::wait_standby;
-    group.nodes.push_back(view);
-  };
   if (group.nodes.empty()) group.number_sync_standbys = account.number_sync_standbys;
-  if (known == nullptr) add(id, priority, quorum);
+  if (known == nullptr) group.nodes.push_back(newcomer(id, priority, quorum));
   if (account.peers_version > peers_version) {
     for (const Peer& peer : account.peers) {
-      if (find(peer.id) == nullptr && !removed.contains(peer.id.value)) add(peer.id, 50, true);
+      if (find(peer.id) != nullptr || removed.contains(peer.id.value)) continue;
+      group.nodes.push_back(newcomer(peer.id, 50, true));
     }
     peers_version = account.peers_version;
   }
@@ -159,12 +165,7 @@ bool Store::brings_nothing(const Account& account) const {
 }
 
 void Store::enroll(NodeId id, int priority, bool quorum, const Account& account) {
-  NodeView node;
-  node.id = id;
-  node.name = "n" + std::to_string(id.value);
-  node.candidate_priority = priority;
-  node.replication_quorum = quorum;
-  node.goal = NodeState::wait_standby;
+  NodeView node = newcomer(id, priority, quorum);
   node.goal_seq = account.seq + 100;
   group.nodes.push_back(node);
   std::sort(group.nodes.begin(), group.nodes.end(),
@@ -255,12 +256,8 @@ bool Store::add_node(NodeId id, int priority, bool quorum) {
   const bool leader =
       std::any_of(group.nodes.begin(), group.nodes.end(), [](const NodeView& node) { return takes_writes(node.goal); });
   if (!first && !leader) return false;
-  NodeView node;
-  node.id = id;
-  node.name = "n" + std::to_string(id.value);
-  node.candidate_priority = priority;
-  node.replication_quorum = quorum;
-  node.goal = first ? NodeState::single : NodeState::wait_standby;
+  NodeView node = newcomer(id, priority, quorum);
+  if (first) node.goal = NodeState::single;
   node.goal_seq = 1;
   group.nodes.push_back(node);
   ++peers_version;
