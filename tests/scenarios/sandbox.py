@@ -19,7 +19,7 @@ def stage():
     binaries = os.environ.get("PGVIGIL_BIN", os.path.join(ROOT, "build"))
     copy = tempfile.mkdtemp(prefix="pgvigil-tests.")
     os.makedirs(copy + "/build")
-    for name in ("pgvigil", "pgvigil-monitor", "pgvigil-keeper", "pgvigil-writer"):
+    for name in ("pgvigil", "pgvigil-monitor", "pgvigil-keeper", "pgvigil-writer", "against_sql"):
         shutil.copy(os.path.join(binaries, name), copy + "/build")
     for folder in ("scripts", "sql"):
         shutil.copytree(os.path.join(ROOT, folder), os.path.join(copy, folder))

@@ -142,15 +142,14 @@ void World::forget_choice() {
 void World::restore_monitor(int value) {
   if (backups_.empty()) return;
   const auto age = static_cast<std::size_t>(value) % backups_.size();
-  const int number_sync_standbys = store_.group.number_sync_standbys;
   if (value < 25) {
-    store_ = Store{};
-    store_.group.formation = "default";
-    store_.group.number_sync_standbys = number_sync_standbys;
+    Store empty;
+    empty.group.formation = store_.group.formation;
+    empty.group.number_sync_standbys = store_.group.number_sync_standbys;
+    store_.restore(empty);
   } else {
-    store_ = backups_[age];
+    store_.restore(backups_[age]);
   }
-  store_.lose_memory();
   backups_.clear();
   ++databases_;
   if (removed_by_force_) {  // who was removed, with what, only the lost memory knew

@@ -38,31 +38,26 @@ Store::Reported Store::report(const Report& report) {
     result.goal.lease_seconds = static_cast<int>(group.timing.lease.count() / 1000);
     return result;
   }
-  // Heard, but nothing of it is believed.
-  const auto believed = [&] {
-    if (!foreign(report.system_identifier) || report.state == NodeState::dropped) return true;
-    node->pg_running = node->pg_responding = node->streaming = false;
-    node->lsn = Lsn{};
-    count_report(report.node);
-    return false;
-  };
   const bool newer =
       report.term > group.term || report.goal_seq > node->goal_seq || report.names_version > group.names_version;
   if (group.learning) {
     result.answer = node->account ? Answer::wait : Answer::tell;
-    if (node->account && believed()) store_facts(*node, report);
+    const bool believed = !foreign(report.system_identifier) || report.state == NodeState::dropped;
+    if (node->account && believed) store_facts(*node, report);
     return result;
   }
   if (newer) {
     result.answer = Answer::tell;
     return result;
   }
-  result.answer = Answer::goal;
-  if (std::tie(report.term, report.goal_seq) < std::tie(node->reported_term, node->reported_seq)) {
-    result.goal = goal_of(*node);
+  // Not even heard.
+  if (foreign(report.system_identifier) && report.state != NodeState::dropped) {
+    result.answer = node->goal == NodeState::dropped ? Answer::goal : Answer::wait;
+    if (result.answer == Answer::goal) result.goal = goal_of(*node);
     return result;
   }
-  if (!believed()) {
+  result.answer = Answer::goal;
+  if (std::tie(report.term, report.goal_seq) < std::tie(node->reported_term, node->reported_seq)) {
     result.goal = goal_of(*node);
     return result;
   }
@@ -139,8 +134,7 @@ Store::Reported Store::tell(NodeId id, int priority, bool quorum, const std::str
     }
     peers_version = account.peers_version;
   }
-  std::sort(group.nodes.begin(), group.nodes.end(),
-            [](const NodeView& left, const NodeView& right) { return left.id < right.id; });
+  sort_nodes();
   NodeView& node = *find(id);
   if (node.goal_seq == 0) {  // not on record but as a peer of others
     node.candidate_priority = priority;
@@ -148,6 +142,7 @@ Store::Reported Store::tell(NodeId id, int priority, bool quorum, const std::str
   }
   node.account = account;
   node.reported = account.reported;
+  group.timing.lease = std::max(group.timing.lease, Millis{1000 * account.lease_seconds});
   group.peers_version = peers_version;
   return result;
 }
@@ -167,10 +162,15 @@ bool Store::brings_nothing(const Account& account) const {
 void Store::enroll(NodeId id, int priority, bool quorum, const Account& account) {
   NodeView node = newcomer(id, priority, quorum);
   node.goal_seq = account.seq + 100;
+  node.reported = account.reported;
   group.nodes.push_back(node);
+  sort_nodes();
+  ++peers_version;
+}
+
+void Store::sort_nodes() {
   std::sort(group.nodes.begin(), group.nodes.end(),
             [](const NodeView& left, const NodeView& right) { return left.id < right.id; });
-  ++peers_version;
 }
 
 void Store::lose_memory() {
@@ -190,7 +190,12 @@ void Store::lose_memory() {
   group.names = removed_before;
   group.request.reset();
   for (NodeView& node : group.nodes) node.account.reset();
-  forget_reports();
+  Store::forget_reports();
+}
+
+void Store::restore(const Store& then) {
+  *this = then;
+  lose_memory();
 }
 
 std::int64_t Store::reports_of(NodeId id) const {
@@ -289,12 +294,12 @@ void Store::remove_by_force(NodeId id) {
     group.names.push_back({SyncNames{1, {id}}, NodeId{0}});
   }
   remove(id);
+  ++peers_version;
 }
 
 void Store::remove(NodeId id) {
   if (std::erase_if(group.nodes, [id](const NodeView& node) { return node.id == id; }) == 0) return;
   removed.insert(id.value);
-  ++peers_version;
 }
 
 void Store::apply(const fsm::Decision& decision) {
@@ -324,6 +329,7 @@ void Store::apply(const fsm::Decision& decision) {
     ++node->goal_seq;
   }
   for (const NodeId id : decision.remove) remove(id);
+  if (!decision.remove.empty()) ++peers_version;
   if (decision.request == fsm::RequestOutcome::pending) return;
   refusal = decision.request == fsm::RequestOutcome::refused ? std::optional(decision.request_message) : std::nullopt;
   group.request.reset();

@@ -1,5 +1,5 @@
 // The monitor's database, as sql/ has it, in memory: what a report stores, what a goal holds, what a decision changes.
-// The rules of 100_keeper_api.sql and 110_client_api.sql in C++; a scenario compares the two.
+// The rules of 100_keeper_api.sql, 110_client_api.sql and 110_learning.sql in C++; against_sql.cpp compares the two.
 #pragma once
 #include <optional>
 #include <set>
@@ -13,6 +13,12 @@ namespace pgvigil::simulation {
 
 class Store {
  public:
+  Store() = default;
+  Store(const Store&) = default;
+  Store& operator=(const Store&) = default;
+  virtual ~Store() = default;
+
+  // The nodes stand in the order of their registration (real ids grow with it), once it has learned, by id.
   GroupSnapshot group;  // durable, but for the part of each node that a report tells every time
   std::int64_t peers_version{0};
   std::set<std::int64_t> removed;
@@ -27,21 +33,21 @@ class Store {
     Goal goal;
     bool news{false};  // the monitor process is woken
   };
-  Reported report(const Report& report);
+  virtual Reported report(const Report& report);
   // What sql/ does with a keeper's account.
-  Reported tell(NodeId id, int priority, bool quorum, const std::string& its_system, const Account& account);
-  // It was restored from a backup: this store is what it was then.
-  void lose_memory();
+  virtual Reported tell(NodeId id, int priority, bool quorum, const std::string& its_system, const Account& account);
+  // It is to be what it was then. From a backup, or (an empty one) of a new monitor.
+  virtual void restore(const Store& then);
   Goal goal_of(const NodeView& node) const;
   std::vector<Peer> peers_of(NodeId self) const;
   // The row is there afterwards, or the registration is refused for now.
-  bool add_node(NodeId id, int priority, bool quorum);
+  virtual bool add_node(NodeId id, int priority, bool quorum);
   // False: another request is pending.
-  bool ask(RequestKind kind, std::optional<NodeId> node, bool allow);
-  void remove_by_force(NodeId id);
-  void apply(const fsm::Decision& decision);
+  virtual bool ask(RequestKind kind, std::optional<NodeId> node, bool allow);
+  virtual void remove_by_force(NodeId id);
+  virtual void apply(const fsm::Decision& decision);
   // Its PostgreSQL has crashed: the unlogged table is empty.
-  void forget_reports();
+  virtual void forget_reports();
   std::int64_t reports_of(NodeId id) const;
 
  private:
@@ -51,6 +57,8 @@ class Store {
   bool brings_nothing(const Account& account) const;
   void enroll(NodeId id, int priority, bool quorum, const Account& account);
   void remove(NodeId id);
+  void sort_nodes();
+  void lose_memory();
   void store_facts(NodeView& node, const Report& report);
   std::vector<std::pair<NodeId, std::int64_t>> report_counts_;
 };

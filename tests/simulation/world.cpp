@@ -5,8 +5,14 @@
 
 namespace pgvigil::simulation {
 
-World::World(std::uint64_t seed, bool trace, std::set<int> disabled)
-    : seed_(seed), plan_(draw_plan(seed)), random_(seed), trace_(trace), disabled_(std::move(disabled)) {}
+World::World(std::uint64_t seed, bool trace, std::set<int> disabled, std::unique_ptr<Store> store)
+    : seed_(seed),
+      plan_(draw_plan(seed)),
+      random_(seed),
+      trace_(trace),
+      disabled_(std::move(disabled)),
+      own_store_(std::move(store)),
+      store_(*own_store_) {}
 
 void World::at(Time when, Kind kind, int node, int other, std::int64_t life) {
   Event& event = events_.push(when);

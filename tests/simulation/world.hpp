@@ -33,7 +33,8 @@ struct Outcome {
 class World {
  public:
   // `trace`: print what happens. `disabled`: faults of the plan that are left out (the shrinker's way).
-  World(std::uint64_t seed, bool trace, std::set<int> disabled = {});
+  World(std::uint64_t seed, bool trace, std::set<int> disabled = {},
+        std::unique_ptr<Store> store = std::make_unique<Store>());
   Outcome run();
   const Plan& plan() const { return plan_; }
 
@@ -266,7 +267,8 @@ class World {
   std::deque<Message> messages_;                // on their way, and places that are free
   std::vector<std::size_t> free_messages_;
 
-  Store store_;
+  std::unique_ptr<Store> own_store_;
+  Store& store_;
   std::vector<Store> backups_;  // of the monitor's database
   int databases_{0};            // how often it was replaced
   Time learning_since_{0};
