@@ -11,7 +11,7 @@ namespace {
 
 // Orders of the lost memory that nobody heard has been told of: their numbers are not given again.
 constexpr std::int64_t room = 100;
-// By force, with nodes unheard: they may have learned, too, and have gone on from there.
+// Without nodes that an operator has given up: they may have learned, too, and have gone on from there.
 constexpr std::int64_t room_by_force = 10000;
 
 // The primary, or one that was giving the role away and may keep it: nobody else was promoted for its term.
@@ -149,7 +149,8 @@ void fill_in(const GroupSnapshot& group, const Memory& memory, Decision& decisio
     learned.names_version = std::max(learned.names_version, node.account->names_version);
     learned.peers_version = std::max(learned.peers_version, node.account->peers_version);
   }
-  const std::int64_t beyond = forced(group) && !memory.all_heard() ? room_by_force : room;
+  const bool given_up = memory.removed || (forced(group) && !memory.unheard.empty());
+  const std::int64_t beyond = given_up ? room_by_force : room;
   learned.seq += beyond;
   learned.names_version += beyond;
   learned.peers_version += beyond;
