@@ -12,17 +12,6 @@ namespace {
 
 constexpr pg::Millis patience{5000};
 
-std::string names_json(const std::vector<NamesInForce>& lists) {
-  json::array array;
-  for (const NamesInForce& entry : lists) {
-    json::object object = monitor_api::names_object(entry.names);
-    object["by"] = entry.by.value;
-    object["heir"] = entry.heir.value;
-    array.push_back(object);
-  }
-  return json::serialize(array);
-}
-
 asio::awaitable<void> update_group(pg::Connection& database, const GroupSnapshot& group,
                                    const fsm::Decision& decision) {
   std::vector<NamesInForce> names = decision.learned ? decision.learned->names : group.names;
@@ -124,6 +113,17 @@ asio::awaitable<void> close_request(pg::Connection& database, const GroupSnapsho
 }
 
 }  // namespace
+
+std::string names_json(const std::vector<NamesInForce>& lists) {
+  json::array array;
+  for (const NamesInForce& entry : lists) {
+    json::object object = monitor_api::names_object(entry.names);
+    object["by"] = entry.by.value;
+    object["heir"] = entry.heir.value;
+    array.push_back(object);
+  }
+  return json::serialize(array);
+}
 
 asio::awaitable<std::int64_t> apply(pg::Connection& database, const GroupSnapshot& group,
                                     const fsm::Decision& decision) {

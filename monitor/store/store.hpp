@@ -41,6 +41,8 @@ boost::asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connectio
 // the keepers and watchers. Returns the database's new generation.
 boost::asio::awaitable<std::int64_t> apply(pg::Connection& database, const GroupSnapshot& group,
                                            const fsm::Decision& decision);
+// As the table of groups holds them.
+std::string names_json(const std::vector<NamesInForce>& lists);
 // Replaces what `show why` reads; a text that stays keeps its beginning.
 boost::asio::awaitable<void> store_explanations(pg::Connection& database, const GroupSnapshot& group,
                                                 const std::vector<fsm::Explanation>& explanations);

@@ -25,14 +25,35 @@ namespace {
 
 const monitor::GroupKey group_key{"default", 0};
 
+std::string number(std::int64_t value) {
+  return std::to_string(value);
+}
+
+std::string boolean(bool value) {
+  return value ? "true" : "false";
+}
+
+std::string name_of(NodeId id) {
+  return "n" + number(id.value);
+}
+
 std::string host_of(NodeId id) {
-  return "n" + std::to_string(id.value) + ".example";
+  return name_of(id) + ".example";
+}
+
+monitor_api::Registration registration_of(NodeId id, int priority, bool quorum) {
+  monitor_api::Registration node;
+  node.name = name_of(id);
+  node.host = host_of(id);
+  node.candidate_priority = priority;
+  node.replication_quorum = quorum;
+  return node;
 }
 
 std::string text(const SyncNames& names) {
-  std::string all = std::to_string(names.required) + " of";
+  std::string all = number(names.required) + " of";
   const std::set<NodeId> sorted(names.members.begin(), names.members.end());
-  for (const NodeId id : sorted) all += " " + std::to_string(id.value);
+  for (const NodeId id : sorted) all += " " + number(id.value);
   return all;
 }
 
@@ -44,7 +65,7 @@ Account bare(Account account) {
 
 Account named(Account account) {
   for (Peer& peer : account.peers) {
-    peer.name = "n" + std::to_string(peer.id.value);
+    peer.name = name_of(peer.id);
     peer.host = host_of(peer.id);
     peer.port = 5432;
   }
@@ -53,43 +74,38 @@ Account named(Account account) {
 
 // The floor of the WAL and the heartbeat are not modelled.
 std::string text(const Goal& goal) {
-  return std::string(to_string(goal.state)) + " term " + std::to_string(goal.term.value) + " seq " +
-         std::to_string(goal.seq) + " names " + text(goal.names) + " v" + std::to_string(goal.names_version) +
-         " peers v" + std::to_string(goal.peers_version) + " upstream " +
-         std::to_string(goal.upstream.value_or(NodeId{}).value) + " lease " + std::to_string(goal.lease_seconds) +
-         " timeline " + std::to_string(goal.promised_timeline.value) + " nss " +
-         std::to_string(goal.number_sync_standbys);
+  return std::string(to_string(goal.state)) + " term " + number(goal.term.value) + " seq " + number(goal.seq) +
+         " names " + text(goal.names) + " v" + number(goal.names_version) + " peers v" + number(goal.peers_version) +
+         " upstream " + number(goal.upstream.value_or(NodeId{}).value) + " lease " + number(goal.lease_seconds) +
+         " timeline " + number(goal.promised_timeline.value) + " nss " + number(goal.number_sync_standbys);
 }
 
 std::string text(const NodeView& node) {
-  std::string all = "n" + std::to_string(node.id.value) + " priority " + std::to_string(node.candidate_priority) +
+  std::string all = name_of(node.id) + " priority " + number(node.candidate_priority) +
                     (node.replication_quorum ? " quorum" : "") + " goal " + std::string(to_string(node.goal)) + " " +
-                    std::to_string(node.goal_seq) + " reported " + std::string(to_string(node.reported)) + " " +
-                    std::to_string(node.reported_term.value) + "/" + std::to_string(node.reported_seq) + " names v" +
-                    std::to_string(node.names_version) + (node.pg_running ? " running" : "") +
+                    number(node.goal_seq) + " reported " + std::string(to_string(node.reported)) + " " +
+                    number(node.reported_term.value) + "/" + number(node.reported_seq) + " names v" +
+                    number(node.names_version) + (node.pg_running ? " running" : "") +
                     (node.pg_responding ? " responding" : "") + (node.streaming ? " streaming" : "") +
-                    (node.disk_full ? " full" : "") + " at " + std::to_string(node.timeline.value) + ":" +
-                    to_string(node.lsn) + " history " + to_string(node.history) + " upstream " +
-                    std::string(to_string(node.upstream)) + " source " +
-                    std::to_string(node.source.value_or(NodeId{}).value) + " reason '" + node.reason + "'";
+                    (node.disk_full ? " full" : "") + " at " + number(node.timeline.value) + ":" + to_string(node.lsn) +
+                    " history " + to_string(node.history) + " upstream " + std::string(to_string(node.upstream)) +
+                    " source " + number(node.source.value_or(NodeId{}).value) + " reason '" + node.reason + "'";
   if (node.account) all += " account " + monitor_api::to_json(bare(*node.account));
   return all;
 }
 
 std::string text(const GroupSnapshot& group) {
-  std::string all = "term " + std::to_string(group.term.value) + " names v" + std::to_string(group.names_version) +
-                    " peers v" + std::to_string(group.peers_version) + " timeline " +
-                    std::to_string(group.promised_timeline.value) + (group.learning ? " learning" : "") + " nss " +
-                    std::to_string(group.number_sync_standbys) + " lease " + std::to_string(group.timing.lease.count());
+  std::string all = "term " + number(group.term.value) + " names v" + number(group.names_version) + " peers v" +
+                    number(group.peers_version) + " timeline " + number(group.promised_timeline.value) +
+                    (group.learning ? " learning" : "") + " nss " + number(group.number_sync_standbys) + " lease " +
+                    number(group.timing.lease.count());
   for (const NamesInForce& entry : group.names) {
-    all += "\n  " + text(entry.names) + " by " + std::to_string(entry.by.value) + " heir " +
-           std::to_string(entry.heir.value);
+    all += "\n  " + text(entry.names) + " by " + number(entry.by.value) + " heir " + number(entry.heir.value);
   }
   if (group.request) {
     const Request& request = *group.request;
-    all += "\n  request " + std::string(to_string(request.kind)) + " " +
-           std::to_string(request.node.value_or(NodeId{}).value) + (request.allow_data_loss ? " data loss" : "") +
-           (request.allow_failover ? " failover" : "");
+    all += "\n  request " + std::string(to_string(request.kind)) + " " + number(request.node.value_or(NodeId{}).value) +
+           (request.allow_data_loss ? " data loss" : "") + (request.allow_failover ? " failover" : "");
   }
   // The model registers them in any order.
   std::map<NodeId, std::string> sorted;
@@ -112,16 +128,16 @@ class Database {
 
   template <typename T>
   T wait(asio::awaitable<T> task) {
-    std::exception_ptr failure;
     std::optional<T> value;
     const auto body = [&]() -> asio::awaitable<void> { value.emplace(co_await std::move(task)); };
-    run(body(), failure);
-    if (failure) std::rethrow_exception(failure);
+    wait(body());
     return std::move(*value);
   }
   void wait(asio::awaitable<void> task) {
     std::exception_ptr failure;
-    run(std::move(task), failure);
+    asio::co_spawn(context_, std::move(task), [&failure](std::exception_ptr error) { failure = error; });
+    context_.restart();
+    context_.run();
     if (failure) std::rethrow_exception(failure);
   }
   pg::Result query(std::string sql, std::vector<pg::Param> params = {}) {
@@ -130,29 +146,14 @@ class Database {
   pg::Connection& session() { return session_; }
 
  private:
-  void run(asio::awaitable<void> task, std::exception_ptr& failure) {
-    asio::co_spawn(context_, std::move(task), [&failure](std::exception_ptr error) { failure = error; });
-    context_.restart();
-    context_.run();
-  }
   asio::io_context context_{1};
   pg::Connection session_;
 };
-
-std::string number(std::int64_t value) {
-  return std::to_string(value);
-}
-
-std::string boolean(bool value) {
-  return value ? "true" : "false";
-}
 
 class ComparedStore : public Store {
  public:
   explicit ComparedStore(Database& database) : database_(database) {
     database_.query("ROLLBACK");  // what an error in the history before has left
-    database_.query(
-        "UPDATE pgvigil.formation SET unhealthy_ms = 3000, standby_lost_ms = 3000, lease_ms = 10000, vote_ms = 1000");
     write(*this);
   }
 
@@ -177,11 +178,8 @@ class ComparedStore : public Store {
     write_settings();
     const Reported model = Store::tell(id, priority, quorum, its_system, account);
     monitor_api::Identity identity;
-    identity.node.name = "n" + number(id.value);
-    identity.node.host = host_of(id);
+    identity.node = registration_of(id, priority, quorum);
     identity.node.system_identifier = its_system;
-    identity.node.candidate_priority = priority;
-    identity.node.replication_quorum = quorum;
     identity.node.known_id = id;
     identity.replication_password = "replication";
     identity.probe_password = "probe";
@@ -207,11 +205,7 @@ class ComparedStore : public Store {
     if (group.learning && group.nodes.empty()) return Store::add_node(id, priority, quorum);
     write_settings();
     const bool model = Store::add_node(id, priority, quorum);
-    monitor_api::Registration node;
-    node.name = "n" + number(id.value);
-    node.host = host_of(id);
-    node.candidate_priority = priority;
-    node.replication_quorum = quorum;
+    const auto node = registration_of(id, priority, quorum);
     database_.query("SELECT setval('pgvigil.node_id_seq', $1, false)", {number(id.value)});
     const bool sql = accepted([&] { database_.wait(monitor_api::register_node(database_.session(), node)); });
     ++counts_[model ? "registrations" : "registrations refused"];
@@ -275,11 +269,16 @@ class ComparedStore : public Store {
     }
   }
 
+  using Settings = std::tuple<int, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
+  static Settings settings_of(const GroupSnapshot& group) {
+    const Timing& timing = group.timing;
+    return {group.number_sync_standbys, timing.unhealthy_after.count(), timing.standby_lost_after.count(),
+            timing.lease.count(), timing.preferred_vote.count()};
+  }
+
   // What the simulator changes by itself, as an operator's `set` does.
   void write_settings() {
-    const Timing& timing = group.timing;
-    const Settings now{group.number_sync_standbys, timing.unhealthy_after.count(), timing.standby_lost_after.count(),
-                       timing.lease.count(), timing.preferred_vote.count()};
+    const Settings now = settings_of(group);
     if (now != settings_) {
       const auto& [nss, unhealthy, lost, lease, vote] = now;
       database_.query(
@@ -313,31 +312,19 @@ class ComparedStore : public Store {
     if (store.group.nodes.empty()) return;
     database_.query(
         "INSERT INTO pgvigil.grp (formation, group_id, term, names_version, peers_version, timeline, "
-        "system_identifier) "
-        "VALUES ('default', 0, $1, $2, $3, $4, nullif($5, '')::numeric)",
+        "system_identifier, names_in_force) VALUES ('default', 0, $1, $2, $3, $4, nullif($5, '')::numeric, $6::jsonb)",
         {number(store.group.term.value), number(store.group.names_version), number(store.peers_version),
-         number(store.group.promised_timeline.value), store.system});
-    for (const NamesInForce& entry : store.group.names) {
-      std::string members;
-      for (const NodeId id : entry.names.members) members += (members.empty() ? "" : ",") + number(id.value);
-      database_.query(
-          "UPDATE pgvigil.grp SET names_in_force = names_in_force || jsonb_build_object('required', $1::integer, "
-          "'members', "
-          "$2::jsonb, 'by', $3::bigint, 'heir', $4::bigint)",
-          {number(entry.names.required), "[" + members + "]", number(entry.by.value), number(entry.heir.value)});
-    }
+         number(store.group.promised_timeline.value), store.system, monitor::names_json(store.group.names)});
     for (const NodeView& node : store.group.nodes) {
-      const std::string id = number(node.id.value);
       database_.query(
           "INSERT INTO pgvigil.node (id, formation, group_id, name, host, port, candidate_priority, "
-          "replication_quorum, "
-          "goal_state, goal_seq, reported_state, reported_term, reported_seq, names_version, source_id) OVERRIDING "
-          "SYSTEM VALUE "
-          "VALUES ($1, 'default', 0, $2, $3, 5432, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-          {id, "n" + id, host_of(node.id), number(node.candidate_priority), boolean(node.replication_quorum),
-           std::string(to_string(node.goal)), number(node.goal_seq), std::string(to_string(node.reported)),
-           number(node.reported_term.value), number(node.reported_seq), number(node.names_version),
-           node.source ? pg::Param(number(node.source->value)) : std::nullopt});
+          "replication_quorum, goal_state, goal_seq, reported_state, reported_term, reported_seq, names_version, "
+          "source_id) OVERRIDING SYSTEM VALUE VALUES ($1, 'default', 0, $2, $3, 5432, $4, $5, $6, $7, $8, $9, $10, "
+          "$11, $12)",
+          {number(node.id.value), name_of(node.id), host_of(node.id), number(node.candidate_priority),
+           boolean(node.replication_quorum), std::string(to_string(node.goal)), number(node.goal_seq),
+           std::string(to_string(node.reported)), number(node.reported_term.value), number(node.reported_seq),
+           number(node.names_version), node.source ? pg::Param(number(node.source->value)) : std::nullopt});
     }
     for (const std::int64_t id : store.removed) {
       database_.query("INSERT INTO pgvigil.removed_node (node_id, formation, name) VALUES ($1, 'default', 'gone')",
@@ -369,7 +356,7 @@ class ComparedStore : public Store {
   }
 
   void compare(const std::string& what) {
-    auto snapshot = database_.wait(monitor::lock_and_load(database_.session(), group_key, std::nullopt));
+    const auto snapshot = database_.wait(monitor::lock_and_load(database_.session(), group_key, std::nullopt));
     if (snapshot) database_.wait(monitor::rollback(database_.session()));
     // A group without nodes is none: there may be a row of it, or not.
     if (group.nodes.empty() && (!snapshot || snapshot->nodes.empty())) return;
@@ -380,12 +367,9 @@ class ComparedStore : public Store {
     if (expected != found) throw Difference(what, expected, found);
     for (const NodeView& node : group.nodes)
       of_nodes_[node.id.value] = {node.candidate_priority, node.replication_quorum};
-    settings_ = Settings{group.number_sync_standbys, group.timing.unhealthy_after.count(),
-                         group.timing.standby_lost_after.count(), group.timing.lease.count(),
-                         group.timing.preferred_vote.count()};
+    settings_ = settings_of(group);
   }
 
-  using Settings = std::tuple<int, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
   inline static std::map<std::string, std::int64_t> counts_;
   Database& database_;
   std::map<std::int64_t, monitor_api::Reporter> reporters_;
@@ -394,7 +378,7 @@ class ComparedStore : public Store {
   std::map<std::int64_t, std::pair<int, bool>> of_nodes_;  // priority, quorum: as the database has them
 };
 
-// One in fifty loses its memory, and there is most to compare.
+// One history in six has a monitor that loses its memory, and there is most to compare.
 bool puts_back(std::uint64_t seed) {
   const Plan plan = draw_plan(seed);
   return std::any_of(plan.faults.begin(), plan.faults.end(),
