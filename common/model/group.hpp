@@ -132,6 +132,9 @@ struct GroupSnapshot {
   std::optional<Request> request;  // the oldest that is still undecided
   std::vector<NodeView> nodes;     // by id
   Timing timing;
+  // While it learns: milliseconds since 1970 by the monitor's wall clock. No decision depends on it, but the numbers
+  // that a monitor without memory begins with: another one before it may have used those that follow what is heard.
+  std::int64_t clock{0};
 
   const NodeView* find(NodeId id) const;
 };

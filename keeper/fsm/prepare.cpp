@@ -31,7 +31,8 @@ Prepared choose_preparation(const DataDirectory& directory, const UpstreamIdenti
   if (!fork && local.timeline > theirs.timeline) {
     return {Preparation::refuse, "this node is on timeline " + std::to_string(local.timeline.value) + ", which " +
                                      upstream_name + " (timeline " + std::to_string(theirs.timeline.value) +
-                                     ") does not know; nothing is overwritten"};
+                                     ") does not know; nothing is overwritten: save what is wanted of it, then empty "
+                                     "its PGDATA"};
   }
   if (!directory.local.exact) return {Preparation::base_backup, "how far its WAL goes cannot be read"};
   // The same number with other ancestors: pg_rewind would see one timeline and do nothing.

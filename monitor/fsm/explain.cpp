@@ -195,6 +195,20 @@ Explanation on_its_way(const GroupSnapshot& group, const NodeView& node) {
   return why;
 }
 
+std::optional<Explanation> lost_secondary(const GroupSnapshot& group, const NodeView& node) {
+  if (healthy(group, node)) return std::nullopt;
+  Explanation why;
+  why.node = node.id;
+  why.rule = 423;
+  if (fresh(group, node)) {
+    why.waiting_for = "its PostgreSQL is not well" + (node.reason.empty() ? "" : ": " + node.reason);
+  } else {
+    why.waiting_for = "its keeper does not report";
+    why.command = "start its keeper: `pgvigil run`";
+  }
+  return why;
+}
+
 std::optional<Explanation> standby(const GroupSnapshot& group, const NodeView* primary, const NodeView& node) {
   Explanation why;
   why.node = node.id;
@@ -205,7 +219,7 @@ std::optional<Explanation> standby(const GroupSnapshot& group, const NodeView* p
     return why;
   }
   if (!node.converged()) return on_its_way(group, node);
-  if (node.goal == NodeState::secondary) return std::nullopt;
+  if (node.goal == NodeState::secondary) return lost_secondary(group, node);
   if (!fresh(group, node)) return on_its_way(group, node);
   if (primary == nullptr) {
     why.rule = 311;

@@ -151,9 +151,11 @@ void fill_in(const GroupSnapshot& group, const Memory& memory, Decision& decisio
   }
   const bool given_up = memory.removed || (forced(group) && !memory.unheard.empty());
   const std::int64_t beyond = given_up ? room_by_force : room;
-  learned.seq += beyond;
-  learned.names_version += beyond;
-  learned.peers_version += beyond;
+  // Whom an earlier monitor without memory has told something, and nobody else, need not be heard. That one has begun
+  // with the same term, but at another time; and it has not given a number a millisecond.
+  for (std::int64_t* number : {&learned.seq, &learned.names_version, &learned.peers_version}) {
+    *number = std::max(*number + beyond, group.clock);
+  }
   decision.learned = learned;
   decision.promised_timeline = memory.promised;
   // Not by more: a promotion has to pass over every number in between.

@@ -167,6 +167,10 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   snapshot.term.value = group.integer(0, "term");
   snapshot.names = parse_names(group.text(0, "names_in_force"));
   snapshot.learning = group.boolean(0, "learning");
+  if (snapshot.learning) {
+    const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
+    snapshot.clock = std::chrono::duration_cast<Millis>(since_1970).count();
+  }
   snapshot.peers_version = group.integer(0, "peers_version");
   snapshot.names_version = group.integer(0, "names_version");
   snapshot.promised_timeline.value = static_cast<std::uint32_t>(group.integer(0, "timeline"));

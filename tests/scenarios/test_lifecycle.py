@@ -1,4 +1,5 @@
 """Building up, restarting, taking over, dropping, commands."""
+import datetime
 import json
 import os
 import re
@@ -46,12 +47,22 @@ def scenario_stop_and_start():
 
         def waits(node):
             return json.loads(f.run("show", "why", "--name", node.name, "--pgdata", f.monitor.pgdata, "--json").stdout)
-        f.wait_until(lambda: waits(former), what="show why says what the stopped node waits for")
+        f.wait_until(lambda: any("does not report" in row["waiting_for"] for row in waits(former)), what="show why says what the stopped node waits for")
         other = f.primary()
         names = {row["nodename"] for node in (former, other) for row in waits(node)}
         expect(all({row["nodename"] for row in waits(node)} <= {node.name} for node in (former, other)), f"show why --name tells of others: {names}")
+        row = waits(former)[0]
+        expect("pgvigil run" in row["command"], f"show why of a stopped node: {row}")
+        # Since when it waits for this; asked again, the same.
+        age = (datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(row["since"])).total_seconds()
+        expect(0 <= age < 300 and waits(former)[0]["since"] == row["since"], f"waits since {row['since']}, {age} s")
+        whole = f.run("show", "why", "--name", other.name, "--pgdata", f.monitor.pgdata).stdout
+        expect(other.name in whole and former.name not in whole, f"show why --name {other.name} says: {whole}")
         former.start()
         f.wait_healthy()
+        expect(waits(former) == [], "nobody waits any more, and show why tells of it")
+        whole = f.run("show", "why", "--name", former.name, "--pgdata", f.monitor.pgdata).stdout
+        expect(whole == f"{former.name} is where it should be.\n", whole)
         f.check_acknowledged()
 
 

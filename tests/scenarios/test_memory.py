@@ -294,6 +294,9 @@ def scenario_learning_waits():
             why = f.run("show", "why", "--pgdata", f.monitor.pgdata).stdout
             return successor.name in why and "memory" in why
         f.wait_until(explained, what="show why names the node that is missing")
+        # The group as a whole waits, and each of its nodes with it.
+        of_one = f.run("show", "why", "--name", former.name, "--pgdata", f.monitor.pgdata).stdout
+        expect(successor.name in of_one and "memory" in of_one, f"show why --name {former.name} says: {of_one}")
         refused = f.run("perform", "switchover", "--pgdata", f.monitor.pgdata, check=False)
         expect(refused.returncode != 0 and "learns" in refused.stderr, f"a command was not refused: {refused}")
         time.sleep(3)  # a decision needs less than one

@@ -7,12 +7,16 @@
 namespace pgvigil::simulation {
 
 const char* to_string(FaultKind kind) {
-  static constexpr std::array<const char*, fault_kinds> names{
-      "kill_postgres", "kill_keeper",     "kill_node",      "pause_keeper", "pause_postgres", "pause_node",
-      "cut",           "cut_one_way",     "isolate",        "cut_monitor",  "noise",          "kill_monitor",
-      "kill_database", "broken_disk",     "cancel",         "failover",     "promotion",      "forced_failover",
-      "maintenance",   "end_maintenance", "drop",           "add",          "remove",         "set_sync",
-      "set_priority",  "set_quorum",      "restore_monitor"};
+  static constexpr std::array<const char*, fault_kinds> names{"kill_postgres", "kill_keeper",     "kill_node",
+                                                              "pause_keeper",  "pause_postgres",  "pause_node",
+                                                              "cut",           "cut_one_way",     "isolate",
+                                                              "cut_monitor",   "noise",           "kill_monitor",
+                                                              "kill_database", "broken_disk",     "cancel",
+                                                              "failover",      "promotion",       "forced_failover",
+                                                              "maintenance",   "end_maintenance", "drop",
+                                                              "add",           "remove",          "set_sync",
+                                                              "set_priority",  "set_quorum",      "restore_monitor",
+                                                              "full_disk"};
   return names[static_cast<std::size_t>(kind)];
 }
 
@@ -21,6 +25,22 @@ std::string to_string(const Fault& fault) {
          std::to_string(fault.other) + " for " + std::to_string(fault.lasts) + " ms, value " +
          std::to_string(fault.value);
 }
+
+namespace {
+
+// Of those of every history; what comes after has numbers of its own.
+constexpr int drawn_kinds = static_cast<int>(FaultKind::full_disk);
+
+void add_full_disks(std::uint64_t seed, Time begin, Plan& plan) {
+  Random disks(seed * 2 + 9);
+  const auto count = disks.between(1, 6);
+  for (std::int64_t i = 0; i < count; ++i) {
+    plan.faults.push_back({disks.between(begin, plan.storm_ends), FaultKind::full_disk, 1 + disks.index(plan.nodes), 0,
+                           disks.between(500, 25000), static_cast<int>(disks.between(0, 99))});
+  }
+}
+
+}  // namespace
 
 Plan draw_plan(std::uint64_t seed) {
   Random random(seed * 2 + 1);
@@ -55,13 +75,13 @@ Plan draw_plan(std::uint64_t seed) {
   } else {
     std::vector<FaultKind> classes;  // swarm: some histories have many kinds of faults, some one kind again and again
     const int percent = static_cast<int>(random.between(8, 60));
-    for (int kind = 0; kind < fault_kinds; ++kind) {
+    for (int kind = 0; kind < drawn_kinds; ++kind) {
       const auto fault = static_cast<FaultKind>(kind);
       const bool rare = fault == FaultKind::remove || fault == FaultKind::forced_failover || fault == FaultKind::drop ||
                         fault == FaultKind::restore_monitor;
       if (random.chance(rare ? percent / 4 : percent)) classes.push_back(fault);
     }
-    if (classes.empty()) classes.push_back(static_cast<FaultKind>(random.index(fault_kinds)));
+    if (classes.empty()) classes.push_back(static_cast<FaultKind>(random.index(drawn_kinds)));
     const auto count = random.between(2, 40);
     const bool bursts = random.chance(40);
     Time when = begin;
@@ -90,6 +110,7 @@ Plan draw_plan(std::uint64_t seed) {
       plan.timings_change = timings.between(begin, plan.storm_ends);
     }
     if (seed % 64 == 30 && timings.chance(60)) plan.line = timings.between(5, 300);
+    if (seed % 64 == 37 || seed % 64 == 45) add_full_disks(seed, begin, plan);
   }
   std::sort(plan.faults.begin(), plan.faults.end(), [](const Fault& a, const Fault& b) { return a.at < b.at; });
   return plan;

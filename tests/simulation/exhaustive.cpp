@@ -384,6 +384,7 @@ class Search {
     what_ = what;
     settle(state);
     if (!violation_.empty()) return;
+    if (!resting(state) && fsm::explain(state.group).empty()) return fail(state, "nobody says why it does not go on");
     // Of ten million keys two have the same hash once in 400,000 searches.
     if (seen_.insert(std::hash<std::string>{}(state.key())).second) todo_.emplace_back(std::move(state), steps_ + 1);
   }
@@ -404,7 +405,8 @@ class Search {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::size_t limit = argc > 1 ? static_cast<std::size_t>(std::strtoull(argv[1], nullptr, 10)) : 200000;
+  constexpr std::size_t enough_for_two = 200000;
+  const std::size_t limit = argc > 1 ? static_cast<std::size_t>(std::strtoull(argv[1], nullptr, 10)) : enough_for_two;
   if (argc > 2) most_writes = std::strtoull(argv[2], nullptr, 10);
   int failed = 0;
   int passed = 0;
@@ -413,11 +415,14 @@ int main(int argc, char** argv) {
       for (const bool operators : {false, true}) {
         Search search(limit, operators);
         search.begin(nodes, required);
-        const bool ok = search.run();
+        bool ok = search.run();
+        // That nothing was found says something only of what was searched.
+        const bool too_little = ok && nodes == 2 && limit >= enough_for_two && !search.complete();
+        ok = ok && !too_little;
         std::printf("%s  %d nodes, number_sync_standbys %d%s: %zu states, %s%d steps deep\n", ok ? "ok    " : "FAILED",
                     nodes, required, operators ? ", with operators" : "", search.states(),
                     search.complete() ? "all of them, " : "not all: the limit; complete ", search.depth());
-        if (!ok) std::printf("  %s\n", search.violation().c_str());
+        if (!ok) std::printf("  %s\n", too_little ? "two nodes are to be searched whole" : search.violation().c_str());
         ++(ok ? passed : failed);
       }
     }

@@ -35,9 +35,10 @@ enum class FaultKind : std::uint8_t {
   set_sync,
   set_priority,
   set_quorum,
-  restore_monitor
+  restore_monitor,
+  full_disk
 };
-inline constexpr int fault_kinds = static_cast<int>(FaultKind::restore_monitor) + 1;
+inline constexpr int fault_kinds = static_cast<int>(FaultKind::full_disk) + 1;
 const char* to_string(FaultKind kind);
 
 struct Fault {

@@ -122,6 +122,7 @@ void World::look(int node) {
       k.wants_report = true;
     }
   }
+  if (core.saw_disk(disk_full(node))) k.wants_report = true;
   if (p.running) {
     if (const auto why = core.must_fence(local(node))) {
       note("node " + std::to_string(node) + " fences itself: " + *why);
@@ -302,6 +303,12 @@ void World::heard(int node, const Message& message) {
   k.heartbeat = heartbeat_of(store_.group.timing);
   if (plan_.late > 0) k.heartbeat = store_.group.timing.unhealthy_after.count() * plan_.late / 100;
   if (plan_.punctual) wake_link(node, std::max<Time>(1, k.heartbeat_at - now_));
+  const Goal& held = k.core->goal();
+  if (message.goal.term == held.term && message.goal.seq == held.seq && message.goal.state != held.state) {
+    fail("I9: node " + std::to_string(node) + " is given two orders of term " + std::to_string(held.term.value) +
+         ", number " + std::to_string(held.seq) + ": " + std::string(to_string(held.state)) + " and " +
+         std::string(to_string(message.goal.state)));
+  }
   save(node, k.core->answered(message.goal, keeper::Millis{message.sent_local}, local(node)));
   const bool other_members = message.goal.peers_version != k.core->state().peers_version;
   if (other_members && k.core->goal().state != NodeState::dropped && message.database == databases_) {

@@ -48,6 +48,7 @@ void World::evaluate() {
     if (probed && (view.result == ProbeResult::unknown || now - view.at >= period)) look(index_of(node.id));
   }
   liveness_.fill_in(store_.group, now, [this](NodeId id) { return probes_[static_cast<std::size_t>(index_of(id))]; });
+  if (store_.group.learning) store_.group.clock = now_;
   const auto decision = fsm::decide(store_.group);
   if (!decision) return;
   apply(*decision);
@@ -69,6 +70,7 @@ void World::apply(const fsm::Decision& decision) {
   }
   const GroupSnapshot& group = store_.group;
   if (decision.term && decision.term->value <= group.term.value) fail("I2: the term does not grow");
+  if (decision.term) not_of_the_past(*decision.term);
   for (const fsm::GoalChange& change : decision.goals) {
     // Nobody is left who knows of a later one.
     if (decision.learned && removals_forgotten_ && takes_writes(change.goal)) {
@@ -113,6 +115,16 @@ void World::apply(const fsm::Decision& decision) {
     if (keeper_of(index).session == 0 || !usable(0, index)) continue;
     keeper_of(index).wants_report = true;  // NOTIFY
     wake_link(index, latency());
+  }
+}
+
+// I9: what a monitor decides is not older than what any of its nodes has been told, also when it has lost its memory.
+void World::not_of_the_past(Term term) {
+  for (const NodeView& node : store_.group.nodes) {
+    const Keeper& k = keeper_of(index_of(node.id));
+    if (!k.disk || k.disk->term <= term) continue;
+    fail("I9: a decision for term " + std::to_string(term.value) + ", and node " + std::to_string(node.id.value) +
+         " has been told of term " + std::to_string(k.disk->term.value));
   }
 }
 

@@ -15,7 +15,8 @@ constexpr int session_shift = 40;
 
 void World::begin_start(int node) {
   Postgres& p = pg(node);
-  if (now_ < broken_until_[static_cast<std::size_t>(node)]) return;
+  if (now_ < broken_until_[static_cast<std::size_t>(node)] || (disk_full(node) && !(p.clean && p.standby_signal)))
+    return;
   ++p.life;
   p.running = true;
   p.accepting = p.stopping = p.delivering = false;
@@ -157,6 +158,11 @@ void World::detach(int standby) {
 void World::receiver(int node) {
   Postgres& p = pg(node);
   if (!p.in_recovery || p.upstream == 0 || p.receiving_from != 0 || p.stopping) return;
+  if (disk_full(node)) {  // nothing that it could be sent has a place
+    p.receiver_at = full_until_[static_cast<std::size_t>(node)] + random_.between(100, 400);
+    at(p.receiver_at, Kind::receiver, node, 0, p.life);
+    return;
+  }
   const int up = p.upstream;
   const Postgres& source = pg(up);
   const bool there =
@@ -176,6 +182,12 @@ void World::receiver(int node) {
   pg(up).senders[static_cast<std::size_t>(node)] = {true, p.receiver_session, p.flushed, now_, now_};
   p.delivering = true;
   at(now_ + latency(), Kind::deliver, node, 0, p.receiver_session);
+  wake(node);
+}
+
+// Its walreceiver ends where it cannot write.
+void World::disk_fills(int node) {
+  if (pg(node).receiving_from != 0) detach(node);
   wake(node);
 }
 
@@ -243,7 +255,7 @@ void World::write(int node) {
     at(p.paused_until, Kind::write, node, 0, p.life);
     return;
   }
-  if (p.waiting.size() < plan_.clients) {  // its clients wait as well
+  if (p.waiting.size() < plan_.clients && !disk_full(node)) {  // its clients wait as well
     p.waiting.push_back({append(node), now_});
     new_wal(node);
     release(node);
@@ -327,6 +339,8 @@ void World::promoted(int node) {
     if (term == highest_promotion_) fail("I2: a second promotion for term " + std::to_string(term));
     highest_promotion_ = term;
     removed_.erase(node);
+  } else if (!p.waits) {
+    late_promotion(node, term);
   }
   p.branch = branches_.child(p.branch, p.flushed, number, term);
   // The order was older than an operator's choice, and slept in a paused node.
@@ -338,6 +352,16 @@ void World::promoted(int node) {
   append(node);  // the end of recovery
   new_wal(node);
   at(now_ + random_.between(1, plan_.write_every), Kind::write, node, 0, p.life);
+}
+
+// No fence ends a process that sleeps: an old order may be carried out late. Then nobody may be left whom it needs for
+// a commit; alone it could acknowledge some.
+void World::late_promotion(int node, std::int64_t term) {
+  const int branch = pg(node).branch;
+  const bool given_up = removed_.contains(node) || chosen_by_force_.contains(branch) || forgotten_.contains(branch);
+  if (branch < first_branch_ || given_up || term < forced_term_) return;
+  fail("I3: node " + std::to_string(node) + " is promoted for term " + std::to_string(term) +
+       ", and needs nobody for its commits, after a promotion for term " + std::to_string(highest_promotion_));
 }
 
 // I7: what is about to be replaced is not the only copy of anything that a client was told to be safe.

@@ -248,6 +248,10 @@ void World::step_promote(int node) {
     k.ready_at = std::max(now_, p.settles_at) + random_.between(5, 100 + plan_.slow / 4);
     return;
   }
+  if (p.in_recovery && disk_full(node)) {  // it cannot write the history of its timeline
+    crash(node);
+    return step_failed(node, "no room is left");
+  }
   if (p.in_recovery) promoted(node);
   save(node, k.core->promoted(facts_of(p, branches_, now_).timeline));
   step_done(node);
@@ -362,6 +366,7 @@ void World::step_prepare(int node) {
         now_ + (k.prepared.what == keeper::Preparation::rewind ? random_.between(50, 800) : random_.between(200, 4000));
     return;
   }
+  if (disk_full(node)) return step_failed(node, "no room is left");
   // The copy is complete. It is consistent when it has replayed what the upstream had written meanwhile.
   const bool rewound = k.prepared.what == keeper::Preparation::rewind;
   const std::uint64_t fork = rewound ? branches_.common(p.branch, p.flushed, up.branch, up.flushed) : up.flushed;

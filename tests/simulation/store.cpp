@@ -69,7 +69,8 @@ Store::Reported Store::report(const Report& report) {
                      node->goal == report.state;
   result.news = durable || report.pg_running != node->pg_running || report.pg_responding != node->pg_responding ||
                 report.timeline != node->timeline || report.upstream != node->upstream ||
-                report.streaming != node->streaming || (report.lsn != node->lsn && !quiet);
+                report.streaming != node->streaming || report.disk_full != node->disk_full ||
+                (report.lsn != node->lsn && !quiet);
   node->reported = report.state;
   node->reported_term = report.term;
   node->reported_seq = report.goal_seq;
@@ -87,6 +88,7 @@ void Store::store_facts(NodeView& node, const Report& report) {
   node.history = report.history;
   node.upstream = report.upstream;
   node.streaming = report.streaming;
+  node.disk_full = report.disk_full;
   if (node.reason != report.reason) node.reason = report.reason;
   count_report(report.node);
 }
@@ -338,7 +340,7 @@ void Store::apply(const fsm::Decision& decision) {
 void Store::forget_reports() {
   report_counts_.clear();
   for (NodeView& node : group.nodes) {
-    node.pg_running = node.pg_responding = node.streaming = false;
+    node.pg_running = node.pg_responding = node.streaming = node.disk_full = false;
     node.timeline = Timeline{};
     node.lsn = Lsn{};
     node.history.clear();

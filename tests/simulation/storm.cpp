@@ -88,6 +88,10 @@ void World::inject(const Fault& fault) {
       broken_until_[n] = until;
       crash(node);
       return;
+    case FaultKind::full_disk:
+      full_until_[n] = std::max(full_until_[n], until);
+      if (fault.value < 50) crash(node);  // no room for WAL: it cannot even start
+      return disk_fills(node);
     case FaultKind::cancel: pg(node).waiting.clear(); return;
     case FaultKind::failover:
       if (fault.value < 50) return writer_steps_down();
@@ -300,6 +304,7 @@ void World::check() {
   const std::string why = unhealthy();
   if (!why.empty()) {
     healthy_since_ = -1;
+    empty_what_is_refused();
     // Only where data was taken away or left out by force may a person be needed, or where nobody remembers how a node
     // has left.
     const auto& lists = store_.group.names;
@@ -349,6 +354,22 @@ void World::after_the_standby() {
     return fail("L1: nobody takes over after one loss and then another:" + explanations());
   }
   second_victim_ = 0;
+}
+
+// Where the monitor's memory of a choice by force is lost, the group may go on without who was chosen. What that one
+// has written is not replaced; its operator does as he is told.
+void World::empty_what_is_refused() {
+  if (forgotten_.empty()) return;
+  for (const NodeView& node : store_.group.nodes) {
+    const int index = index_of(node.id);
+    Postgres& p = pg(index);
+    const Keeper& k = keeper_of(index);
+    const bool refused = k.alive && k.core->reason().find("empty its PGDATA") != std::string::npos;
+    if (!refused || k.busy || p.running || !p.exists) continue;
+    note("an operator empties PGDATA of node " + std::to_string(index));
+    p = Postgres{};
+    wake(index);
+  }
 }
 
 // A standby hangs, and nobody ends that soon. When there are enough others, or none is required, commits go on.

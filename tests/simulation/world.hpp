@@ -206,6 +206,9 @@ class World {
   void release(int node);
   void acknowledged(int node, const Commit& commit);
   void promoted(int node);
+  void late_promotion(int node, std::int64_t term);
+  bool disk_full(int node) const { return now_ < full_until_[static_cast<std::size_t>(node)]; }
+  void disk_fills(int node);
   void destroy_check(int node);
   std::uint64_t append(int node);
 
@@ -215,6 +218,7 @@ class World {
   void wake_monitor();
   ProbeResult probe(int node);
   void apply(const fsm::Decision& decision);
+  void not_of_the_past(Term term);
   void set_timings(Timings timings);
   void operator_asks(RequestKind kind, int node, bool allow);
   void writer_steps_down();
@@ -234,6 +238,7 @@ class World {
   void restore_monitor(int value);
   void forget_choice();
   void help_to_learn();
+  void empty_what_is_refused();
   void after_the_standby();
   void hang_standby();
   void beside_the_hung();
@@ -262,7 +267,8 @@ class World {
   Branches branches_;
   std::array<Postgres, max_nodes> postgres_;
   std::array<Keeper, max_nodes> keepers_;
-  std::array<Time, max_nodes> broken_until_{};  // PostgreSQL does not start (a full disk)
+  std::array<Time, max_nodes> broken_until_{};  // PostgreSQL does not start
+  std::array<Time, max_nodes> full_until_{};    // nothing can be written where PGDATA lies
   int nodes_{0};                                // indexes 1..nodes_ have been used
   std::deque<Message> messages_;                // on their way, and places that are free
   std::vector<std::size_t> free_messages_;

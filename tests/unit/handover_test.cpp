@@ -180,6 +180,72 @@ TEST_CASE("an election waits a moment for the vote of the node with the highest 
   }
 }
 
+TEST_CASE("a primary whose disk is full is replaced by a standby whose is not") {
+  GroupSnapshot group = three();
+  group.nodes[0].disk_full = true;
+  CHECK(fsm::out_of_space(group, group.nodes[0]));
+  SUBCASE("the least of two may be full as well") {
+    group.nodes[1].disk_full = true;
+  }
+  SUBCASE("who has priority 0 does not count") {
+    group.nodes[1].candidate_priority = 0;
+  }
+  SUBCASE("nobody could do better") {
+    group.nodes[1].disk_full = group.nodes[2].disk_full = true;
+    CHECK_FALSE(fsm::out_of_space(group, group.nodes[0]));
+    CHECK_FALSE(decide(group));
+    return;
+  }
+  SUBCASE("what it has said is old: a primary that is not heard is judged otherwise") {
+    group.nodes[0].report_age = Millis{4000};
+    CHECK_FALSE(fsm::out_of_space(group, group.nodes[0]));
+    return;
+  }
+  auto decision = decide(group);
+  REQUIRE(decision);
+  CHECK(decision->rule == 301);
+  CHECK(goal_in(*decision, 1) == NodeState::demote_timeout);
+  apply(group, *decision);
+  converge(group, 1);
+  converge(group, 2);
+  decision = decide(group);
+  REQUIRE(decision);
+  CHECK(goal_in(*decision, 3) == NodeState::wait_primary);
+}
+
+TEST_CASE("who has no room takes over only where nobody has any") {
+  GroupSnapshot group = three();
+  group.nodes[1].candidate_priority = 90;
+  group.nodes[1].disk_full = true;
+  CHECK(fsm::switchover_candidate(group, group.nodes[0]) == &group.nodes[2]);
+  crash(group.nodes[0]);
+  apply(group, *decide(group));
+  converge(group, 1);
+  converge(group, 2);
+  SUBCASE("another one has room, whatever its priority") {
+    CHECK(goal_in(*decide(group), 3) == NodeState::wait_primary);
+  }
+  SUBCASE("nobody has") {
+    group.nodes[2].disk_full = true;
+    CHECK(goal_in(*decide(group), 2) == NodeState::wait_primary);
+  }
+  SUBCASE("the one that has room must not take over") {
+    group.nodes[2].candidate_priority = 0;
+    CHECK(goal_in(*decide(group), 2) == NodeState::wait_primary);
+  }
+}
+
+TEST_CASE("no election waits for the vote of a node that has no room") {
+  GroupSnapshot group = three();
+  group.names.back().names.members = {NodeId{2}};
+  group.nodes[2].candidate_priority = 90;
+  group.nodes[2].disk_full = true;
+  crash(group.nodes[0]);
+  apply(group, *decide(group));
+  converge(group, 1);
+  CHECK(goal_in(*decide(group), 2) == NodeState::wait_primary);
+}
+
 TEST_CASE("who is told to stop votes when it has stopped") {
   GroupSnapshot group = three();
   crash(group.nodes[0]);

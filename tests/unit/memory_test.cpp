@@ -141,6 +141,27 @@ TEST_CASE("learning: a newer promise of a standby takes the word from a primary"
   }
 }
 
+TEST_CASE("learning: what another monitor without memory may have said to those who are not heard has other numbers") {
+  GroupSnapshot group = without_memory();
+  group.nodes[0].account = primary_of(any_1_of_2_3, 2);
+  group.nodes[1].account = told(NodeState::secondary, 2);
+  group.clock = 1800000000000;
+  const auto earlier = decide(group);
+  REQUIRE(earlier);
+  group.clock += 1;
+  const auto later = decide(group);
+  REQUIRE(later);
+  CHECK(later->term == earlier->term);
+  CHECK(later->learned->seq > earlier->learned->seq);
+  CHECK(later->learned->names_version > earlier->learned->names_version);
+  CHECK(later->learned->peers_version > earlier->learned->peers_version);
+  // A clock that goes wrong takes nothing back.
+  group.clock = 0;
+  const auto without_clock = decide(group);
+  REQUIRE(without_clock);
+  CHECK(without_clock->learned->seq > 40);
+}
+
 TEST_CASE("learning: who was removed by force meanwhile may have known more") {
   GroupSnapshot group = without_memory();
   group.nodes[0].account = primary_of(SyncNames{}, 7);

@@ -130,9 +130,10 @@ int show_why(const Args& args) {
   if (args.has("name")) {
     const std::int64_t id =
         integer_of(find_node(monitor.current_state(formation_of(args), std::nullopt), args), "node_id");
+    // What the group as a whole waits for, its nodes wait for as well.
     rows.erase(std::remove_if(rows.begin(), rows.end(),
                               [id](const json::value& row) {
-                                return row.at("node_id").is_null() || integer_of(row, "node_id") != id;
+                                return !row.at("node_id").is_null() && integer_of(row, "node_id") != id;
                               }),
                rows.end());
   }
@@ -140,7 +141,7 @@ int show_why(const Args& args) {
     print_json(rows);
     return 0;
   }
-  print(why_text(rows));
+  print(rows.empty() && args.has("name") ? args.get("name") + " is where it should be.\n" : why_text(rows));
   return 0;
 }
 
