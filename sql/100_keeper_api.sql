@@ -220,22 +220,28 @@ WHEN check_violation THEN
   RETURN NULL;
 END $$;
 
+-- Whether the node of this number that was removed here is the one whose PGDATA is of `its_system`. One that had none when it was removed may have copied
+-- its group's since. At the wrong monitor, or at a new one that was tried out before, somebody else's node has that number.
+CREATE OR REPLACE FUNCTION pgvigil.is_the_removed(d pgvigil.removed_node, its_system numeric) RETURNS boolean LANGUAGE sql STABLE AS $$
+  SELECT its_system IS NULL OR coalesce(d.system_identifier = its_system, EXISTS (
+    SELECT FROM pgvigil.grp g WHERE g.formation = d.formation AND g.system_identifier = its_system))
+$$;
+
 -- What a node hears that is not on record.
 CREATE OR REPLACE FUNCTION pgvigil.answer_to_stranger(reporter bigint, promised_term bigint, seq bigint, sysid text) RETURNS jsonb
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-  lease integer;
-  its_system numeric;
+  gone pgvigil.removed_node;
 BEGIN
   IF reporter IS NULL OR reporter < 1 THEN PERFORM pgvigil.refuse(format('there is no node %s', coalesce(reporter::text, 'NULL')), '', 'PV404'); END IF;
-  -- How long the lease lasts that it still has; it is not prolonged by this (keeper/fsm/core.hpp).
-  SELECT coalesce(f.lease_ms / 1000, 2), d.system_identifier INTO lease, its_system FROM pgvigil.removed_node d LEFT JOIN pgvigil.formation f ON f.name = d.formation
-  WHERE d.node_id = reporter;
+  SELECT * INTO gone FROM pgvigil.removed_node WHERE node_id = reporter;
   IF NOT FOUND THEN RETURN '{"tell": true}'; END IF;
-  IF its_system <> nullif(sysid, '')::numeric THEN RETURN '{"wait": true}'; END IF;  -- another formation's node, at the wrong monitor
+  IF NOT pgvigil.is_the_removed(gone, nullif(sysid, '')::numeric) THEN RETURN '{"wait": true}'; END IF;
   -- Later than every order that it may have been given; and not the last number that there is, should it tell it to a monitor without memory.
   RETURN jsonb_build_object('state', 'dropped', 'term', promised_term, 'seq', seq + 1000000000000, 'names', '{"required": 0, "members": []}'::jsonb,
-                            'names_version', 0, 'peers_version', 0, 'upstream', NULL, 'lease_seconds', lease);
+                            'names_version', 0, 'peers_version', 0, 'upstream', NULL,
+                            -- How long the lease lasts that it still has; it is not prolonged by this (keeper/fsm/core.hpp).
+                            'lease_seconds', coalesce((SELECT f.lease_ms / 1000 FROM pgvigil.formation f WHERE f.name = gone.formation), 2));
 END $$;
 
 -- What no keeper says.

@@ -136,6 +136,10 @@ BEGIN
   WHERE formation = n.formation AND group_id = n.group_id RETURNING * INTO gr;
   PERFORM pgvigil.record_event(n.formation, n.group_id, n, gr.term, 3, 'removed_by_force', n.name || ' is removed by force');
   DELETE FROM pgvigil.node WHERE id = target;
+  -- Nobody is left from whom it could be learned: it begins afresh (add_node()). Whoever is heard all the same is asked what it knows.
+  UPDATE pgvigil.grp SET learning = false, names_in_force = '[]'
+  WHERE formation = n.formation AND group_id = n.group_id AND learning AND NOT EXISTS (
+    SELECT FROM pgvigil.node m WHERE m.formation = n.formation AND m.group_id = n.group_id);
   INSERT INTO pgvigil.removed_node (node_id, formation, name, system_identifier) VALUES (n.id, n.formation, n.name, n.system_identifier);
   PERFORM pg_notify('pgvigil_wake', n.formation || '/' || n.group_id);
   PERFORM pgvigil.wake_keepers(n.formation, n.group_id);

@@ -43,16 +43,16 @@ BEGIN
   FOREACH key IN ARRAY ARRAY['term', 'seq', 'names_version', 'timeline', 'promised_timeline', 'number_sync_standbys', 'peers_version'] LOOP
     pattern := CASE key WHEN 'peers_version' THEN '^(-1|[0-9]{1,15})$' WHEN 'number_sync_standbys' THEN '^[0-9]{1,4}$'
                         WHEN 'timeline' THEN '^[0-9]{1,9}$' WHEN 'promised_timeline' THEN '^[0-9]{1,9}$' ELSE '^[0-9]{1,15}$' END;
-    IF coalesce(account ->> key, '') !~ pattern THEN PERFORM pgvigil.refuse(format('account: "%s" is not a %s', left(account ->> key, 100), key)); END IF;
+    IF jsonb_typeof(account -> key) <> 'number' OR account ->> key !~ pattern THEN PERFORM pgvigil.refuse(format('account: "%s" is not a %s', left(account ->> key, 100), key)); END IF;
   END LOOP;
   -- Not told by older keepers. The limits are those of formation.lease_ms.
-  IF account ? 'lease_seconds' AND (coalesce(account ->> 'lease_seconds', '') !~ '^[0-9]{1,3}$' OR (account ->> 'lease_seconds')::integer NOT BETWEEN 2 AND 600) THEN
+  IF account ? 'lease_seconds' AND (jsonb_typeof(account -> 'lease_seconds') <> 'number' OR account ->> 'lease_seconds' !~ '^[0-9]{1,3}$' OR (account ->> 'lease_seconds')::integer NOT BETWEEN 2 AND 600) THEN
     PERFORM pgvigil.refuse(format('account: "%s" is not a lease in seconds', left(account ->> 'lease_seconds', 100)), '2 to 600');
   END IF;
   FOREACH key IN ARRAY ARRAY['names_confirmed', 'copy_unfinished'] LOOP
     IF jsonb_typeof(account -> key) IS DISTINCT FROM 'boolean' THEN PERFORM pgvigil.refuse(format('account: %s is true or false, not %s', key, left((account -> key)::text, 100))); END IF;
   END LOOP;
-  IF coalesce(account #>> '{names,required}', '') !~ '^[0-9]{1,4}$' OR jsonb_typeof(account #> '{names,members}') IS DISTINCT FROM 'array' THEN
+  IF coalesce((account #> '{names,required}')::text, '') !~ '^[0-9]{1,4}$' OR jsonb_typeof(account #> '{names,members}') IS DISTINCT FROM 'array' THEN
     PERFORM pgvigil.refuse(format('account: not a list of names: %s', left((account -> 'names')::text, 100)));
   END IF;
   FOR item IN SELECT * FROM jsonb_array_elements(account #> '{names,members}') LOOP
@@ -60,17 +60,36 @@ BEGIN
   END LOOP;
   IF jsonb_typeof(account -> 'peers') IS DISTINCT FROM 'array' THEN PERFORM pgvigil.refuse(format('account: peers is a list, not %s', left((account -> 'peers')::text, 100))); END IF;
   FOR item IN SELECT * FROM jsonb_array_elements(account -> 'peers') LOOP
-    IF coalesce(item ->> 'id', '') !~ '^[1-9][0-9]{0,14}$' OR coalesce(item ->> 'port', '') !~ '^[0-9]{1,5}$' OR item ->> 'name' IS NULL
-       OR item ->> 'host' IS NULL THEN
-      PERFORM pgvigil.refuse(format('account: a peer has an id, a name, a host and a port, not %s', left(item::text, 100)));
+    -- (sslmode: not told by older keepers.)
+    IF coalesce((item -> 'id')::text, '') !~ '^[1-9][0-9]{0,14}$' OR coalesce((item -> 'port')::text, '') !~ '^[0-9]{1,5}$'
+       OR jsonb_typeof(item -> 'name') IS DISTINCT FROM 'string' OR jsonb_typeof(item -> 'host') IS DISTINCT FROM 'string'
+       OR jsonb_typeof(item -> 'is_primary') IS DISTINCT FROM 'boolean' OR jsonb_typeof(item -> 'sslmode') <> 'string' THEN
+      PERFORM pgvigil.refuse(format('account: a peer has an id, a name, a host, a port, and is_primary, not %s', left(item::text, 100)));
     END IF;
   END LOOP;
 END $$;
 
-CREATE OR REPLACE FUNCTION pgvigil.insert_learned(f text, g integer, its_id bigint, its_name text, its_host text, its_port integer) RETURNS void
-LANGUAGE plpgsql AS $$
+-- A member that is left out, because another node has or had its number here, would be waited for by nobody: nothing is believed then.
+CREATE OR REPLACE FUNCTION pgvigil.insert_learned(f text, g integer, its_id bigint, its_name text, its_host text, its_port integer, its_system numeric)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  n pgvigil.node;
+  gone pgvigil.removed_node;
 BEGIN
-  IF EXISTS (SELECT FROM pgvigil.node WHERE id = its_id) OR EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = its_id) THEN RETURN; END IF;
+  SELECT * INTO n FROM pgvigil.node WHERE id = its_id;
+  IF FOUND THEN
+    IF (n.formation, n.group_id) = (f, g) THEN RETURN; END IF;
+    PERFORM pgvigil.refuse(format('node %s of the group is %s at %s:%s; here that is the number of %s of formation "%s", group %s', its_id, its_name, its_host,
+                                  its_port, n.name, n.formation, n.group_id),
+                           'is this the right monitor? Use one to which no other node was ever registered');
+  END IF;
+  SELECT * INTO gone FROM pgvigil.removed_node WHERE node_id = its_id;
+  IF FOUND THEN
+    IF gone.formation = f AND its_system IS NOT NULL AND pgvigil.is_the_removed(gone, its_system) THEN RETURN; END IF;
+    PERFORM pgvigil.refuse(format('node %s of the group is %s at %s:%s; here that was the number of %s of formation "%s", which was removed', its_id, its_name,
+                                  its_host, its_port, gone.name, gone.formation),
+                           'is this the right monitor? Use one to which no other node was ever registered');
+  END IF;
   -- Order 0: nothing that this monitor has said. Its settings come with its own word.
   INSERT INTO pgvigil.node (id, formation, group_id, name, host, port, goal_state, goal_seq) OVERRIDING SYSTEM VALUE
   VALUES (its_id, f, g, its_name, its_host, its_port, 'wait_standby', 0);
@@ -96,8 +115,8 @@ END $$;
 
 -- The group as the teller's list has it, where that is newer than what is known here. The list has all members but the teller, whose keeper does not
 -- know when it was renamed.
-CREATE OR REPLACE FUNCTION pgvigil.take_members(f text, g integer, teller bigint, its_name text, its_host text, its_port integer, members jsonb)
-RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION pgvigil.take_members(f text, g integer, teller bigint, its_name text, its_host text, its_port integer, its_system numeric,
+                                                members jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   peer jsonb;
   free_name text := its_name;
@@ -114,9 +133,9 @@ BEGIN
   INSERT INTO pgvigil.removed_node (node_id, formation, name, system_identifier) SELECT id, formation, name, system_identifier FROM gone ON CONFLICT DO NOTHING;
   UPDATE pgvigil.node n SET name = 'node_' || n.id WHERE n.id = teller AND n.name IN (SELECT m ->> 'name' FROM jsonb_array_elements(members) AS m);
   PERFORM pgvigil.rename_known(f, g, members);
-  PERFORM pgvigil.insert_learned(f, g, teller, free_name, its_host, its_port);
+  PERFORM pgvigil.insert_learned(f, g, teller, free_name, its_host, its_port, its_system);
   FOR peer IN SELECT * FROM jsonb_array_elements(members) LOOP
-    PERFORM pgvigil.insert_learned(f, g, (peer ->> 'id')::bigint, peer ->> 'name', peer ->> 'host', (peer ->> 'port')::integer);
+    PERFORM pgvigil.insert_learned(f, g, (peer ->> 'id')::bigint, peer ->> 'name', peer ->> 'host', (peer ->> 'port')::integer, its_system);
   END LOOP;
 EXCEPTION WHEN unique_violation THEN
   PERFORM pgvigil.refuse(format('a member has the name or the address of another node: %s', members), 'pgvigil show state lists them');
@@ -154,8 +173,8 @@ CREATE OR REPLACE FUNCTION pgvigil.brings_nothing(gr pgvigil.grp, told jsonb) RE
      AND (told ->> 'peers_version')::bigint <= gr.peers_version
      AND EXISTS (SELECT FROM pgvigil.node n WHERE n.formation = gr.formation AND n.group_id = gr.group_id)
      AND NOT EXISTS (SELECT FROM jsonb_array_elements(told -> 'peers') AS p
-                     WHERE NOT EXISTS (SELECT FROM pgvigil.node n WHERE n.id = (p ->> 'id')::bigint)
-                       AND NOT EXISTS (SELECT FROM pgvigil.removed_node d WHERE d.node_id = (p ->> 'id')::bigint))
+                     WHERE NOT EXISTS (SELECT FROM pgvigil.node n WHERE n.id = (p ->> 'id')::bigint AND (n.formation, n.group_id) = (gr.formation, gr.group_id))
+                       AND NOT EXISTS (SELECT FROM pgvigil.removed_node d WHERE d.node_id = (p ->> 'id')::bigint AND d.formation = gr.formation))
 $$;
 
 CREATE OR REPLACE FUNCTION pgvigil.enroll(
@@ -164,7 +183,7 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   n pgvigil.node;
 BEGIN
-  PERFORM pgvigil.insert_learned(gr.formation, gr.group_id, its_id, its_name, its_host, its_port);
+  PERFORM pgvigil.insert_learned(gr.formation, gr.group_id, its_id, its_name, its_host, its_port, gr.system_identifier);
   -- Later than every order that it may have been given.
   UPDATE pgvigil.node SET goal_seq = (told ->> 'seq')::bigint + 100, reported_state = told ->> 'reported', candidate_priority = priority,
                           replication_quorum = quorum, dbname = its_dbname
@@ -184,13 +203,17 @@ DECLARE
   f pgvigil.formation;
   gr pgvigil.grp;
   n pgvigil.node;
+  its_system numeric;
 BEGIN
   PERFORM pgvigil.check_caller(reporter);
   IF coalesce(reporter, 0) NOT BETWEEN 1 AND 999999999999999 THEN PERFORM pgvigil.refuse(format('%s is not a node''s id', reporter)); END IF;
   PERFORM pgvigil.check_account(account);
   IF coalesce(group_number, -1) < 0 THEN PERFORM pgvigil.refuse(format('a group number is 0 or more, not %s', group_number)); END IF;
   IF sysid IS NULL OR sysid !~ '^[0-9]{0,20}$' THEN PERFORM pgvigil.refuse(format('"%s" is not a system identifier', sysid)); END IF;
-  IF EXISTS (SELECT FROM pgvigil.removed_node WHERE node_id = reporter) THEN RETURN; END IF;  -- its next report is answered: dropped
+  its_system := nullif(sysid, '')::numeric;
+  IF EXISTS (SELECT FROM pgvigil.removed_node d WHERE d.node_id = reporter AND pgvigil.is_the_removed(d, its_system)) THEN
+    RETURN;  -- its next report is answered: dropped
+  END IF;
   SELECT * INTO f FROM pgvigil.formation WHERE name = formation_name FOR UPDATE;
   IF NOT FOUND THEN PERFORM pgvigil.refuse(format('there is no formation "%s"', formation_name), 'pgvigil create formation', 'PV404'); END IF;
   SELECT * INTO n FROM pgvigil.node WHERE id = reporter;
@@ -203,7 +226,7 @@ BEGIN
   INSERT INTO pgvigil.grp (formation, group_id) VALUES (formation_name, group_number) ON CONFLICT DO NOTHING;
   SELECT * INTO gr FROM pgvigil.grp x WHERE x.formation = formation_name AND x.group_id = group_number FOR UPDATE;
   SELECT * INTO n FROM pgvigil.node WHERE id = reporter;
-  IF sysid <> '' AND gr.system_identifier IS NOT NULL AND gr.system_identifier <> sysid::numeric THEN
+  IF gr.system_identifier <> its_system THEN
     PERFORM pgvigil.refuse(format('its PGDATA is of system %s, but the group is of system %s; nothing is believed', sysid, gr.system_identifier),
                            'is this the right monitor?');
   END IF;
@@ -216,13 +239,14 @@ BEGIN
     PERFORM pgvigil.enroll(gr, reporter, node_name, node_host, node_port, node_dbname, priority, quorum, account);
     RETURN;
   END IF;
+  its_system := coalesce(its_system, gr.system_identifier);
   IF NOT gr.learning THEN
     PERFORM pgvigil.lose_memory(formation_name, group_number, format('node %s knows more than this monitor does', reporter));
   END IF;
   IF (account ->> 'peers_version')::bigint > gr.peers_version THEN
-    PERFORM pgvigil.take_members(formation_name, group_number, reporter, node_name, node_host, node_port, account -> 'peers');
+    PERFORM pgvigil.take_members(formation_name, group_number, reporter, node_name, node_host, node_port, its_system, account -> 'peers');
   ELSE
-    PERFORM pgvigil.insert_learned(formation_name, group_number, reporter, node_name, node_host, node_port);
+    PERFORM pgvigil.insert_learned(formation_name, group_number, reporter, node_name, node_host, node_port, its_system);
   END IF;
   UPDATE pgvigil.node x SET account = tell.account, reported_state = tell.account ->> 'reported',
     candidate_priority = CASE WHEN goal_seq = 0 THEN priority ELSE candidate_priority END,
@@ -235,7 +259,7 @@ BEGIN
   WHERE name = formation_name AND lease_ms < (account ->> 'lease_seconds')::integer * 1000;
   IF FOUND THEN PERFORM pgvigil.formation_changed(formation_name); END IF;
   UPDATE pgvigil.grp SET peers_version = greatest(peers_version, (account ->> 'peers_version')::bigint),
-                         system_identifier = coalesce(system_identifier, nullif(sysid, '')::numeric)
+                         system_identifier = its_system
   WHERE formation = formation_name AND group_id = group_number;
   PERFORM pg_notify('pgvigil_wake', formation_name || '/' || group_number);
 EXCEPTION WHEN check_violation OR not_null_violation THEN

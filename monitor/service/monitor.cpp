@@ -160,7 +160,8 @@ asio::awaitable<void> Monitor::take_notifications(pg::Connection& database, Cloc
 // A database that was restored from a backup knows less than its nodes have been told, and must not give orders.
 asio::awaitable<void> Monitor::check_memory(pg::Connection& database) {
   Witness now = co_await take_witness(database);
-  const auto before = load_witness(witness_);
+  auto before = load_witness(witness_);
+  if (!before) before = last_witness_;
   if (const auto lost = not_a_continuation(before, now)) {
     liveness_ = fsm::Liveness{};
     std::vector<pg::Param> params;
@@ -175,8 +176,22 @@ asio::awaitable<void> Monitor::check_memory(pg::Connection& database) {
     co_await database.query("UPDATE pgvigil.memory SET generation = $1", params, patience);
     if (groups.rows() > 0) log::warn("{}: {} groups are learned anew from their nodes", *lost, groups.rows());
   }
-  save_witness(witness_, now);
+  keep_witness(now);
   system_identifier_ = now.system_identifier;
+}
+
+void Monitor::keep_witness(const Witness& witness) {
+  last_witness_ = witness;
+  std::string failure;
+  try {
+    save_witness(witness_, witness);
+  } catch (const Error& error) {
+    failure = error.what();
+  }
+  if (!failure.empty() && !witness_fails_)
+    log::warn("{}; when the monitor starts again, it will learn from its nodes what it knows now", failure);
+  if (failure.empty() && witness_fails_) log::info("{} can be written again", witness_.string());
+  witness_fails_ = !failure.empty();
 }
 
 std::optional<GroupKey> Monitor::parse_payload(const std::string& payload) {
@@ -293,7 +308,7 @@ asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) 
   const auto known = blocked_.find(key);
   const bool before = known != blocked_.end();
   if (before && Clock::now() < known->second.again_at) co_return;  // find_due() comes back to it
-  std::optional<pg::SqlError> failure;
+  std::string failure;
   try {
     if (before) {
       co_await evaluate_blocked(database, key, known->second);
@@ -302,18 +317,19 @@ asio::awaitable<void> Monitor::evaluate(pg::Connection& database, GroupKey key) 
     }
   } catch (const pg::SqlError& error) {
     if (!transient(error)) throw;
-    failure = error;
+    failure = error.what();
+  } catch (const UnreadableGroup& error) {
+    failure = error.what();
   }
-  if (!failure) {
-    if (before) log::info("{}/{}: nobody holds its rows any more", key.formation, key.group);
+  if (failure.empty()) {
+    if (before) log::info("{}/{}: can be decided on again", key.formation, key.group);
     blocked_.erase(key);
     co_return;
   }
   co_await rollback(database);
   const auto at = Clock::now();
   if (!before) {
-    log::warn("{}/{}: cannot be decided on now ({}); the other groups go on", key.formation, key.group,
-              failure->what());
+    log::warn("{}/{}: cannot be decided on now ({}); the other groups go on", key.formation, key.group, failure);
     blocked_.emplace(key, Blocked{at, at + blocked_too_long, {}, {}});
   }
   blocked_.at(key).again_at = at + blocked_pause;
@@ -381,7 +397,7 @@ asio::awaitable<void> Monitor::decide(pg::Connection& database, GroupKey key, st
   co_await commit(database);
   recorder.committed(now());
   log_decision(*group, *decision);
-  save_witness(witness_, {system_identifier_, generation});
+  keep_witness({system_identifier_, generation});
   due_.insert(key);  // until there is nothing left to decide
 }
 

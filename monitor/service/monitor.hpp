@@ -18,6 +18,7 @@
 #include "monitor/fsm/waits.hpp"
 #include "monitor/moments/recorder.hpp"
 #include "monitor/probe/probe.hpp"
+#include "monitor/service/witness.hpp"
 #include "monitor/store/store.hpp"
 
 namespace pgvigil::monitor {
@@ -59,6 +60,8 @@ class Monitor {
   };
   asio::awaitable<void> session();
   asio::awaitable<void> check_memory(pg::Connection& database);
+  // A disk that is full must not keep it from deciding.
+  void keep_witness(const Witness& witness);
   asio::awaitable<void> lead(pg::Connection& database);
   asio::awaitable<void> look(pg::Connection& database);
   asio::awaitable<void> refresh_probe_targets(pg::Connection& database);
@@ -80,6 +83,8 @@ class Monitor {
   std::string conninfo_;
   bool ours_alone_;
   std::filesystem::path witness_;
+  std::optional<Witness> last_witness_;  // of this process
+  bool witness_fails_{false};
   std::string system_identifier_;  // of the database
   std::string ca_file_;
   Probes probes_;

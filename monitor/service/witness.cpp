@@ -38,8 +38,13 @@ void save_witness(const std::filesystem::path& file, const Witness& witness) {
   std::ofstream out(fresh);
   out << witness.system_identifier << " " << witness.generation << "\n";
   out.close();
-  if (!out) throw Error("cannot write " + fresh.string());
-  std::filesystem::rename(fresh, file);
+  std::error_code failed;
+  if (out) {
+    std::filesystem::rename(fresh, file, failed);
+    if (!failed) return;
+  }
+  std::filesystem::remove(file, failed);
+  throw Error("cannot write " + fresh.string());
 }
 
 }  // namespace pgvigil::monitor

@@ -26,7 +26,8 @@ boost::asio::awaitable<Witness> take_witness(pg::Connection& database);
 
 // nullopt when there is none, or it cannot be read: both mean that nothing is known of the past.
 std::optional<Witness> load_witness(const std::filesystem::path& file);
-// Atomic, but not durable (it may get lost with the machine): it stands in the way of decisions.
+// Atomic, but not durable (it may get lost with the machine): it stands in the way of decisions. Throws Error when it
+// cannot be written, and then there is none: an older one would vouch for an older database.
 void save_witness(const std::filesystem::path& file, const Witness& witness);
 
 }  // namespace pgvigil::monitor

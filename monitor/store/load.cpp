@@ -32,7 +32,7 @@ std::vector<NamesInForce> parse_names(const std::string& document) {
 NodeState state_of(const pg::Result& rows, int row, std::string_view column) {
   const std::string word = rows.text(row, column);
   const auto state = parse_node_state(word);
-  if (!state) throw Error("the monitor's database holds an unknown state: " + word);
+  if (!state) throw Error("an unknown state: " + word);
   return *state;
 }
 
@@ -67,7 +67,7 @@ NodeView node_of(const pg::Result& rows, int row) {
 std::optional<Request> request_of(const pg::Result& rows) {
   if (rows.rows() == 0) return std::nullopt;
   const auto kind = parse_request_kind(rows.text(0, "kind"));
-  if (!kind) throw Error("the monitor's database holds an unknown request: " + rows.text(0, "kind"));
+  if (!kind) throw Error("an unknown request: " + rows.text(0, "kind"));
   Request request;
   request.id = rows.integer(0, "id");
   request.kind = *kind;
@@ -104,6 +104,16 @@ constexpr const char* nodes_sql = R"(
          coalesce(r.disk_full, false) AS disk_full
   FROM pgvigil.node n LEFT JOIN pgvigil.node_report r ON r.node_id = n.id
   WHERE n.formation = $1 AND n.group_id = $2 ORDER BY n.id)";
+
+// Of a group: what is wrong in one concerns no other.
+template <class Parse>
+auto readable(Parse parse) {
+  try {
+    return parse();
+  } catch (const std::exception& error) {
+    throw UnreadableGroup(std::string("what the monitor's database holds of it: ") + error.what());
+  }
+}
 
 }  // namespace
 
@@ -165,7 +175,7 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   snapshot.group = key.group;
   snapshot.number_sync_standbys = static_cast<int>(group.integer(0, "number_sync_standbys"));
   snapshot.term.value = group.integer(0, "term");
-  snapshot.names = parse_names(group.text(0, "names_in_force"));
+  snapshot.names = readable([&] { return parse_names(group.text(0, "names_in_force")); });
   snapshot.learning = group.boolean(0, "learning");
   if (snapshot.learning) {
     const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
@@ -181,11 +191,11 @@ asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& data
   snapshot.timing.drain_timeout = Millis{group.integer(0, "drain_ms")};
   co_await database.query_prepared(lock_nodes_sql, params, patience);
   const pg::Result nodes = co_await database.query_prepared(nodes_sql, params, patience);
-  for (int row = 0; row < nodes.rows(); ++row) snapshot.nodes.push_back(node_of(nodes, row));
+  for (int row = 0; row < nodes.rows(); ++row) snapshot.nodes.push_back(readable([&] { return node_of(nodes, row); }));
   const pg::Result request = co_await database.query_prepared(
       "SELECT * FROM pgvigil.request WHERE formation = $1 AND group_id = $2 AND status = 'pending' ORDER BY id LIMIT 1",
       params, patience);
-  snapshot.request = request_of(request);
+  snapshot.request = readable([&] { return request_of(request); });
   co_return snapshot;
 }
 

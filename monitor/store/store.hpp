@@ -23,6 +23,12 @@ struct GroupKey {
   friend auto operator<=>(const GroupKey&, const GroupKey&) = default;
 };
 
+// What the database holds of one group cannot be made sense of.
+class UnreadableGroup : public Error {
+ public:
+  using Error::Error;
+};
+
 // Creates or migrates the schema in one transaction (advisory-locked). Throws UserError(monitor) when the schema is
 // newer than this program. `ours_alone`: nobody else uses the database, and PUBLIC loses what it could do there.
 boost::asio::awaitable<void> migrate(pg::Connection& database, bool ours_alone);
@@ -34,7 +40,8 @@ boost::asio::awaitable<std::map<NodeId, GroupKey>> load_groups(pg::Connection& d
 // Opens a transaction and locks the group's row, loads everything that is durable. The ages, probe results and
 // `session_open` of the nodes are left at their defaults: the service fills them in. nullopt when the group has gone
 // (the transaction is then closed). `longest_wait`: for each lock, of this transaction; nullopt: as long as the session
-// waits for any. SqlError 55P03: it was not to be had; the transaction has failed, and is still open.
+// waits for any. SqlError 55P03: it was not to be had; the transaction has failed, and is still open. UnreadableGroup:
+// it is still open as well.
 boost::asio::awaitable<std::optional<GroupSnapshot>> lock_and_load(pg::Connection& database, GroupKey key,
                                                                    std::optional<pg::Millis> longest_wait);
 // Applies one decision inside that transaction: goals, term, names, events, removals, the request's outcome; NOTIFYs

@@ -328,3 +328,71 @@ def scenario_learning_by_force():
         successor.start()
         f.wait_healthy()
         f.goes_on(former)
+
+
+def scenario_everybody_is_gone_while_it_learns():
+    """Then nothing can be learned any more: a new node begins the group afresh."""
+    with Formation(nodes=2) as f:
+        f.wait_healthy()
+        f.run("stop", "--pgdata", f.monitor.pgdata)
+        os.remove(os.path.join(f.monitor.state, "witness"))
+        for node in f.nodes:
+            node.crash()
+        f.monitor.start()
+        f.wait_until(lambda: "memory" in f.run("show", "why", "--pgdata", f.monitor.pgdata, check=False).stdout, what="it learns")
+        for node in list(f.nodes):
+            f.run("drop", "node", "--force", "--name", node.name, "--pgdata", f.monitor.pgdata)
+            f.nodes.remove(node)
+        new = f.add_node("new")
+        f.wait_state(new, "single")
+
+
+def scenario_no_room_for_the_witness():
+    """The state directory of the monitor takes no writes: it decides all the same, and says so once. What it began with would vouch for an older database
+    now, and is gone: when the monitor starts anew it asks its nodes."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        witness = os.path.join(f.monitor.state, "witness")
+        expect(os.path.exists(witness), "there is no witness to begin with")
+        os.mkdir(witness + ".new")
+        former = f.primary()
+        former.crash()
+        f.wait_takeover(former)
+        expect(not os.path.exists(witness), "an old witness is there still")
+        former.start()
+        f.wait_healthy()
+        expect(text_of(f.monitor.log).count("cannot write") == 1, text_of(f.monitor.log))
+        f.monitor.crash()
+        f.monitor.start()
+        f.wait_until(f.state, what="the monitor answers")
+        wait_learned(f)
+        os.rmdir(witness + ".new")
+        f.wait_healthy()
+        former = f.primary()
+        former.crash()
+        f.wait_takeover(former)
+        expect(os.path.exists(witness), "there is no witness again")
+        former.start()
+        f.wait_healthy()
+        f.check_acknowledged()
+
+
+def scenario_what_is_stored_of_another_group():
+    """One group's rows make no sense. The others go on."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        f.run("create", "formation", "--formation", "aaa", "--pgdata", f.monitor.pgdata)  # looked at before the other one
+        f.monitor.sql("INSERT INTO pgvigil.grp (formation, group_id, learning) VALUES ('aaa', 0, true);"
+                      "INSERT INTO pgvigil.node (formation, group_id, name, host, port, goal_state, account) "
+                      "VALUES ('aaa', 0, 'odd', '127.0.0.1', 1, 'primary', '{}'); NOTIFY pgvigil_wake, 'aaa/0'", "pgvigil")
+        f.wait_until(lambda: "aaa/0: cannot be decided on now" in text_of(f.monitor.log), what="the monitor says so")
+        former = f.primary()
+        former.crash()
+        f.wait_takeover(former)
+        former.start()
+        f.wait_healthy()
+        f.monitor.sql("UPDATE pgvigil.node SET account = NULL WHERE formation = 'aaa'", "pgvigil")
+        f.wait_until(lambda: "aaa/0: can be decided on again" in text_of(f.monitor.log), what="it is decided on again")
+        f.monitor.sql("DELETE FROM pgvigil.node WHERE formation = 'aaa'", "pgvigil")
+        f.run("drop", "formation", "--formation", "aaa", "--pgdata", f.monitor.pgdata)
+        f.check_acknowledged()

@@ -20,7 +20,7 @@ WHERE p.pronamespace = 'pgvigil'::regnamespace AND has_function_privilege('pgvig
 SNAPSHOT = """SELECT md5(string_agg(line, '|' ORDER BY line)) FROM (
   SELECT g::text AS line FROM pgvigil.grp g UNION ALL SELECT f::text FROM pgvigil.formation f UNION ALL SELECT r::text FROM pgvigil.request r
   UNION ALL SELECT (n.id, n.formation, n.name, n.host, n.port, n.candidate_priority, n.replication_quorum, n.goal_state, n.goal_seq, n.reported_state,
-                    n.reported_term, n.reported_seq, n.names_version, n.sslmode)::text FROM pgvigil.node n
+                    n.reported_term, n.reported_seq, n.names_version, n.sslmode, n.dbname, n.region, n.system_identifier, n.source_id, n.account)::text FROM pgvigil.node n
   UNION ALL SELECT e::text FROM pgvigil.event e UNION ALL SELECT d::text FROM pgvigil.removed_node d UNION ALL SELECT m::text FROM pgvigil.moments m
   UNION ALL SELECT a.rolname || coalesce(a.rolpassword, '') FROM pg_authid a) AS x"""
 
@@ -41,6 +41,13 @@ def accounts():
         yield json.dumps({other: value for other, value in told.items() if other != key}), key != "lease_seconds"  # which older keepers do not tell
         for wrong in (None, -7, "nonsense", [], {}, 10 ** 18, [{"id": -1}], {"required": -1, "members": ["x"]}, 1.5):
             yield json.dumps(told | {key: wrong}), (key, wrong) != ("peers", [])
+        if type(told[key]) is int:
+            yield json.dumps(told | {key: str(told[key])}), True
+    for part, value in (("names", {"required": "1"}), ("names", {"members": ["2"]}), *(("peers", peer) for peer in (
+            {"id": "2"}, {"port": "1"}, {"name": 5}, {"host": None}, {"is_primary": "yes"}, {"is_primary": None}, {"sslmode": 1}))):
+        yield json.dumps(told | {part: told[part] | value if part == "names" else [told[part][0] | value]}), True
+    for key in told["peers"][0]:
+        yield json.dumps(told | {"peers": [{other: value for other, value in told["peers"][0].items() if other != key}]}), True
 
 
 ACCOUNTS = list(accounts())
@@ -137,6 +144,7 @@ def check_refusals(seed, calls, lines):
             name, values, _ = calls[call]
             state, message = line.split("ERROR: ")[1].strip().split(": ", 1)
             expect(state.startswith(CLEAN), f"seed {seed}: {name}({values}) ends with {line}")
+            expect(name != "tell" or not calls[call][2] or "account" in message, f"seed {seed}: the account is believed, {message}: {values}")
             expect(not state.startswith("PV") or names_a_value(message, values), f"seed {seed}: {name}({values}): which value is bad? {message}")
         else:
             expect("server closed" not in line and "FATAL" not in line, f"seed {seed}: {'before the first' if call is None else calls[call]}: {line}")
@@ -160,8 +168,7 @@ def scenario_nonsense():
         nodes = [dict(zip(("id", "term", "seq"), line.split("|"))) for line in run_script(
             f, "SELECT n.id, g.term, n.goal_seq FROM pgvigil.grp g JOIN pgvigil.node n USING (formation, group_id) WHERE g.formation = 'default';", owner)]
         calls = []
-        for _ in range(2500):
-            name, kinds = generator.choice(functions)
+        for name, kinds in functions + generator.choices(functions, k=2500):
             values = [literal(generator, kind) for kind in kinds.split(",") if kind]
             calls.append((name, values, name == "report" and lie_of(generator, values, nodes)))
         told = next(kinds.split(",") for name, kinds in functions if name == "tell")
@@ -183,6 +190,7 @@ def scenario_nonsense():
 
 
 REGISTER = "SELECT pgvigil.register_node('default', 0, 'one', '127.0.0.1', 7001, 'postgres', '7000000000000000001', 50, true, NULL);"
+REGISTER_EMPTY = REGISTER.replace("'7000000000000000001'", "''")
 HOSTS_TAKEN = ("10.0.0.5", "2001:db8::1", "::1", "db-1", "db_1", "a.example.", "x1", "1x", "a.b.12c", "allan")
 HOSTS_REFUSED = ("", "10.0.5", "167772165", "0x7f000001", "10.0.0.256", "fe80::1%eth0", ".example.com", "all", "samehost", "samenet", "a.b.12", "a.0x1f", ".",
                  "10.0.0.5/32", "a b", "a'b", 'a"b', "a,b", "a/b", "a\\b", "a#b", "1:2", ":", "x" * 256)
@@ -213,8 +221,8 @@ WHERE node_id = 1 AND token = nullif(:'token', '')::uuid RETURNING 'stands';"""
 STORED = "SELECT report_count, pg_running, lsn, reason FROM pgvigil.node_report;"
 
 
-def report(lsn=3000000, why="", system="7000000000000000001", what="lease_seconds"):
-    return REPORT.format(lsn=lsn, why=why, system=system, what=what)
+def report(lsn=3000000, why="", system="7000000000000000001", what="lease_seconds", node=1):
+    return REPORT.format(lsn=lsn, why=why, system=system, what=what).replace("report(1,", f"report({node},")
 
 
 def token_of(lsn=3000000, system="7000000000000000001"):
@@ -286,6 +294,11 @@ def scenario_number_of_a_removed_node():
         for system, state, answer in (("7000000000000000001", '"dropped"', []), ("7000000000000000002", None, ["true"]), ("", '"dropped"', [])):
             told = run_script(f, report(system=system, what="state") + report(system=system, what="wait"), f.owner())
             expect(told == ([state] if state else []) + answer, f"system {system}: {told}")
+        # One that was removed before it had any data: nobody of another system than its group's can be the same.
+        run_script(f, REGISTER + REGISTER_EMPTY.replace("one", "two").replace("7001", "7002") + "SELECT pgvigil.remove_node(3, true);", f.owner())
+        for system, state, answer in (("7000000000000000001", '"dropped"', []), ("7000000000000000002", None, ["true"]), ("", '"dropped"', [])):
+            told = run_script(f, report(node=3, system=system, what="state") + report(node=3, system=system, what="wait"), f.owner())
+            expect(told == ([state] if state else []) + answer, f"removed without data, system {system}: {told}")
         f.monitor.process.send_signal(signal.SIGCONT)
 
 
@@ -329,16 +342,16 @@ def scenario_late_report():
         f.monitor.process.send_signal(signal.SIGCONT)
 
 
-TELL = """SELECT FROM pgvigil.formation f, pgvigil.tell({node}, 'default', 0, '{name}', '127.0.0.1', {port}, 'postgres', 50, true, '', f.replication_password,
+TELL = """SELECT FROM pgvigil.formation f, pgvigil.tell({node}, 'default', 0, '{name}', '127.0.0.1', {port}, 'postgres', 50, true, '{system}', f.replication_password,
 f.probe_password, '{account}') WHERE f.name = 'default';"""
 MEMBERS = """SELECT string_agg(id || ' ' || name || ' ' || port, ', ' ORDER BY id) FROM pgvigil.node;
 SELECT string_agg(node_id::text, ',') FROM pgvigil.removed_node;"""
 
 
-def tell(node, name, port, version, *peers, **more):
+def tell(node, name, port, version, *peers, system="", **more):
     account = json.loads(ACCOUNTS[0][0]) | {"peers_version": version, "peers": [
         {"id": number, "name": called, "host": "127.0.0.1", "port": at, "is_primary": False} for number, called, at in peers]} | more
-    return TELL.format(node=node, name=name, port=port, account=json.dumps(account))
+    return TELL.format(node=node, name=name, port=port, system=system, account=json.dumps(account))
 
 
 def scenario_a_lease_that_a_node_tells_of():
@@ -382,6 +395,30 @@ def scenario_members_that_a_node_tells_of():
             lines = run_script(f, script + MEMBERS, owner)
             found = [line.replace("ERROR:  ", "") for line in lines]
             expect(found == expected, f"{script}: {found}, not {expected}")
+        f.monitor.process.send_signal(signal.SIGCONT)
+
+
+def scenario_numbers_of_other_nodes():
+    """A monitor that was tried out before it came to its nodes: a member whose number another node has, or had, must not be left out of the group, where
+    nobody would wait for it."""
+    with Formation(nodes=0) as f:
+        owner = f.owner()
+        f.monitor.process.send_signal(signal.SIGSTOP)
+        production = tell(3, "three", 7003, 50, (1, "primary", 7005), (2, "two", 7002), system="7000000000000000003")
+        beside = "SELECT FROM pgvigil.create_formation('scratch', 'postgres', true, 0);" + REGISTER_EMPTY.replace("'default'", "'scratch'")
+        anew = "DELETE FROM pgvigil.node; DELETE FROM pgvigil.removed_node; DELETE FROM pgvigil.grp; ALTER TABLE pgvigil.node ALTER id RESTART;"
+        remove = "SELECT FROM pgvigil.remove_node(1, true);"
+        for before in (beside, beside + remove, REGISTER_EMPTY + remove, beside + report() + remove):
+            run_script(f, anew + before, owner)
+            there = run_script(f, MEMBERS, owner)
+            lines = run_script(f, production, owner)
+            expect(lines == ["ERROR:  PV002"], f"after {before}: {lines}")
+            expect(run_script(f, MEMBERS, owner) == there, f"after {before}: something of it was taken over")
+        # One that was removed here from this very group stays away.
+        run_script(f, anew + production, owner)
+        run_script(f, remove, owner)
+        lines = run_script(f, tell(2, "two", 7002, 60, (1, "primary", 7005), (3, "three", 7003), system="7000000000000000003") + MEMBERS, owner)
+        expect(lines == ["2 two 7002, 3 three 7003", "1"], lines)
         f.monitor.process.send_signal(signal.SIGCONT)
 
 

@@ -297,6 +297,10 @@ void Store::remove_by_force(NodeId id) {
   }
   remove(id);
   ++peers_version;
+  if (group.learning && group.nodes.empty()) {
+    group.learning = false;
+    group.names.clear();
+  }
 }
 
 void Store::remove(NodeId id) {
