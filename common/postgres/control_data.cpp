@@ -22,6 +22,14 @@ std::map<std::string, std::string> fields_of(const std::string& output) {
   return fields;
 }
 
+constexpr std::pair<const char*, const char*> limits_of_standbys[]{
+    {"max_connections setting", "max_connections"},
+    {"max_worker_processes setting", "max_worker_processes"},
+    {"max_wal_senders setting", "max_wal_senders"},
+    {"max_prepared_xacts setting", "max_prepared_transactions"},
+    {"max_locks_per_xact setting", "max_locks_per_transaction"},
+};
+
 }  // namespace
 
 boost::asio::awaitable<ControlData> Instance::control_data() const {
@@ -57,6 +65,7 @@ boost::asio::awaitable<ControlData> Instance::control_data() const {
   control.state = get("Database cluster state");
   control.checksums = get("Data page checksum version") != "0";
   control.wal_log_hints = get("wal_log_hints setting") == "on";
+  for (const auto& [field, name] : limits_of_standbys) number(field, control.limits[name]);
   co_return control;
 }
 

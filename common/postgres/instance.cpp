@@ -315,7 +315,7 @@ std::optional<os::PidFd> Instance::postmaster() const {
   return process;
 }
 
-asio::awaitable<void> Instance::start(Millis timeout) {
+asio::awaitable<void> Instance::start(Millis timeout, std::map<std::string, std::string> settings) {
   auto process = postmaster();
   const bool was_there = process.has_value();
   std::error_code error;
@@ -327,6 +327,7 @@ asio::awaitable<void> Instance::start(Millis timeout) {
     std::vector<std::string> argv{(settings_.bindir / "postgres").string(), "-D", settings_.pgdata.string()};
     if (!settings_.config_file.empty())
       argv.insert(argv.end(), {"-c", "config_file=" + settings_.config_file.string()});
+    for (const auto& [name, value] : settings) argv.insert(argv.end(), {"-c", name + "=" + value});
     // In PGDATA from the first moment: it goes there by itself only when it has read its configuration, and until then
     // a stop would not find it.
     const pid_t pid = os::spawn_detached(argv, settings_.log, settings_.pgdata);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -53,6 +54,8 @@ struct ControlData {
   std::string state;               // "in production", "shut down", "shut down in recovery", "in archive recovery", ...
   bool checksums{false};
   bool wal_log_hints{false};
+  // By the names of the settings: the least that a standby has to have of them.
+  std::map<std::string, int> limits;
   // It ran read-write when it ended; no standby's control file says so, whichever way it ends.
   bool written() const { return state == "in production" || state == "shutting down" || state == "shut down"; }
   bool clean_shutdown() const { return state == "shut down" || state == "shut down in recovery"; }
@@ -94,8 +97,9 @@ class Instance {
   // Starts the postmaster, or adopts the one that runs, and waits until it accepts sessions. Its process goes on
   // without ours. Throws UserError(postgres) with the last lines of its log when it ends instead. One that is found to
   // run without our settings is stopped, with an error: it has read a postgresql.conf that was being written (an
-  // editor empties it first), and without them its commits wait for nobody.
-  boost::asio::awaitable<void> start(Millis timeout);
+  // editor empties it first), and without them its commits wait for nobody. `settings`: before those of its files, for
+  // as long as it runs.
+  boost::asio::awaitable<void> start(Millis timeout, std::map<std::string, std::string> settings = {});
   // No error when it does not run. fast escalates to immediate, and that to SIGKILL of the postmaster and its children,
   // after `timeout` each (a stopped process - SIGSTOP - takes no other signal). Returns when the postmaster and all its
   // backends are gone.

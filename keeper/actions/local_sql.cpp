@@ -41,6 +41,7 @@ constexpr const char* observe_sql = R"(
          NOT r.in_recovery OR pg_last_wal_receive_lsn() IS NOT NULL
            OR EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
                       AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')) AS settled,
+         EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup' AND wait_event = 'RecoveryPause') AS paused,
          (SELECT system_identifier FROM pg_control_system()) AS system_identifier,
          pg_size_bytes(current_setting('wal_segment_size')) AS segment_size, current_setting('wal_block_size')::int AS page_size,
          current_setting('synchronous_standby_names') AS names,
@@ -90,6 +91,7 @@ asio::awaitable<LocalFacts> observe(pg::Connection& local, pg::Millis timeout, c
   facts.conninfo_in_force = row.text(0, "conninfo");
   facts.slot_in_force = row.text(0, "slot");
   facts.settled = row.boolean(0, "settled");
+  facts.replay_paused = row.boolean(0, "paused");
   const auto wal = pgdata / "pg_wal";
   // After a restart a standby's control file may still name an ancestor.
   const auto later = facts.in_recovery && at_least > facts.timeline ? read_history(wal, at_least) : std::nullopt;

@@ -42,6 +42,7 @@ struct LocalFacts {
   // Standby: all WAL that is here has been read, so that `lsn` will not grow by itself. It grows while a restarted
   // standby replays what it had received before.
   bool settled{true};
+  bool replay_paused{false};
   Timeline timeline;
   Lsn lsn;  // primary: flushed; standby: the most received (flushed) or replayed
   History history;

@@ -57,7 +57,7 @@ bool Keeper::holds_state() {
 
 std::string Keeper::notices() const {
   std::string text;
-  for (const std::string& notice : {disk_.notice(), slots_notice_, certificates_.notice()}) {
+  for (const std::string& notice : {disk_.notice(), slots_notice_, replay_notice_, certificates_.notice()}) {
     if (!notice.empty()) text += (text.empty() ? "" : "; ") + notice;
   }
   return text;

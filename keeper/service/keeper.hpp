@@ -23,6 +23,7 @@
 #include "keeper/actions/copy_marker.hpp"
 #include "keeper/actions/local_sql.hpp"
 #include "keeper/actions/node.hpp"
+#include "keeper/actions/standby_limits.hpp"
 #include "keeper/actions/stream_patience.hpp"
 #include "keeper/actions/upstream.hpp"
 #include "keeper/actions/upstream_sql.hpp"
@@ -73,6 +74,7 @@ class Keeper {
   asio::awaitable<void> watch();
   asio::awaitable<void> observe_once(const os::PidFd& postmaster);
   asio::awaitable<void> end_stranger(const os::PidFd& postmaster);
+  asio::awaitable<void> see_replay(pg::Connection& local, bool paused);
   asio::awaitable<void> reconcile();
   asio::awaitable<void> settle();
   asio::awaitable<void> fence();
@@ -105,6 +107,8 @@ class Keeper {
   asio::awaitable<void> configure_primary();
   asio::awaitable<void> configure_standby(bool with_upstream);
   asio::awaitable<void> start();
+  asio::awaitable<void> start_server(bool as_standby, pg::Millis timeout);
+  asio::awaitable<void> stop_for_larger_limits();
   asio::awaitable<void> stop_postgres(postgres::StopMode mode);
   asio::awaitable<void> stop_as_ordered();
   asio::awaitable<void> roles_and_slots();
@@ -142,6 +146,9 @@ class Keeper {
   StreamPatience stream_patience_;
   std::string logged_reason_;
   std::string slots_notice_;
+  std::string replay_notice_;
+  bool limits_lack_{false};                   // of this standby (standby_limits.hpp): compared before each start
+  bool larger_limits_due_{false};             // it runs, and does not go on without
   std::int64_t strict_version_{0};            // of the names for which the walsenders were started anew
   std::optional<MonitorAccess> next_access_;  // made while the present session had no answer
   NodeState logged_goal_{NodeState::init};

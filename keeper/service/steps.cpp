@@ -76,7 +76,8 @@ asio::awaitable<bool> Keeper::unless_superseded(asio::awaitable<void> work, cons
     return goal.seq == seq && (!goal.upstream || goal.upstream == upstream);
   };
   const auto superseded = [&]() -> asio::awaitable<void> {
-    while (!stopping_ && (wanted() || (irrevocable != nullptr && *irrevocable))) {
+    const auto hopeless = [&] { return irrevocable != nullptr && larger_limits_due_; };
+    while (!stopping_ && !hopeless() && (wanted() || (irrevocable != nullptr && *irrevocable))) {
       co_await os::sleep_for(pg::Millis{100});
     }
   };
@@ -103,6 +104,7 @@ asio::awaitable<void> Keeper::promote() {
   const auto ask = [&] { return asked = core_.goal().seq == seq && !stopping_; };
   const bool done = co_await unless_superseded(
       keeper::promote(local, instance_.settings().pgdata, core_.goal().promised_timeline, ask), &asked);
+  if (!done && larger_limits_due_) throw Error(replay_notice_);
   if (!done) throw Error(asked ? "stops before the promotion is seen to be done" : "another order has come");
   const LocalFacts promoted = co_await look(local);
   keep(core_.promoted(promoted.timeline));
@@ -114,12 +116,13 @@ asio::awaitable<void> Keeper::keep_running() {
   if (copy_unfinished(node_) || !postgres::has_standby_signal(instance_.settings().pgdata)) co_return;
   if (core_.state().foreign_promotion) co_return;  // what it would receive it would confirm, and could never replay
   if (const auto refusal = core_.no_start(true, false, now())) throw Error(*refusal);
+  co_await stop_for_larger_limits();
   const auto postmaster = instance_.postmaster();
   if (postmaster && core_.pg_answering()) co_return;
   std::string failure;
   if (!postmaster) core_.starting(written_names());
   try {
-    co_await instance_.start(pg::Millis{5000});
+    co_await start_server(true, pg::Millis{5000});
     started(true);
   } catch (const std::exception& error) {
     failure = error.what();
@@ -279,15 +282,42 @@ asio::awaitable<void> Keeper::configure_standby(bool with_upstream) {
   co_return;
 }
 
+asio::awaitable<void> Keeper::stop_for_larger_limits() {
+  const bool due = std::exchange(larger_limits_due_, false) && core_.facts().replay_paused;
+  if (due && instance_.postmaster()) co_await stop_postgres(postgres::StopMode::fast);
+}
+
+// With larger limits than its files give it, as long as it runs, where its primary has had larger ones.
+asio::awaitable<void> Keeper::start_server(bool as_standby, pg::Millis timeout) {
+  const bool runs = instance_.postmaster().has_value();
+  const bool expected = as_standby && limits_lack_ && !runs;
+  postgres::Settings limits;
+  if (expected) limits = co_await lacking_limits(instance_);
+  std::exception_ptr failure;
+  try {
+    co_await instance_.start(timeout, limits);
+  } catch (const UserError&) {
+    failure = std::current_exception();
+  }
+  if (!failure) co_return;
+  if (as_standby && !expected && !instance_.postmaster()) limits = co_await lacking_limits(instance_);
+  if (limits.empty() || expected) std::rethrow_exception(failure);
+  limits_lack_ = true;
+  for (const auto& [name, value] : limits)
+    log::warn("PostgreSQL is started with {} = {}, as its primary had", name, value);
+  co_await instance_.start(timeout, limits);
+}
+
 asio::awaitable<void> Keeper::start() {
   const bool as_standby = postgres::has_standby_signal(instance_.settings().pgdata);
+  if (as_standby) co_await stop_for_larger_limits();
   // One that runs is not started: it is the fence that says whether it may go on.
   if (!instance_.postmaster()) {
     if (const auto refusal = core_.no_start(as_standby, copy_unfinished(node_), now())) throw Error(*refusal);
     core_.starting(written_names());
   }
   // A rewound standby may wait for WAL that never comes: a new order ends the waiting, PostgreSQL goes on starting.
-  const bool ready = co_await unless_superseded(instance_.start(std::chrono::seconds{node_.config.start}));
+  const bool ready = co_await unless_superseded(start_server(as_standby, std::chrono::seconds{node_.config.start}));
   if (!ready) throw Error("another order has come while PostgreSQL was starting");
   started(as_standby);
 }

@@ -91,6 +91,7 @@ asio::awaitable<void> Keeper::observe_once(const os::PidFd& postmaster) {
       report_now_.set();
       names_now_.set();
     }
+    if (facts.replay_paused != !replay_notice_.empty()) co_await see_replay(local, facts.replay_paused);
     bool ended = false;
     const pg::Millis pause{core_.urgent() ? 10 : 250};
     const auto end = [&]() -> asio::awaitable<void> { ended = co_await postmaster.wait_exit(pause); };
@@ -98,6 +99,28 @@ asio::awaitable<void> Keeper::observe_once(const os::PidFd& postmaster) {
     co_await os::race(end(), order());
     if (ended || !postmaster.alive()) co_return;
   }
+}
+
+// By somebody, or for good: then it goes on when it has been started again with larger limits.
+asio::awaitable<void> Keeper::see_replay(pg::Connection& local, bool paused) {
+  report_now_.set();
+  if (!paused) {
+    replay_notice_.clear();
+    co_return;
+  }
+  const postgres::Settings limits = co_await lacking_limits(instance_, local);
+  larger_limits_due_ = !limits.empty();
+  if (limits.empty()) {
+    replay_notice_ = "the replay is paused, and what is read here grows old: pg_wal_replay_resume() ends that";
+    log::warn("{}", replay_notice_);
+    co_return;
+  }
+  limits_lack_ = true;
+  replay_notice_ = "the replay has stopped, for its primary has larger limits:";
+  for (const auto& [name, value] : limits) replay_notice_ += " " + name + " = " + value;
+  log::warn("{}; PostgreSQL is started again with these", replay_notice_);
+  core_.disturb();
+  reconcile_now_.set();
 }
 
 // A disk that is full or hangs is no crash: PostgreSQL answers and takes no write. Whoever has a better one can take

@@ -114,3 +114,57 @@ def scenario_readers_on_the_one_that_takes_over():
         expect(standby.sql("SELECT count(*) FROM read_there") == "10", "not what was written")
         primary.start()
         f.wait_healthy()
+
+
+def reason(f, node):
+    return f.state()[node.name]["reason"]
+
+
+def scenario_larger_limits():
+    """One node is given more connections, and becomes the primary. PostgreSQL replays no further on a standby with fewer, cannot promote it, and does not
+    start it again: the keeper starts it with as many, for as long as it is a standby."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        larger, other = f.secondary(), f.primary()
+        usual = other.sql("SHOW max_connections")
+        for setting, value in (("max_connections", int(usual) + 50), ("max_locks_per_transaction", 100)):
+            larger.sql(f"ALTER SYSTEM SET {setting} = {value}")
+        f.run("stop", "--pgdata", larger.pgdata)
+        larger.start()
+        f.wait_healthy()
+        f.switchover()
+        expect(f.primary() is larger and larger.sql("SHOW max_connections") == str(int(usual) + 50), "the node with more connections takes writes")
+        f.wait_until(lambda: "max_connections" in text_of(other.log), what="the keeper of the standby says what is too small")
+        f.wait_healthy()
+        f.wait_until(lambda: other.sql("SHOW max_connections") == str(int(usual) + 50), what="the standby has as many")
+        replayed = f"SELECT pg_last_wal_replay_lsn() >= '{larger.sql('SELECT pg_current_wal_lsn()')}'"
+        f.wait_until(lambda: other.sql(replayed) == "t", what="the standby replays again")
+        f.wait_until(lambda: not reason(f, other), what="nothing is said of it any more")
+        # It starts again as a standby.
+        f.run("stop", "--pgdata", other.pgdata)
+        other.start()
+        f.wait_healthy()
+        larger.crash()
+        f.wait_takeover(larger)
+        larger.start()
+        f.wait_healthy()
+        f.check_acknowledged()
+
+
+def scenario_paused_replay():
+    """By somebody: its node says so, and it takes over all the same."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        standby, former = f.secondary(), f.primary()
+        standby.sql("SELECT pg_wal_replay_pause()")
+        f.wait_until(lambda: "pg_wal_replay_resume" in reason(f, standby), what="show state says that the replay is paused")
+        standby.sql("SELECT pg_wal_replay_resume()")
+        f.wait_until(lambda: not reason(f, standby), what="and that it is not")
+        standby.sql("SELECT pg_wal_replay_pause()")
+        f.wait_until(lambda: reason(f, standby), what="it is paused again")
+        f.goes_on()
+        former.crash()
+        f.wait_takeover(former)
+        former.start()
+        f.wait_healthy()
+        f.check_acknowledged()
