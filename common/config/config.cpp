@@ -329,6 +329,18 @@ Config load(const fs::path& file) {
   return parse(*content, file);
 }
 
+Config load(const fs::path& file, Role role) {
+  Config config = load(file);
+  if (config.role == role) return config;
+  const bool node = config.role == Role::keeper;
+  throw UserError(
+      ExitCode::bad_arguments,
+      file.string() + " is the configuration of " + (node ? "a data node" : "a monitor") + " (" + config.pgdata +
+          "), not of " + (node ? "a monitor" : "a data node") + "; nothing was done",
+      std::string("name another --pgdata or --config; this one is run by `pgvigil run` and removed by `pgvigil drop ") +
+          (node ? "node`" : "monitor`"));
+}
+
 std::string to_toml(const Config& config) {
   static const std::vector<std::pair<std::string, std::string>> sections{
       {"node", "What this node is called, where the others reach it, and where its state is kept."},

@@ -93,6 +93,8 @@ std::string unit_of(const Config& config);
 // values out of range.
 Config parse(const std::string& text, const fs::path& file);
 Config load(const fs::path& file);
+// For a daemon: UserError(bad_arguments) for the configuration of the other one, whose PostgreSQL it must not touch.
+Config load(const fs::path& file, Role role);
 std::string to_toml(const Config& config);  // with a comment line for each section
 void save(const Config& config);            // atomic, 0600
 

@@ -95,11 +95,7 @@ config::Config config_from(const Args& args) {
   config.file = config::config_path_for(config.pgdata, args.maybe("config"));
   const bool is_new = !fs::exists(config.file);
   if (!is_new) {
-    config = config::load(config.file);  // a second run continues where the first one stopped
-    if (config.role != config::Role::keeper) {
-      throw UserError(ExitCode::bad_arguments, config.pgdata + " is the data directory of a monitor",
-                      "choose another --pgdata");
-    }
+    config = config::load(config.file, config::Role::keeper);  // a second run continues where the first one stopped
   } else {
     config.state_directory = absolute(args.get("state-directory", config::default_state_directory(config.file)));
   }
@@ -223,7 +219,7 @@ asio::awaitable<int> create(config::Config config) {
 
 void read_again(Keeper& keeper, const config::Config& running) {
   try {
-    config::Config fresh = config::load(running.file);
+    config::Config fresh = config::load(running.file, config::Role::keeper);
     for (const std::string& key : config::keep_fixed(running, fresh))
       log::warn("{} counts from the next start of the keeper on", key);
     log::setup("pgvigil-keeper", fresh.log_level, fresh.log_format);
@@ -326,8 +322,9 @@ int run_create(const Args& args) {
 }
 
 int run(const Args& args) {
-  config::Config config = config::load(args.has("config") ? config::config_named(args.get("config"))
-                                                          : config::config_path_for(pgdata_of(args)));
+  const fs::path file =
+      args.has("config") ? config::config_named(args.get("config")) : config::config_path_for(pgdata_of(args));
+  config::Config config = config::load(file, config::Role::keeper);
   config.log_level = cli::log_level(args, config.log_level);
   return serve(config);
 }
@@ -359,6 +356,13 @@ asio::awaitable<int> drop(config::Config config, bool destroy, bool force) {
     fs::remove(fs::path(config.state_directory) / name);
   fs::remove(config.file);
   co_return 0;
+}
+
+int run_drop(const Args& args) {
+  const config::Config config = config::load(config::config_path_for(pgdata_of(args)), config::Role::keeper);
+  os::become_owner_of(config.state_directory);
+  asio::io_context context(1);
+  return run_to_end(context, drop(config, args.has("destroy"), args.has("force")));
 }
 
 }  // namespace
@@ -402,12 +406,7 @@ cli::Program program() {
                                {"destroy", "", "also empty PGDATA and its tablespaces"},
                                {"force", "", "although its monitor may still know it"}},
                               {},
-                              [](const Args& args) {
-                                asio::io_context context(1);
-                                const config::Config config = config::load(config::config_path_for(pgdata_of(args)));
-                                os::become_owner_of(config.state_directory);
-                                return run_to_end(context, drop(config, args.has("destroy"), args.has("force")));
-                              }});
+                              run_drop});
   program.common = cli::log_options();
   return program;
 }

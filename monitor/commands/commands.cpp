@@ -195,7 +195,7 @@ void run_to_end(asio::io_context& context, asio::awaitable<void> work) {
 // The rest counts from the next start on.
 void read_again(const config::Config& running, Monitor& monitor, postgres::CertificateWatch& certificates) {
   try {
-    const config::Config fresh = config::load(running.file);
+    const config::Config fresh = config::load(running.file, config::Role::monitor);
     log::setup("pgvigil-monitor", fresh.log_level, fresh.log_format);
     if (embedded(running)) {
       config::Config now = running;
@@ -317,10 +317,7 @@ config::Config config_from(const Args& args) {
   config.file = config::config_path_for(pgdata, args.maybe("config"));
   const bool is_new = !fs::exists(config.file);
   if (!is_new) {
-    config = config::load(config.file);
-    if (config.role != config::Role::monitor)
-      throw UserError(ExitCode::bad_arguments, pgdata + " is the data directory of a data node",
-                      "choose another --pgdata");
+    config = config::load(config.file, config::Role::monitor);
   } else {
     config.state_directory = absolute(args.get("state-directory", config::default_state_directory(config.file)));
   }
@@ -362,8 +359,9 @@ int run_create(const Args& args) {
 }
 
 int run(const Args& args) {
-  config::Config config = config::load(args.has("config") ? config::config_named(args.get("config"))
-                                                          : config::config_path_for(args.require("pgdata")));
+  const fs::path file =
+      args.has("config") ? config::config_named(args.get("config")) : config::config_path_for(args.require("pgdata"));
+  config::Config config = config::load(file, config::Role::monitor);
   config.log_level = cli::log_level(args, config.log_level);
   return serve(config);
 }
@@ -388,6 +386,15 @@ asio::awaitable<void> drop(config::Config config, bool destroy) {
     for (const fs::path& own : cli::own_certificate(config)) fs::remove(own);
   }
   fs::remove(config.file);
+}
+
+int run_drop(const Args& args) {
+  const fs::path file = config::config_path_for(args.require("pgdata"));
+  const config::Config config = config::load(file, config::Role::monitor);
+  os::become_owner_of(config.state_directory);
+  asio::io_context context(1);
+  run_to_end(context, drop(config, args.has("destroy")));
+  return 0;
 }
 
 }  // namespace
@@ -418,14 +425,7 @@ cli::Program program() {
                               "remove the monitor of this machine",
                               {pgdata, {"destroy", "", "also empty its data directory"}},
                               {},
-                              [](const Args& args) {
-                                asio::io_context context(1);
-                                const config::Config config =
-                                    config::load(config::config_path_for(args.require("pgdata")));
-                                os::become_owner_of(config.state_directory);
-                                run_to_end(context, drop(config, args.has("destroy")));
-                                return 0;
-                              }});
+                              run_drop});
   program.common = cli::log_options();
   return program;
 }

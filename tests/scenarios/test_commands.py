@@ -1,11 +1,12 @@
 """A command does what it is told, for the node or the group that is meant, and says so in JSON when it is asked to."""
 import json
 import os
+import signal
 import stat
 import subprocess
 
 from commands import command
-from formation import Daemon, Formation, expect, text_of
+from formation import BIN, Daemon, Formation, expect, text_of
 
 HOSTS = "one"  # of one machine, and its configuration files
 
@@ -187,3 +188,84 @@ def scenario_another_monitor():
         node.start()
         f.wait_until(lambda: f.run("status", "--pgdata", node.pgdata, check=False).returncode == 0, what="it runs again")
         f.wait_state(node, "single")
+
+
+def told_by_file(f, daemon):
+    return json.loads(f.run("status", "--pgdata", daemon.pgdata, "--json", check=False).stdout)["pg_autoctl"]["config"]
+
+
+def everything_below(*directories):
+    """Each file, with what is in it."""
+    found = {}
+    for directory in directories:
+        for path, _, names in os.walk(directory):
+            for name in names:
+                with open(os.path.join(path, name), "rb") as file:
+                    found[os.path.join(path, name)] = file.read()
+    return found
+
+
+def scenario_of_another_role():
+    """A daemon that is given the configuration of the other kind does nothing with it: a monitor would start a former primary unfenced, or empty it."""
+    with Formation(nodes=1) as f:
+        node, monitor = f.nodes[0], f.monitor
+        f.wait_state(node, "single")
+
+        def daemon(program, *words):
+            return subprocess.run([os.path.join(BIN, program), *words], env=f.env, capture_output=True, text=True, timeout=30)
+
+        def untouched(of, *commands):
+            before = everything_below(of.pgdata, of.state, os.path.join(f.work, "etc"))
+            for answer in (command() for command in commands):
+                refused(answer, 1, "is the configuration of", of.pgdata)
+                expect(of.postmaster() is None and everything_below(of.pgdata, of.state, os.path.join(f.work, "etc")) == before, f"changed by {answer.args}")
+
+        file = told_by_file(f, node)
+        f.run("stop", "--pgdata", node.pgdata)
+        untouched(node,
+                  lambda: f.run("drop", "monitor", "--destroy", "--pgdata", node.pgdata, check=False),
+                  lambda: daemon("pgvigil-monitor", "drop", "--destroy", "--pgdata", node.pgdata),
+                  lambda: daemon("pgvigil-monitor", "run", "--pgdata", node.pgdata),
+                  lambda: daemon("pgvigil-monitor", "run", "--config", file),
+                  lambda: daemon("pgvigil-monitor", "create", "--run", "--pgdata", node.pgdata),
+                  lambda: daemon("pgvigil-monitor", "create", "--pgdata", monitor.pgdata + "2", "--config", file))
+        refused(daemon("pgvigil-keeper", "drop", "--destroy", "--force", "--pgdata", monitor.pgdata), 1, "is the configuration of a monitor")
+        expect(f.run("status", "--pgdata", monitor.pgdata).returncode == 0, "the monitor was stopped")
+        node.start()
+        f.wait_state(node, "single")
+        # Its file becomes another's while it runs.
+        own, monitors = text_of(file), told_by_file(f, monitor)
+        with open(file, "w") as changed:
+            changed.write(text_of(monitors))
+        node.process.send_signal(signal.SIGHUP)
+        f.wait_until(lambda: "configuration not changed" in text_of(node.log), what="the other one is refused")
+        with open(file, "w") as changed:
+            changed.write(own)
+        f.run("stop", "--pgdata", monitor.pgdata)
+        untouched(monitor,
+                  lambda: daemon("pgvigil-keeper", "drop", "--destroy", "--force", "--pgdata", monitor.pgdata),
+                  lambda: daemon("pgvigil-keeper", "run", "--pgdata", monitor.pgdata),
+                  lambda: daemon("pgvigil-keeper", "run", "--config", monitors),
+                  lambda: daemon("pgvigil-keeper", "create", "--pgdata", monitor.pgdata, "--monitor", f.monitor_uri))
+
+
+def scenario_run_by_name():
+    """`pgvigil run --config NAME` is the daemon of that configuration, whatever PGDATA says."""
+    with Formation(nodes=1) as f:
+        node, monitor = f.nodes[0], f.monitor
+        f.wait_state(node, "single")
+        for daemon, other in ((node, monitor), (monitor, node)):
+            name = os.path.basename(told_by_file(f, daemon)).removesuffix(".toml")
+            for environment in ({}, {"PGDATA": other.pgdata}, {"PGDATA": daemon.pgdata}):
+                for options in (("--config", name), (f"--config={name}",)):
+                    f.run("stop", "--pgdata", daemon.pgdata)
+                    with open(daemon.log, "ab") as log:
+                        daemon.process = subprocess.Popen([f.pgvigil, "run", *options], env=dict(f.env, **environment), stdout=log, stderr=log,
+                                                          start_new_session=True)
+                    f.wait_until(lambda: daemon.process.poll() is not None or f.run("status", "--pgdata", daemon.pgdata, check=False).returncode == 0,
+                                 what=f"{daemon.name} runs by {options} and {environment}")
+                    expect(daemon.running(), f"{daemon.name} by {options} and {environment}: {text_of(daemon.log)[-500:]}")
+        f.wait_state(node, "single")
+        refused(f.run("run", "--config", "nobody", check=False), 2, "nobody.toml")
+        refused(f.run("run", "--config", check=False), 1, "--config")
+        refused(f.run("run", check=False), 1, "--pgdata", "--config")

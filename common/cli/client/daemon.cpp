@@ -25,15 +25,6 @@ fs::path beside_us(const std::string& program) {
   return error ? fs::path() : self.parent_path() / program;
 }
 
-// The value of --pgdata among arguments that are the daemon's to check.
-std::optional<std::string> pgdata_among(const std::vector<std::string>& args) {
-  for (std::size_t i = 0; i < args.size(); ++i) {
-    if (args[i].starts_with("--pgdata=")) return args[i].substr(9);
-    if ((args[i] == "--pgdata" || args[i] == "-D") && i + 1 < args.size()) return args[i + 1];
-  }
-  return std::nullopt;
-}
-
 bool asks_for_help(const std::vector<std::string>& args) {
   for (const std::string& arg : args) {
     if (arg == "--help" || arg == "-h") return true;
@@ -41,22 +32,30 @@ bool asks_for_help(const std::vector<std::string>& args) {
   return false;
 }
 
-Args node_args(const std::vector<std::string>& raw) {
-  std::vector<std::string> known;
-  if (const auto pgdata = pgdata_among(raw)) known = {"--pgdata", *pgdata};
-  return cli::parse_options({pgdata_option()}, known);
+// The configuration that the daemon will find by the same words: both daemons take the same, and --config goes first.
+config::Config config_to_run(const std::vector<std::string>& raw) {
+  std::vector<Option> options = cli::log_options();
+  options.push_back(pgdata_option());
+  options.push_back({"config", "FILE", ""});
+  const Args args = cli::parse_options(options, raw);
+  if (const auto given = args.maybe("config")) return config::load(config::config_named(*given));
+  if (!args.has("pgdata")) {
+    throw UserError(ExitCode::bad_arguments, "it is not said which node is meant",
+                    "give --pgdata or --config, or set PGDATA");
+  }
+  return load_config(args);
 }
 
 int run(const Args& args) {
   if (asks_for_help(args.raw)) {
     print(
-        "Usage: pgvigil run [--pgdata DIR] [OPTIONS]\n\nRuns the daemon of the node, in the foreground: "
-        "pgvigil-monitor for a monitor, "
+        "Usage: pgvigil run [--pgdata DIR | --config FILE] [OPTIONS]\n\nRuns the daemon of the node, in the "
+        "foreground: pgvigil-monitor for a monitor, "
         "pgvigil-keeper for a data node.\n`pgvigil-monitor run --help` and `pgvigil-keeper run --help` show the "
         "options.\n");
     return 0;
   }
-  const config::Config config = load_config(node_args(args.raw));
+  const config::Config config = config_to_run(args.raw);
   exec_daemon(config.role == config::Role::monitor ? monitor_program : keeper_program, "run", args.raw);
 }
 
