@@ -2,9 +2,10 @@
 import contextlib
 import os
 import subprocess
+import time
 
-from commands import standbys
-from formation import expect, text_of
+from commands import command, standbys
+from formation import Formation, expect, text_of
 from test_multi import Part
 
 HOSTS = "one"  # the sessions are beside the monitor
@@ -29,7 +30,7 @@ def holding(f, user, statement, password_file=None, then=""):
         expect(told, f"psql as {user} has ended")
         psql.stdin.write(then)
         psql.stdin.flush()
-        yield
+        yield psql
     finally:
         psql.kill()
         psql.communicate()
@@ -81,3 +82,28 @@ def scenario_held_rows():
             expect("another monitor process" not in text_of(one.monitor.log), "its own backend was left behind with the lock of the process that decides")
             for f in (one, other):
                 f.check_acknowledged()
+
+
+WAITING = "FROM pg_stat_activity WHERE application_name = 'pgvigil' AND wait_event_type = 'Lock'"
+
+
+def scenario_commands_at_held_rows():
+    """A command that was told to have failed is not carried out when the rows are free again."""
+    with Formation() as f:
+        standby = f.secondary()
+        before, quorum = f.state(), command(f, "get", "node", "replication-quorum", "--name", standby.name).stdout
+        asked = (("drop", "node", "--force", "--name", standby.name), ("set", "node", "replication-quorum", "false", "--name", standby.name))
+        for words in asked:
+            with holding(f, f.owner(), "SELECT FROM pgvigil.grp FOR UPDATE"):
+                done = command(f, *words, check=False)
+                expect(done.returncode == 6 and "nothing was changed" in done.stderr, f"{done}")
+        # Its session is lost while it waits: nobody knows.
+        with holding(f, f.owner(), "SELECT FROM pgvigil.grp FOR UPDATE"):
+            waiting = subprocess.Popen([f.pgvigil, *asked[0], "--pgdata", f.monitor.pgdata], env=f.env, stderr=subprocess.PIPE, text=True)
+            f.wait_until(lambda: f.monitor.sql(f"SELECT pg_terminate_backend(pid) {WAITING}", database="pgvigil") == "t", what="the command waits")
+            told = waiting.communicate(timeout=30)[1]
+            expect(waiting.returncode == 6 and "may have been carried out" in told, f"{waiting.returncode}: {told}")
+        time.sleep(2)
+        expect({name: row["node_id"] for name, row in f.state().items()} == {name: row["node_id"] for name, row in before.items()}, "a node was dropped later")
+        expect(command(f, "get", "node", "replication-quorum", "--name", standby.name).stdout == quorum, "a setting was changed later")
+        f.wait_healthy()

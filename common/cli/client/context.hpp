@@ -49,6 +49,8 @@ class Monitor {
  public:
   explicit Monitor(const Args& args);
   pg::Result query(const std::string& sql, const std::vector<pg::Param>& params = {});
+  // The same for what changes something: when no answer comes, the error says that it may have been carried out.
+  pg::Result change(const std::string& sql, const std::vector<pg::Param>& params = {});
   // All rows that `from` (a function call) yields, as JSON objects with the names and types of its columns.
   json::array rows(const std::string& from, const std::vector<pg::Param>& params = {});
   json::array current_state(const std::string& formation, std::optional<int> group);
@@ -58,8 +60,13 @@ class Monitor {
   bool wait_event(pg::Millis timeout);
 
  private:
+  enum class Change { none, sent, done };
+
+  std::string in_doubt() const;
+
   std::unique_ptr<pg::BlockingConnection> connection_;
   std::string where_;  // for messages
+  Change change_{Change::none};
 };
 
 pg::Param group_param(std::optional<int> group);

@@ -17,9 +17,9 @@ int ask(const Args& args, bool enable) {
   Follower follower(monitor, args, formation, static_cast<int>(integer_of(node, "group_id")),
                     std::chrono::seconds(wait ? seconds : 10));
   const pg::Result result =
-      enable ? monitor.query("select pgvigil.start_maintenance($1::text, $2::text, $3::boolean) as id",
-                             {formation, name, args.has("allow-failover") ? "true" : "false"})
-             : monitor.query("select pgvigil.stop_maintenance($1::text, $2::text) as id", {formation, name});
+      enable ? monitor.change("select pgvigil.start_maintenance($1::text, $2::text, $3::boolean) as id",
+                              {formation, name, args.has("allow-failover") ? "true" : "false"})
+             : monitor.change("select pgvigil.stop_maintenance($1::text, $2::text) as id", {formation, name});
   const std::string message = follower.wait_decision(result.integer(0, "id"));
   if (!args.has("json")) note(args, message);
   if (!wait) {

@@ -48,8 +48,8 @@ int wait_seconds(const Args& args) {
 void remove_member(Monitor& monitor, const Args& args, const Member& member) {
   const int seconds = wait_seconds(args);
   Follower follower(monitor, args, member.formation, member.group, std::chrono::seconds(seconds > 0 ? seconds : 10));
-  const auto result = monitor.query("select pgvigil.remove_node($1::bigint, $2::boolean) as id",
-                                    {std::to_string(member.id), args.has("force") ? "true" : "false"});
+  const auto result = monitor.change("select pgvigil.remove_node($1::bigint, $2::boolean) as id",
+                                     {std::to_string(member.id), args.has("force") ? "true" : "false"});
   // NULL: the row is gone already.
   if (const auto request = result.maybe(0, "id"); request && seconds > 0) {
     follower.wait_decision(std::stoll(*request));
@@ -184,8 +184,8 @@ int create_formation(const Args& args) {
   const std::string dbname = args.get("dbname", "postgres");
   const bool secondary = !args.has("disable-secondary");
   Monitor monitor(args);
-  monitor.query("select pgvigil.create_formation($1::text, $2::text, $3::boolean, $4::int)",
-                {name, dbname, secondary ? "true" : "false", std::to_string(standbys)});
+  monitor.change("select pgvigil.create_formation($1::text, $2::text, $3::boolean, $4::int)",
+                 {name, dbname, secondary ? "true" : "false", std::to_string(standbys)});
   if (args.has("json")) {
     print_json(json::object{{"formation", name},
                             {"kind", "pgsql"},
@@ -201,7 +201,7 @@ int create_formation(const Args& args) {
 int set_secondary(const Args& args, bool allowed) {
   const std::string name = formation_of(args);
   Monitor monitor(args);
-  monitor.query("select pgvigil.set_formation_secondary($1::text, $2::boolean)", {name, allowed ? "true" : "false"});
+  monitor.change("select pgvigil.set_formation_secondary($1::text, $2::boolean)", {name, allowed ? "true" : "false"});
   if (args.has("json")) {
     print_json(json::object{{"formation", name}, {"opt_secondary", allowed}});
   } else {
@@ -213,7 +213,7 @@ int set_secondary(const Args& args, bool allowed) {
 int drop_formation(const Args& args) {
   const std::string name = args.require("formation");
   Monitor monitor(args);
-  monitor.query("select pgvigil.drop_formation($1::text)", {name});
+  monitor.change("select pgvigil.drop_formation($1::text)", {name});
   if (args.has("json")) {
     print_json(json::object{{"formation", name}, {"dropped", true}});
   } else {

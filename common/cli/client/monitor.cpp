@@ -13,6 +13,12 @@ namespace {
 constexpr const char* monitor_database = "pgvigil";
 constexpr const char* node_role = "pgvigil_node";
 
+// The server gives up before we do: what was said to have failed must not be carried out when somebody's lock is
+// released. Waiting for one lock ends first, because its error says more.
+constexpr pg::Millis lock_limit{7000};
+constexpr pg::Millis statement_limit{8000};
+constexpr pg::Millis answer_limit{10000};
+
 // How a program on the monitor's own host gets in: over its socket, as its superuser.
 pg::ConninfoMap local_monitor(const config::Config& config) {
   if (!config.database_uri.empty())
@@ -53,7 +59,8 @@ UserError no_monitor(const Args& args) {
                    "give --monitor URI, or --pgdata of a node on this machine; PGVIGIL_MONITOR and PGDATA do the same");
 }
 
-UserError translated(const pg::ConnectionError& error, const std::string& where) {
+// `in_doubt`: what may have become of what was asked for.
+UserError translated(const pg::ConnectionError& error, const std::string& where, const std::string& in_doubt) {
   using Kind = pg::ConnectionError::Kind;
   std::string hint;
   switch (error.kind) {
@@ -75,13 +82,18 @@ UserError translated(const pg::ConnectionError& error, const std::string& where)
   // Over the socket of the monitor's own PGDATA.
   const bool stranger = error.kind == Kind::rejected || error.kind == Kind::other;
   if (where.starts_with('/') && stranger) hint = "run this as the user who owns the monitor's data directory";
-  return UserError(ExitCode::monitor, "cannot talk to the monitor (" + where + "): " + error.what(), hint);
+  return UserError(ExitCode::monitor, "cannot talk to the monitor (" + where + "): " + error.what() + in_doubt, hint);
 }
 
 // Undefined function, table or schema, insufficient privilege: it is not a monitor's database, or not one of our
-// version.
-UserError translated(const pg::SqlError& error) {
+// version. `undone`: what became of what was asked for when this was not answered.
+UserError translated(const pg::SqlError& error, const std::string& undone) {
   const std::string& state = error.sqlstate;
+  if (state == "55P03" || state == "57014") {
+    return UserError(ExitCode::monitor, std::string("the monitor has given it up: ") + error.what() + undone,
+                     "try again; when it goes on, somebody holds the rows: in the monitor's database, pg_stat_activity "
+                     "and pg_blocking_pids() tell who");
+  }
   if (state == "42501") {
     return UserError(ExitCode::monitor, std::string("the monitor does not allow this: ") + error.what(),
                      "connect as pgvigil_node or as the owner of the monitor's database");
@@ -143,18 +155,36 @@ Monitor::Monitor(const Args& args) {
   try {
     connection_ = std::make_unique<pg::BlockingConnection>(conninfo);
   } catch (const pg::ConnectionError& error) {
-    throw translated(error, where_);
+    throw translated(error, where_, "");
   }
+  query("set lock_timeout = " + std::to_string(lock_limit.count()) +
+        "; set statement_timeout = " + std::to_string(statement_limit.count()));
 }
 
 pg::Result Monitor::query(const std::string& sql, const std::vector<pg::Param>& params) {
   try {
-    return connection_->query(sql, params);
+    return connection_->query(sql, params, answer_limit);
   } catch (const pg::ConnectionError& error) {
-    throw translated(error, where_);
+    throw translated(error, where_, in_doubt());
   } catch (const pg::SqlError& error) {
-    throw translated(error);
+    throw translated(error, change_ == Change::done ? in_doubt() : "; nothing was changed");
   }
+}
+
+pg::Result Monitor::change(const std::string& sql, const std::vector<pg::Param>& params) {
+  change_ = Change::sent;
+  pg::Result result = query(sql, params);
+  change_ = Change::done;
+  return result;
+}
+
+std::string Monitor::in_doubt() const {
+  switch (change_) {
+    case Change::none: return "";
+    case Change::sent: return "; what was asked for may have been carried out all the same";
+    case Change::done: return "; the monitor has taken what was asked for, and goes on with it";
+  }
+  return "";
 }
 
 json::array Monitor::rows(const std::string& from, const std::vector<pg::Param>& params) {
@@ -177,7 +207,7 @@ bool Monitor::wait_event(pg::Millis timeout) {
     while (connection_->wait_notification(any ? pg::Millis{1} : timeout)) any = true;
     return any;
   } catch (const pg::ConnectionError& error) {
-    throw translated(error, where_);
+    throw translated(error, where_, in_doubt());
   }
 }
 

@@ -56,8 +56,9 @@ int failover(const Args& args) {
   const int group = one_group(monitor, args);
   Follower follower(monitor, args, formation, group, wait.limit);
   const std::string before = writer_name(monitor.current_state(formation, group));
-  const auto result = monitor.query("select pgvigil.perform_failover($1::text, $2::int, $3::boolean) as id",
-                                    {formation, std::to_string(group), args.has("allow-data-loss") ? "true" : "false"});
+  const auto result =
+      monitor.change("select pgvigil.perform_failover($1::text, $2::int, $3::boolean) as id",
+                     {formation, std::to_string(group), args.has("allow-data-loss") ? "true" : "false"});
   // By force the former primary itself may be chosen.
   const bool forced = args.has("allow-data-loss");
   return follow(args, follower, result.integer(0, "id"), wait.to_the_end, "", forced ? "" : before);
@@ -70,7 +71,7 @@ int promotion(const Args& args) {
   const json::value node = find_node(monitor.current_state(formation, std::nullopt), args);
   const std::string name = cli::cell(node, "nodename");
   Follower follower(monitor, args, formation, static_cast<int>(integer_of(node, "group_id")), wait.limit);
-  const auto result = monitor.query("select pgvigil.perform_promotion($1::text, $2::text) as id", {formation, name});
+  const auto result = monitor.change("select pgvigil.perform_promotion($1::text, $2::text) as id", {formation, name});
   return follow(args, follower, result.integer(0, "id"), wait.to_the_end, name, "");
 }
 

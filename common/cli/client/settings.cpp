@@ -32,8 +32,8 @@ int set_priority(const Args& args) {
   const int priority = cli::parse_integer(args.arguments.front(), "the candidate priority", 0, 100);
   Monitor monitor(args);
   const json::value node = chosen_node(monitor, args);
-  monitor.query("select pgvigil.set_node_candidate_priority($1::text, $2::text, $3::int)",
-                {formation_of(args), cli::cell(node, "nodename"), std::to_string(priority)});
+  monitor.change("select pgvigil.set_node_candidate_priority($1::text, $2::text, $3::int)",
+                 {formation_of(args), cli::cell(node, "nodename"), std::to_string(priority)});
   const std::string key = "candidate-priority";
   show_value(args, {{"name", node.at("nodename")}, {key, priority}}, key);
   return 0;
@@ -43,8 +43,8 @@ int set_quorum(const Args& args) {
   const bool quorum = cli::parse_boolean(args.arguments.front(), "the replication quorum");
   Monitor monitor(args);
   const json::value node = chosen_node(monitor, args);
-  monitor.query("select pgvigil.set_node_replication_quorum($1::text, $2::text, $3::boolean)",
-                {formation_of(args), cli::cell(node, "nodename"), quorum ? "true" : "false"});
+  monitor.change("select pgvigil.set_node_replication_quorum($1::text, $2::text, $3::boolean)",
+                 {formation_of(args), cli::cell(node, "nodename"), quorum ? "true" : "false"});
   const std::string key = "replication-quorum";
   show_value(args, {{"name", node.at("nodename")}, {key, quorum}}, key);
   return 0;
@@ -66,8 +66,8 @@ int set_metadata(const Args& args) {
   const Args which = cli::parse_options({pgdata_option(), formation_option(), name_option}, selector);
   Monitor monitor(args);
   const json::value node = find_node(monitor.current_state(formation_of(args), std::nullopt), which);
-  monitor.query("select pgvigil.set_node_metadata($1::bigint, $2::text, $3::text, $4::int)",
-                {std::to_string(integer_of(node, "node_id")), new_name, new_host, new_port});
+  monitor.change("select pgvigil.set_node_metadata($1::bigint, $2::text, $3::text, $4::int)",
+                 {std::to_string(integer_of(node, "node_id")), new_name, new_host, new_port});
   json::object result{{"node_id", node.at("node_id")},
                       {"name", node.at("nodename")},
                       {"hostname", node.at("nodehost")},
@@ -98,8 +98,8 @@ int get_standbys(const Args& args) {
 int set_standbys(const Args& args) {
   const int number = cli::parse_integer(args.arguments.front(), "number-sync-standbys", 0, 1000);
   Monitor monitor(args);
-  monitor.query("select pgvigil.set_formation_number_sync_standbys($1::text, $2::int)",
-                {formation_of(args), std::to_string(number)});
+  monitor.change("select pgvigil.set_formation_number_sync_standbys($1::text, $2::int)",
+                 {formation_of(args), std::to_string(number)});
   const std::string key = "number-sync-standbys";
   show_value(args, {{key, number}}, key);
   return 0;
@@ -108,7 +108,7 @@ int set_standbys(const Args& args) {
 int set_preset(const Args& args) {
   const std::string& preset = args.arguments.front();
   Monitor monitor(args);
-  monitor.query("select pgvigil.set_formation_timings($1::text, $2::text)", {formation_of(args), preset});
+  monitor.change("select pgvigil.set_formation_timings($1::text, $2::text)", {formation_of(args), preset});
   show_value(args, {{"timings", preset}}, "timings");
   return 0;
 }
@@ -117,8 +117,8 @@ int set_timing(const Args& args) {
   const std::string key = args.arguments[0];
   const int ms = cli::parse_integer(args.arguments[1], key, 1, 86'400'000);
   Monitor monitor(args);
-  monitor.query("select pgvigil.set_formation_timing($1::text, $2::text, $3::int)",
-                {formation_of(args), key, std::to_string(ms)});
+  monitor.change("select pgvigil.set_formation_timing($1::text, $2::text, $3::int)",
+                 {formation_of(args), key, std::to_string(ms)});
   show_value(args, {{key, ms}}, key);
   return 0;
 }
