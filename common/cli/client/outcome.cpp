@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <ctime>
 
+#include "common/cli/client/writer.hpp"
 #include "common/cli/json_text.hpp"
 #include "common/cli/table.hpp"
-#include "common/model/node_state.hpp"
 
 namespace pgvigil::client {
 
@@ -15,15 +15,6 @@ namespace {
 
 // Notifications wake us; this is for what is not told by an event (a node that reaches its goal).
 constexpr pg::Millis poll_interval{100};
-
-bool converged(const json::value& node) {
-  return cell(node, "current_group_state") == cell(node, "assigned_group_state");
-}
-
-bool writes(const json::value& node) {
-  const auto state = parse_node_state(cell(node, "current_group_state"));
-  return state && takes_writes(*state) && converged(node);
-}
 
 std::string wall_clock() {
   const auto now = std::chrono::system_clock::now();
@@ -54,22 +45,6 @@ std::string unsettled_nodes(const json::array& nodes) {
 }
 
 }  // namespace
-
-std::string writer_name(const json::array& nodes) {
-  const auto found = std::find_if(nodes.begin(), nodes.end(), writes);
-  return found == nodes.end() ? "" : cell(*found, "nodename");
-}
-
-bool settled(const json::array& nodes) {
-  if (writer_name(nodes).empty()) return false;
-  return std::all_of(nodes.begin(), nodes.end(), [](const json::value& node) {
-    if (converged(node)) return true;
-    // A keeper that is silent may never come back. One that reports, with its PostgreSQL stopped on purpose, is on its
-    // way.
-    const json::value* age = node.as_object().if_contains("report_age_seconds");
-    return age == nullptr || age->is_null() || age->to_number<double>() > 5.0;
-  });
-}
 
 Follower::Follower(Monitor& monitor, const Args& args, std::string formation, std::optional<int> group,
                    std::chrono::seconds limit)

@@ -9,12 +9,6 @@
 
 namespace pgvigil::client {
 
-// Some node takes writes, and every node that can be heard has reached what it was told. A node that is not healthy is
-// not waited for.
-bool settled(const json::array& nodes);
-// The name of the node that takes writes; "" when there is none.
-std::string writer_name(const json::array& nodes);
-
 class Follower {
  public:
   // LISTENs; call it before the request is made. `group`: nullopt for all.

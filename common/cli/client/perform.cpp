@@ -1,6 +1,7 @@
 // perform failover|switchover|promotion.
 #include "common/cli/client/commands.hpp"
 #include "common/cli/client/outcome.hpp"
+#include "common/cli/client/writer.hpp"
 #include "common/cli/json_text.hpp"
 
 namespace pgvigil::client {
@@ -55,7 +56,7 @@ int failover(const Args& args) {
   Monitor monitor(args);
   const int group = one_group(monitor, args);
   Follower follower(monitor, args, formation, group, wait.limit);
-  const std::string before = writer_name(monitor.current_state(formation, group));
+  const std::string before = assigned_writer_name(monitor.current_state(formation, group));
   const auto result =
       monitor.change("select pgvigil.perform_failover($1::text, $2::int, $3::boolean) as id",
                      {formation, std::to_string(group), args.has("allow-data-loss") ? "true" : "false"});
