@@ -303,7 +303,7 @@ def scenario_timings():
             return f.run("set", "formation", *words, "--pgdata", f.monitor.pgdata, check=check)
         expect(settings()["timings"] == "default", str(settings()))
         for words, complaint in ((("timings", "slow"), 'no set of timings "slow"'), (("settings", "heartbeat_ms", "2000"), "two heartbeats"),
-                                 (("settings", "vote_ms", "60001"), "out of range"),
+                                 (("settings", "vote_ms", "60001"), "out of range"), (("settings", "drain_ms", "0"), "out of range"),
                                  (("settings", "lease_ms", "10500"), "whole seconds"), (("settings", "pulse_ms", "1"), 'no timing "pulse_ms"')):
             result = change(*words, check=False)
             expect(result.returncode != 0 and complaint in result.stderr, f"{words}: exit {result.returncode}: {result.stderr}")
@@ -314,6 +314,8 @@ def scenario_timings():
         f.wait_healthy()
         change("settings", "unhealthy_ms", "1500")
         expect(settings()["timings"] == "custom", str(settings()))
+        change("settings", "vote_ms", "0")
+        expect(settings()["vote_ms"] == "0", str(settings()))
         change("timings", "wan")
         change("timings", "default")
         expect(settings()["timings"] == "default" and settings()["lease_ms"] == "30000", str(settings()))  # a lease is never shortened

@@ -115,7 +115,7 @@ int set_preset(const Args& args) {
 
 int set_timing(const Args& args) {
   const std::string key = args.arguments[0];
-  const int ms = cli::parse_integer(args.arguments[1], key, 1, 86'400'000);
+  const int ms = cli::parse_integer(args.arguments[1], key, 0, 86'400'000);
   Monitor monitor(args);
   monitor.change("select pgvigil.set_formation_timing($1::text, $2::text, $3::int)",
                  {formation_of(args), key, std::to_string(ms)});
