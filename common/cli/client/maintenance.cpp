@@ -26,8 +26,10 @@ int ask(const Args& args, bool enable) {
     if (args.has("json")) print_json(follower.nodes());
     return 0;
   }
+  // wait_primary: it left maintenance into an election, and is the only one that lives.
   const std::vector<std::string> wanted =
-      enable ? std::vector<std::string>{"maintenance"} : std::vector<std::string>{"secondary", "primary", "single"};
+      enable ? std::vector<std::string>{"maintenance"}
+             : std::vector<std::string>{"secondary", "primary", "wait_primary", "single"};
   const json::array nodes = follower.wait_node(integer_of(node, "node_id"), wanted);
   if (args.has("json")) {
     print_json(nodes);
