@@ -4,18 +4,23 @@ CREATE FUNCTION pgvigil.current_state(formation_name text, group_number integer)
 RETURNS TABLE (formation_kind text, nodename text, nodehost text, nodeport integer, group_id integer, node_id bigint, current_group_state text,
                assigned_group_state text, candidate_priority integer, replication_quorum boolean, reported_tli integer, reported_lsn pg_lsn,
                health integer, nodecluster text, noderegion text, pg_running boolean, streaming boolean, term bigint, reason text,
-               report_age_seconds double precision, sslmode text)
+               report_age_seconds double precision, sslmode text, heard boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+  silent interval;
 BEGIN
   PERFORM pgvigil.check_formation(formation_name);
+  -- One late report is not silence, however seldom they come.
+  SELECT greatest(interval '5 s', 2.5 * f.heartbeat_ms * interval '1 ms') INTO silent FROM pgvigil.formation f WHERE f.name = formation_name;
   RETURN QUERY
   SELECT 'pgsql'::text, n.name, n.host, n.port, n.group_id, n.id, n.reported_state, n.goal_state, n.candidate_priority, n.replication_quorum,
          coalesce(r.timeline, 0), coalesce(r.lsn, '0/0'),
-         CASE WHEN r.node_id IS NULL THEN -1 WHEN r.reported_at > now() - interval '5 s' AND r.pg_running THEN 1 ELSE 0 END,
+         CASE WHEN r.node_id IS NULL THEN -1 WHEN r.reported_at > now() - silent AND r.pg_running THEN 1 ELSE 0 END,
          'default'::text, n.region, coalesce(r.pg_running, false), coalesce(r.streaming, false), g.term, coalesce(r.reason, ''),
          -- A keeper writes it by itself: nonsense there must not be everybody's.
-         extract(epoch FROM now() - least(greatest(r.reported_at, 'epoch'), now()))::double precision, n.sslmode
+         extract(epoch FROM now() - least(greatest(r.reported_at, 'epoch'), now()))::double precision, n.sslmode,
+         coalesce(r.reported_at > now() - silent, false)
   FROM pgvigil.node n JOIN pgvigil.grp g ON g.formation = n.formation AND g.group_id = n.group_id
   LEFT JOIN pgvigil.node_report r ON r.node_id = n.id
   WHERE n.formation = formation_name AND (group_number IS NULL OR n.group_id = group_number) ORDER BY n.group_id, n.id;

@@ -261,6 +261,28 @@ def scenario_heartbeats():
         f.monitor.process.send_signal(signal.SIGCONT)
 
 
+AGES_AGO = """UPDATE pgvigil.node_report SET reported_at = now() - interval '{} s', pg_running = true;
+SELECT health, heard FROM pgvigil.current_state('default', NULL);"""
+
+
+def scenario_heard_of_late():
+    """A keeper that reports as often as it was told to is not silent."""
+    with Formation(nodes=0) as f:
+        f.monitor.process.send_signal(signal.SIGSTOP)
+        run_script(f, REGISTER + report(), f.owner())
+        slow = "".join(f"SELECT FROM pgvigil.set_formation_timing('default', '{name}', {ms});"
+                       for name, ms in (("unhealthy_ms", 20000), ("standby_lost_ms", 20000), ("heartbeat_ms", 10000)))
+        for setting, ages in (("", {1: "1|t", 4: "1|t", 6: "0|f"}), (slow, {6: "1|t", 15: "1|t", 22: "1|t", 27: "0|f"})):
+            run_script(f, setting, f.owner())
+            for seconds, expected in ages.items():
+                lines = run_script(f, AGES_AGO.format(seconds), f.owner())
+                expect(lines == [expected], f"last heard {seconds} s ago: {lines}")
+        # Its PostgreSQL is stopped on purpose: it is not healthy, and is heard.
+        lines = run_script(f, AGES_AGO.format(1).replace("pg_running = true", "pg_running = false"), f.owner())
+        expect(lines == ["0|t"], f"{lines}")
+        f.monitor.process.send_signal(signal.SIGCONT)
+
+
 FLAPPING = """SELECT count(pgvigil.record_event('default', 0, n, i, 105, 'flapping', 'for weeks')) FROM pgvigil.node n, generate_series(1, 25000) AS i WHERE n.id = 1;"""
 AGES = """INSERT INTO pgvigil.event (formation, group_id, term, rule, rule_name, description)
 SELECT 'default', 0, 1, 105, 'flapping', 'for years' FROM generate_series(1, 80000 - (SELECT count(*) FROM pgvigil.event WHERE formation = 'default'));"""

@@ -8,8 +8,9 @@ using namespace pgvigil;
 
 namespace {
 
-json::value node(const char* name, const char* current, const char* assigned) {
-  return json::object{{"nodename", name}, {"current_group_state", current}, {"assigned_group_state", assigned}};
+json::value node(const char* name, const char* current, const char* assigned, json::value heard = true) {
+  return json::object{
+      {"nodename", name}, {"current_group_state", current}, {"assigned_group_state", assigned}, {"heard", heard}};
 }
 
 }  // namespace
@@ -25,4 +26,14 @@ TEST_CASE("who takes writes, and who is told to") {
   const json::array handed_over{node("a", "prepare_promotion", "wait_primary"), node("b", "demoted", "demoted")};
   CHECK(client::assigned_writer_name(handed_over) == "a");
   CHECK(client::assigned_writer_name({node("a", "report_lsn", "report_lsn")}).empty());
+}
+
+TEST_CASE("a group is at rest when everybody who is heard is where it should be") {
+  const json::value primary = node("b", "primary", "primary");
+  CHECK(client::settled({node("a", "secondary", "secondary"), primary}));
+  CHECK_FALSE(client::settled({node("a", "catchingup", "secondary"), primary}));
+  CHECK(client::settled({node("a", "catchingup", "secondary", false), primary}));
+  CHECK_FALSE(client::settled({node("a", "secondary", "secondary")}));
+  // An older monitor does not say who is heard.
+  CHECK_FALSE(client::settled({node("a", "catchingup", "secondary", nullptr), primary}));
 }

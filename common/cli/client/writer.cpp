@@ -42,9 +42,7 @@ bool settled(const json::array& nodes) {
   return std::all_of(nodes.begin(), nodes.end(), [](const json::value& node) {
     // A keeper that is silent may never come back. One that reports, with its PostgreSQL stopped on purpose, is on its
     // way.
-    if (converged(node)) return true;
-    const json::value* age = node.as_object().if_contains("report_age_seconds");
-    return age == nullptr || age->is_null() || age->to_number<double>() > 5.0;
+    return converged(node) || cell(node, "heard") == "false";
   });
 }
 
