@@ -7,6 +7,7 @@ import subprocess
 
 from commands import command
 from formation import BIN, Daemon, Formation, expect, text_of
+from test_locks import holding
 
 HOSTS = "one"  # of one machine, and its configuration files
 
@@ -269,3 +270,37 @@ def scenario_run_by_name():
         refused(f.run("run", "--config", "nobody", check=False), 2, "nobody.toml")
         refused(f.run("run", "--config", check=False), 1, "--config")
         refused(f.run("run", check=False), 1, "--pgdata", "--config")
+
+
+EVENT = "INSERT INTO pgvigil.event (formation, group_id, term, rule, rule_name, description) VALUES ('default', 0, 1, 5, 'settings', '{}')"
+
+
+def scenario_events_as_they_come():
+    """`show events --watch` shows each event once: none from before that was not asked for, and none is left out that is written down late."""
+    with Formation(nodes=1) as f:
+        f.wait_state(f.nodes[0], "single")
+        known = f.events()
+        shown = os.path.join(f.work, "shown")
+        with open(shown, "w") as out:
+            watches = [subprocess.Popen([f.pgvigil, "show", "events", "--watch", "--json", "--count", count, "--pgdata", f.monitor.pgdata], env=f.env, stdout=out)
+                       for count in ("0", "2")]
+        try:
+            f.wait_until(lambda: f.monitor.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil' AND state = 'idle' AND query ~ 'last_events'",
+                                               database="pgvigil") == "2", what="both watch")
+            with holding(f, f.owner(), EVENT.format("of-before")) as late:
+                f.monitor.sql(EVENT.format("of-now") + "; NOTIFY pgvigil_events", database="pgvigil")
+                f.wait_until(lambda: text_of(shown).count("of-now") == 2, what="both show what is new")
+                late.stdin.write("NOTIFY pgvigil_events; COMMIT;\n")
+                late.stdin.flush()
+                f.wait_until(lambda: text_of(shown).count("of-before") == 2, what="both show what was written before and comes later")
+            f.run("set", "node", "candidate-priority", "70", "--name", f.nodes[0].name, "--pgdata", f.monitor.pgdata)
+            f.wait_until(lambda: text_of(shown).count("is now 70") == 2, what="both show what comes then")
+        finally:
+            for watch in watches:
+                watch.kill()
+                watch.wait()
+        ids = [json.loads(line)["eventid"] for line in text_of(shown).splitlines()]
+        old = [event["eventid"] for event in known]
+        expect(sorted(number for number in ids if number in old) == old[-2:], f"of those from before, {old}: {ids}")
+        fresh = [number for number in ids if number not in old]
+        expect(len(fresh) == 6 and len(set(fresh)) == 3, f"not each once for both: {fresh}")

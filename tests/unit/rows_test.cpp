@@ -1,6 +1,7 @@
 // What the command line makes of the rows that the monitor sends.
 #include <doctest/doctest.h>
 
+#include "common/cli/client/fresh_events.hpp"
 #include "common/cli/client/writer.hpp"
 
 namespace json = boost::json;
@@ -11,6 +12,12 @@ namespace {
 json::value node(const char* name, const char* current, const char* assigned, json::value heard = true) {
   return json::object{
       {"nodename", name}, {"current_group_state", current}, {"assigned_group_state", assigned}, {"heard", heard}};
+}
+
+json::array events(std::initializer_list<int> ids) {
+  json::array rows;
+  for (const int id : ids) rows.push_back(json::object{{"eventid", id}});
+  return rows;
 }
 
 }  // namespace
@@ -36,4 +43,14 @@ TEST_CASE("a group is at rest when everybody who is heard is where it should be"
   CHECK_FALSE(client::settled({node("a", "secondary", "secondary")}));
   // An older monitor does not say who is heard.
   CHECK_FALSE(client::settled({node("a", "catchingup", "secondary", nullptr), primary}));
+}
+
+TEST_CASE("each event once, also one that was written down before others and came later") {
+  client::FreshEvents fresh;
+  CHECK(fresh.of(events({1, 2, 5}), 4) == events({1, 2, 5}));
+  CHECK(fresh.of(events({1, 2, 5}), 4).empty());
+  CHECK(fresh.of(events({2, 4, 5, 6}), 4) == events({4, 6}));
+  CHECK(fresh.of(events({2, 3, 5, 6}), 4) == events({3}));
+  // What is older than a full picture is none of those that come: others were deleted.
+  CHECK(fresh.of(events({1, 2, 6, 7}), 4) == events({7}));
 }

@@ -5,6 +5,7 @@
 
 #include "common/cli/client/commands.hpp"
 #include "common/cli/client/context.hpp"
+#include "common/cli/client/fresh_events.hpp"
 #include "common/cli/client/local.hpp"
 #include "common/cli/client/view.hpp"
 #include "common/cli/json_text.hpp"
@@ -91,6 +92,21 @@ int show_takeover(const Args& args) {
   return 0;
 }
 
+// The last `count` events, then each that comes, until interrupted.
+[[noreturn]] void watch_events(Monitor& monitor, const Args& args, int count) {
+  constexpr int at_a_time = 1000;
+  monitor.listen();
+  FreshEvents fresh;
+  int picture = std::max(count, at_a_time);
+  for (std::size_t shown_at_most = static_cast<std::size_t>(count);; shown_at_most = at_a_time) {
+    const json::array events = fresh.of(events_of(monitor, args, picture), static_cast<std::size_t>(picture));
+    for (std::size_t i = events.size() - std::min(events.size(), shown_at_most); i < events.size(); ++i)
+      print(args.has("json") ? json::serialize(events[i]) + "\n" : event_line(events[i]));
+    picture = at_a_time;
+    monitor.wait_event(pg::Millis{5000});
+  }
+}
+
 int show_events(const Args& args) {
   if (args.has("failover")) return show_takeover(args);
   if (!args.arguments.empty()) {
@@ -100,28 +116,14 @@ int show_events(const Args& args) {
   }
   const int count = args.integer("count", 10, 0, 1'000'000);
   Monitor monitor(args);
-  const bool watch = args.has("watch");
-  if (watch) monitor.listen();
-  json::array events = events_of(monitor, args, count);
-  if (!watch) {
-    if (args.has("json")) {
-      print_json(events);
-    } else {
-      print(event_table(events));
-    }
-    return 0;
+  if (args.has("watch")) watch_events(monitor, args, count);
+  const json::array events = events_of(monitor, args, count);
+  if (args.has("json")) {
+    print_json(events);
+  } else {
+    print(event_table(events));
   }
-  std::int64_t last = -1;
-  for (;;) {
-    for (const json::value& event : events) {
-      const std::int64_t id = integer_of(event, "eventid");
-      if (id <= last) continue;
-      last = id;
-      print(args.has("json") ? json::serialize(event) + "\n" : event_line(event));
-    }
-    monitor.wait_event(pg::Millis{5000});
-    events = events_of(monitor, args, 1000);
-  }
+  return 0;
 }
 
 int show_why(const Args& args) {
