@@ -47,6 +47,15 @@ std::string uri_hosts(const std::string& host_list, const std::string& port_list
   return text;
 }
 
+// libpq shows the text that it could not read, and with it the password in there. A keyword alone is none.
+std::string without_quotation(const std::string& why) {
+  const auto begin = why.rfind(": \"");
+  if (begin == std::string::npos) return why;
+  const bool keyword = std::all_of(why.begin() + static_cast<std::ptrdiff_t>(begin) + 3, why.end() - 1,
+                                   [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; });
+  return keyword ? why : why.substr(0, begin);
+}
+
 }  // namespace
 
 std::vector<std::string> list_items(const std::string& text) {
@@ -66,7 +75,7 @@ ConninfoMap parse_conninfo(const std::string& text) {
     std::string why = message == nullptr ? "out of memory" : message;
     PQfreemem(message);
     while (!why.empty() && why.back() == '\n') why.pop_back();
-    throw Error("not a connection string: " + why);
+    throw Error("not a connection string: " + without_quotation(why));
   }
   ConninfoMap values;
   for (const PQconninfoOption* option = options.get(); option->keyword != nullptr; ++option) {

@@ -8,8 +8,8 @@ namespace pgvigil::pg {
 
 using ConninfoMap = std::map<std::string, std::string>;
 
-// Throws pgvigil::Error with libpq's words when `text` is neither a URI nor a keyword/value string. Only what is given;
-// no defaults.
+// Throws pgvigil::Error with libpq's words, but without `text` itself, when that is neither a URI nor a keyword/value
+// string. Only what is given; no defaults.
 ConninfoMap parse_conninfo(const std::string& text);
 // Of a value that may name several hosts, addresses or ports, as libpq separates them; an empty text is one empty item.
 std::vector<std::string> list_items(const std::string& text);

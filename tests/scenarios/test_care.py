@@ -130,6 +130,9 @@ BAD_VALUES = (
     ("node.hostname", "a b", 2, "host name"), ("postgresql.manage_hba", "perhaps", 2, "true or false"),
     ("log.format", "te\nxt", 2, "control"), ("node.role", "monitor", 1, "fixed"),
     ("postgresql.pgdata", "/elsewhere", 1, "fixed"), ("log.nothing", "x", 1, "no setting"),
+    ("monitor.uri", "postgres://pgvigil_node:known-to-all@m/pgvigil", 2, "password"),
+    ("monitor.uri", "host=m user=pgvigil_node password=known-to-all", 2, "password"),
+    ("monitor.database_uri", "postgres://m/pgvigil?password=known-to-all", 2, "password"), ("monitor.uri", "postgres://[::1", 2, "connection string"),
     ("nothing", "x", 1, "no setting"))
 
 
@@ -155,7 +158,17 @@ def scenario_configuration():
         for key, value, code, words in BAD_VALUES:
             refused = config("set", key, value, check=False)
             expect(refused.returncode == code and words in refused.stderr, f"{key} = {value}: {refused}")
+            expect("known-to-all" not in refused.stdout + refused.stderr, f"the answer shows the password: {refused}")
         expect(text_of(file) == before, "a refused value was written")
+        # Written by hand, it is not shown to everybody who looks over a shoulder.
+        with open(file, "w") as spoilt:
+            spoilt.write(before.replace("pgvigil_node@", "pgvigil_node:known-to-all@"))
+        expect("known-to-all" in text_of(file), "this proves nothing")
+        for words in (("get",), ("get", "--json"), ("get", "monitor.uri"), ("get", "monitor.uri", "--json"), ("check",), ("set", "log.level", "info")):
+            told = config(*words, check=False)
+            expect("known-to-all" not in told.stdout + told.stderr, f"{words}: {told}")
+        with open(file, "w") as mended:
+            mended.write(before)
 
         def log_after(action, words):
             size = os.path.getsize(node.log)

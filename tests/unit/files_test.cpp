@@ -363,6 +363,19 @@ TEST_CASE("connection strings") {
   CHECK_THROWS_AS(pg::to_uri({{"host", "m1"}, {"port", "1,2"}}), Error);
   CHECK_THROWS_AS(pg::parse_conninfo("no such = thing"), Error);
   CHECK_THROWS_AS(pg::parse_conninfo("postgres://[::1"), Error);
+  for (const char* with_password :
+       {"postgres://u:secret@[::1", "postgres://u:a%zzsecret@h/d", "postgres://u:secret@h:1x%"}) {
+    std::string why;
+    try {
+      pg::parse_conninfo(with_password);
+    } catch (const Error& error) {
+      why = error.what();
+    }
+    CHECK(why.starts_with("not a connection string: "));
+    CHECK(why.find("secret") == std::string::npos);
+  }
+  CHECK_THROWS_WITH(pg::parse_conninfo("postgres://h/d?nonsense=1"),
+                    "not a connection string: invalid URI query parameter: \"nonsense\"");
   CHECK(pg::quote_literal("it's") == "'it''s'");
   CHECK(pg::quote_identifier("a\"b") == "\"a\"\"b\"");
 }

@@ -32,8 +32,40 @@ json::object config_object(const config::Config& config) {
   return all;
 }
 
+std::string hint_for_password(const std::string& key) {
+  if (key == "monitor.uri")
+    return "keep it in a file of mode 0600; `pgvigil config set monitor.password_file` names it";
+  return "the daemon takes it from PGPASSWORD, or from the .pgpass of the user who runs it";
+}
+
+void refuse_password(const std::string& key, const std::string& value) {
+  if (value.empty() || (key != "monitor.uri" && key != "monitor.database_uri")) return;
+  bool has_password = false;
+  try {
+    has_password = pg::parse_conninfo(value).contains("password");
+  } catch (const Error& error) {
+    throw UserError(ExitCode::bad_config, key + " is " + error.what());
+  }
+  if (!has_password) return;
+  throw UserError(ExitCode::bad_config,
+                  key + " must not hold a password: this file, and what is printed of it, is no place for one",
+                  hint_for_password(key));
+}
+
+// As it is shown: a password that somebody has written there by hand is not.
+config::Config load_for_show(const Args& args) {
+  config::Config config = load_config(args);
+  for (std::string* uri : {&config.monitor_uri, &config.database_uri}) {
+    try {
+      if (pg::parse_conninfo(*uri).contains("password")) *uri = pg::without_password(*uri);
+    } catch (const Error&) {  // `config check` says why it cannot be used
+    }
+  }
+  return config;
+}
+
 int get(const Args& args) {
-  const config::Config config = load_config(args);
+  const config::Config config = load_for_show(args);
   if (args.arguments.empty()) {
     print(args.has("json") ? cli::pretty(config_object(config)) : config::to_toml(config));
     return 0;
@@ -54,6 +86,7 @@ int set(const Args& args) {
   if (key == "node.role" || key == "postgresql.pgdata") {
     throw UserError(ExitCode::bad_arguments, key + " is fixed when the node is made", "`pgvigil create` makes another");
   }
+  refuse_password(key, args.arguments[1]);
   config::set(config, key, args.arguments[1]);
   config::save(config);
   const std::string value = config::get(config, key);
