@@ -35,7 +35,7 @@ RETURNS TABLE (eventid bigint, eventtime timestamptz, groupid integer, term bigi
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-  PERFORM pgvigil.check_formation(formation_name);
+  PERFORM pgvigil.check_group(formation_name, group_number);
   RETURN QUERY
   SELECT e.id, e.at, e.group_id, e.term, e.node_id, e.node_name, e.rule, e.rule_name, e.description, m.node_id, m.node_name, m.former_name, m.told
   FROM (SELECT t.* FROM pgvigil.event t

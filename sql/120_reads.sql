@@ -10,7 +10,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $
 DECLARE
   silent interval;
 BEGIN
-  PERFORM pgvigil.check_formation(formation_name);
+  PERFORM pgvigil.check_group(formation_name, group_number);
   -- One late report is not silence, however seldom they come.
   SELECT greatest(interval '5 s', 2.5 * f.heartbeat_ms * interval '1 ms') INTO silent FROM pgvigil.formation f WHERE f.name = formation_name;
   RETURN QUERY
@@ -32,7 +32,7 @@ RETURNS TABLE (eventid bigint, eventtime timestamptz, formationid text, nodeid b
                reportedstate text, goalstate text, term bigint, rule_pos integer, rule_name text, description text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 BEGIN
-  PERFORM pgvigil.check_formation(formation_name);
+  PERFORM pgvigil.check_group(formation_name, group_number);
   RETURN QUERY
   SELECT * FROM (
     SELECT e.id, e.at, e.formation, e.node_id, e.group_id, e.node_name, e.host, e.port, e.reported_state, e.goal_state, e.term, e.rule, e.rule_name,
@@ -128,7 +128,7 @@ RETURNS TABLE (group_id integer, node_id bigint, nodename text, current_group_st
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
-  PERFORM pgvigil.check_formation(formation_name);
+  PERFORM pgvigil.check_group(formation_name, group_number);
   RETURN QUERY
   SELECT e.group_id, nullif(e.node_id, 0), n.name, n.reported_state, n.goal_state, e.rule, e.waiting_for, e.command, e.since,
          extract(epoch FROM now() - e.since)::double precision

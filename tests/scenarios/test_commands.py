@@ -39,7 +39,8 @@ def scenario_meant_for_one_group():
         # The group: that of the node, the one that is said, else none.
         refused(command(f, "perform", "failover", check=False), 1, "2 groups", "--group")
         refused(command(f, "show", "standby-names", check=False), 1, "2 groups", "--group")
-        refused(command(f, "show", "standby-names", "--group", 7, check=False), 1, "no group 7")
+        for shown in (("standby-names",), ("state",), ("events",), ("events", "--failover"), ("why",)):
+            refused(command(f, "show", *shown, "--group", 7, check=False), 1, "no group 7")
         refused(command(f, "show", "standby-names", "--formation", "none", check=False), 1, '"none"')
         expect(f.run("show", "standby-names", "--pgdata", alone.pgdata).stdout.strip() == "''", "one node waits for nobody")
         expect("pgvigil_standby_3" in f.run("show", "standby-names", "--pgdata", pair[0].pgdata).stdout, "of another group")

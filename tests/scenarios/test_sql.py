@@ -77,6 +77,21 @@ def literal(generator, kind):
     raise AssertionError(f"a function takes a {kind}: teach the test how to make one")
 
 
+def unknown_places(functions):
+    """Each function that is told a formation or a group, with one that there is not."""
+    usual = {"text": "'default'::text", "integer": "(0)::integer", "bigint": "(1)::bigint", "boolean": "true", "jsonb": "'{}'::jsonb"}
+    for name, kinds in functions:
+        if name not in READS:
+            continue
+        values = [usual[kind] for kind in kinds.split(",")]
+        yield name, ["'nobody'::text", *values[1:]], True
+        if values[1:]:
+            yield from ((name, [values[0], number, *values[2:]], True) for number in ("(7)::integer", "(-1)::integer"))
+
+
+READS = ("current_state", "last_events", "why", "takeover", "synchronous_standby_names", "formation_settings", "formation_hosts")
+
+
 def run_script(f, script, user, seconds=120, password_file=None, verbosity="sqlstate"):
     """All of it over one session; the lines that it printed, errors as their SQLSTATE."""
     env = dict(f.env)
@@ -175,6 +190,7 @@ def scenario_nonsense():
         for account, must in ACCOUNTS:
             values = [quoted(account) + "::jsonb" if kind == "jsonb" else literal(generator, kind) for kind in told]
             calls.append(("tell", ["(1)::bigint", *values[1:]], must))
+        calls += unknown_places(functions)
         statements = [f"SELECT FROM pgvigil.{name}({', '.join(values)});\n" for name, values, _ in calls]
         before = run_script(f, SNAPSHOT + ";", owner)
         # Each in a transaction that is undone: what legal arguments do is not the question here.
