@@ -3,6 +3,7 @@
 #include <boost/json.hpp>
 
 #include "common/monitor_api/json.hpp"
+#include "common/monitor_api/legible.hpp"
 
 namespace pgvigil::monitor_api {
 
@@ -133,7 +134,7 @@ asio::awaitable<Answer> Reporter::tell(pg::Connection& monitor, const Report& re
   params.emplace_back(std::to_string(report.names_version));
   params.emplace_back(std::string(to_string(report.upstream)));
   params.emplace_back(text(report.streaming));
-  params.emplace_back(report.reason);
+  params.emplace_back(legible(report.reason));
   params.emplace_back(report.system_identifier);
   params.emplace_back(to_string(report.history));
   params.emplace_back(text(report.disk_full));

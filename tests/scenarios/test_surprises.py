@@ -158,20 +158,26 @@ def scenario_restarted_with_an_empty_file():
         expect(node.postmaster() != restarted, "it runs on")
 
 
+def wrapped_postgres(f, commands):
+    """A directory of PostgreSQL's programs; these commands of a shell come before its server."""
+    programs = os.path.join(f.work, "programs")
+    os.mkdir(programs)
+    for name in os.listdir(os.path.dirname(tool("postgres"))):
+        os.symlink(tool(name), os.path.join(programs, name))
+    wrapped = os.path.join(programs, "postgres")
+    os.remove(wrapped)
+    with open(wrapped, "w") as script:
+        script.write(f'#!/bin/sh\n{commands}\nexec {tool("postgres")} "$@"\n')
+    os.chmod(wrapped, stat.S_IRWXU)
+    return programs
+
+
 def scenario_started_with_an_empty_file():
     """The same, started by the keeper itself, and found where it is expected to be."""
     with Formation(nodes=0) as f:
-        programs = os.path.join(f.work, "programs")
-        os.mkdir(programs)
-        for name in os.listdir(os.path.dirname(tool("postgres"))):
-            os.symlink(tool(name), os.path.join(programs, name))
         empty, once = os.path.join(f.work, "empty"), os.path.join(f.work, "once")
         open(empty, "w").close()
-        wrapped = os.path.join(programs, "postgres")
-        os.remove(wrapped)
-        with open(wrapped, "w") as script:
-            script.write(f'#!/bin/sh\nif mv {once} {once}.done 2>/dev/null; then set -- "$@" $(cat {once}.done); fi\nexec {tool("postgres")} "$@"\n')
-        os.chmod(wrapped, stat.S_IRWXU)
+        programs = wrapped_postgres(f, f'if mv {once} {once}.done 2>/dev/null; then set -- "$@" $(cat {once}.done); fi')
         node = f.add_node(options=("--pgctl", os.path.join(programs, "pg_ctl")))
         f.wait_state(node, "single")
         with open(once, "w") as more:
@@ -179,6 +185,23 @@ def scenario_started_with_an_empty_file():
         node.kill_postmaster()
         f.wait_until(lambda: "without pgvigil's settings" in text_of(node.log), what="it is said")
         wait_own_settings(f, node)
+
+
+def scenario_words_in_another_encoding():
+    """What keeps PostgreSQL from starting is in no UTF-8: it is said all the same, and the node goes on reporting."""
+    with Formation(nodes=0) as f:
+        broken = os.path.join(f.work, "broken")
+        programs = wrapped_postgres(f, f"if test -e {broken}; then printf 'nicht m\\366glich: \\374\\n' >&2; exit 1; fi")
+        node = f.add_node(options=("--pgctl", os.path.join(programs, "pg_ctl")))
+        f.wait_state(node, "single")
+        open(broken, "w").close()
+        node.kill_postmaster()
+        f.wait_until(lambda: "does not start" in f.state()[node.name]["reason"], what="show state says what is wrong")
+        shown = f.state()[node.name]
+        expect("nicht m?glich: ?" in shown["reason"], f"it says: {shown['reason']}")
+        expect("no contact with the monitor" not in text_of(node.log), "a report was refused")
+        os.remove(broken)
+        f.wait_until(lambda: f.state()[node.name]["pg_running"] and not f.state()[node.name]["reason"], what="it is well again")
 
 
 def kill_in_initdb(f, process, daemon):

@@ -11,6 +11,7 @@
 #include "common/config/config.hpp"
 #include "common/config/values.hpp"
 #include "common/model/goal.hpp"
+#include "common/monitor_api/legible.hpp"
 #include "common/monitor_api/monitor_api.hpp"
 #include "common/os/file.hpp"
 #include "common/pg/conninfo.hpp"
@@ -421,4 +422,23 @@ TEST_CASE("what is known of a new copy is on disk before it counts as whole") {
   keeper::copy_ends(node, [&] { unfinished_then = keeper::copy_unfinished(node); });
   CHECK(unfinished_then);
   CHECK_FALSE(keeper::copy_unfinished(node));
+}
+
+TEST_CASE("reasons: what is no text of the monitor's database") {
+  using monitor_api::legible;
+  CHECK(legible("").empty());
+  CHECK(legible("two lines:\n\tone tab") == "two lines:\n\tone tab");
+  CHECK(legible("f\xc3\xbcr \xe2\x82\xac \xf0\x9f\x90\x98") == "f\xc3\xbcr \xe2\x82\xac \xf0\x9f\x90\x98");
+  CHECK(legible("f\xfcr") == "f?r");           // Latin 1
+  CHECK(legible("cut \xe2\x82") == "cut ??");  // in the middle of a character
+  CHECK(legible("cut \xe2\x82 on") == "cut ?? on");
+  CHECK(legible("\x80 \xc0\xaf \xe0\x80\xaf \xff") == "? ?? ??? ?");  // too long a form of '/'
+  CHECK(legible("\xed\xa0\x80") == "???");                            // half a surrogate pair
+  CHECK(legible("\xed\x9f\xbf") == "\xed\x9f\xbf");                   // the last before them
+  CHECK(legible("\xf4\x8f\xbf\xbf") == "\xf4\x8f\xbf\xbf");           // the last code point
+  CHECK(legible("\xf4\x90\x80\x80") == "????");
+  CHECK(legible("\xf0\x8f\xbf\xbf") == "????");
+  CHECK(legible(std::string_view("a\0b\r\x1b[1m\x7f", 9)) == "a?b??[1m?");
+  CHECK(legible("\xc3\xbc\xc3\xbc\xc3\xbc", 2) == "\xc3\xbc\xc3\xbc");  // characters, not bytes
+  CHECK(legible(std::string(2000, 'x')).size() == monitor_api::longest_reason);
 }
