@@ -88,11 +88,23 @@ std::optional<std::string> with_include(const std::string& content, const std::s
   return kept + statement + include_comment;
 }
 
-// ALTER SYSTEM writes `name = 'value'` lines; so does pg_basebackup -R.
+bool is_in_name(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
+         static_cast<unsigned char>(c) >= 0x80;
+}
+
+// ALTER SYSTEM and pg_basebackup -R write `name = 'value'` lines, ALTER SYSTEM with the capitals of a quoted name. To
+// PostgreSQL that is the same name, and neither the sign nor a space has to follow it (guc-file.l, guc_name_compare()).
+// "": the line has none.
 std::string setting_of(const std::string& line) {
-  const auto begin = line.find_first_not_of(" \t");
-  if (begin == std::string::npos || line[begin] == '#') return {};
-  return line.substr(begin, line.find_first_of(" \t=\n", begin) - begin);
+  std::string name;
+  for (std::size_t at = line.find_first_not_of(" \t\r"); at < line.size(); ++at) {
+    const char c = line[at];
+    const char small = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    if (!is_in_name(small)) break;
+    name += small;
+  }
+  return name;
 }
 
 std::string hba_word(const std::string& word) {

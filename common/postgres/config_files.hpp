@@ -30,8 +30,8 @@ std::string settings_text(const Settings& settings);
 bool write_settings(const fs::path& pgdata, const fs::path& postgresql_conf, const Settings& settings);
 // What is in the file now; empty when there is none.
 Settings read_settings(const fs::path& pgdata);
-// postgresql.auto.conf (ALTER SYSTEM, pg_basebackup -R) wins over postgresql.conf: takes settings of these names out of
-// it. Returns those that were there.
+// postgresql.auto.conf (ALTER SYSTEM, pg_basebackup -R) wins over postgresql.conf: takes settings of these names, in
+// small letters, out of it. Returns those that were there.
 std::vector<std::string> drop_overrides(const fs::path& pgdata, const std::vector<std::string>& names);
 
 // standby.signal made or removed, with fsync of the directory. True when something changed.

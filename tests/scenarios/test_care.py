@@ -278,6 +278,8 @@ def scenario_names_of_somebody_else():
 
         primary.sql("ALTER SYSTEM SET synchronous_standby_names = ''")
         set_back("ALTER SYSTEM")
+        primary.sql("ALTER SYSTEM SET \"Synchronous_Standby_Names\" = ''")
+        set_back("ALTER SYSTEM in capitals")
         with open(file, "a") as conf:
             conf.write("synchronous_standby_names = 'nobody'\n")
         set_back("a line behind")

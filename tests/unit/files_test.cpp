@@ -293,6 +293,10 @@ TEST_CASE("postgresql.auto.conf does not win over ours") {
         std::vector<std::string>{"port", "port", "primary_conninfo"});
   CHECK(content(file) == "# port = 1\nwork_mem = '1MB'\nport_of_another = '4'\n");
   CHECK(postgres::drop_overrides(d.path, {"port", "primary_conninfo"}).empty());
+  // As PostgreSQL reads it: in capitals too, and the value need not be set apart from the name.
+  os::write_file_atomic(file, "Port = '2'\nPORT'3'\n\r port\t4\nport.of = '5'\nport\xc3\xa9 = '6'\n");
+  CHECK(postgres::drop_overrides(d.path, {"port"}) == std::vector<std::string>{"port", "port", "port"});
+  CHECK(content(file) == "port.of = '5'\nport\xc3\xa9 = '6'\n");
 }
 
 TEST_CASE("what somebody adds to a file while it is being changed is in it afterwards") {
