@@ -16,6 +16,7 @@
 #include "common/model/types.hpp"
 #include "common/os/core_limit.hpp"
 #include "common/os/event.hpp"
+#include "common/os/race.hpp"
 
 extern char** environ;  // NOLINT: POSIX
 
@@ -27,6 +28,7 @@ using namespace asio::experimental::awaitable_operators;
 namespace {
 
 constexpr std::size_t kept_output = 64 * 1024;
+constexpr Millis patience_with_last_words{1000};
 
 int pidfd_open(pid_t pid) {
   return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
@@ -124,23 +126,47 @@ pid_t spawn(const Image& image, const Spawn& how) {
   return pid;
 }
 
-// Ends the process group and reaps the child when the coroutine that waits for it goes away early.
-struct GroupGuard {
-  pid_t pid;
-  bool reaped{false};
-  ~GroupGuard() {
-    if (reaped) return;
-    ::kill(-pid, SIGTERM);
+// A program and what it has started, in a process group of its own. Nobody else reaps it: until then its number, which
+// is the group's too, is nobody else's. Ends the group when the coroutine that waits for it goes away early.
+class Group {
+ public:
+  Group(const asio::any_io_executor& executor, pid_t pid) : pid_(pid), end_(executor) {}
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+  ~Group() {
+    if (reaped_) return;
+    ::kill(-pid_, SIGTERM);
     for (int i = 0; i < 40; ++i) {
-      if (::waitpid(pid, nullptr, WNOHANG) == pid) {
-        ::kill(-pid, SIGKILL);
+      if (::waitpid(pid_, nullptr, WNOHANG) == pid_) {
+        ::kill(-pid_, SIGKILL);
         return;
       }
       ::usleep(50'000);
     }
-    ::kill(-pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
+    ::kill(-pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
   }
+
+  void watch() {
+    const int fd = pidfd_open(pid_);
+    if (fd < 0) throw Error("process " + std::to_string(pid_) + " cannot be watched: " + std::strerror(errno));
+    end_.assign(fd);
+  }
+  // Of the program itself.
+  asio::awaitable<void> ended() { co_await end_.async_wait(end_.wait_read, asio::use_awaitable); }
+  // Once it has ended: so does what it has started and left. Returns its status, as waitpid.
+  int finish() {
+    ::kill(-pid_, SIGKILL);
+    int status = 0;
+    ::waitpid(pid_, &status, WNOHANG);
+    reaped_ = true;
+    return status;
+  }
+
+ private:
+  pid_t pid_;
+  asio::posix::stream_descriptor end_;
+  bool reaped_{false};
 };
 
 void take_lines(std::string& line, const char* data, std::size_t size,
@@ -163,12 +189,35 @@ asio::awaitable<void> read_output(asio::posix::stream_descriptor& pipe, ProcessR
     boost::system::error_code error;
     const std::size_t got =
         co_await pipe.async_read_some(asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
+    if (error == asio::error::operation_aborted) throw boost::system::system_error(error);
     if (error) break;
     result.output.append(buffer, got);
     if (result.output.size() > kept_output) result.output.erase(0, result.output.size() - kept_output);
     take_lines(line, buffer, got, on_line);
   }
   if (!line.empty() && on_line) on_line(line);
+}
+
+// Until the last process of the group has closed the output. One that outlives the program may never do it (the child
+// of a pg_basebackup that was killed goes on receiving WAL): it has some time to say its last words.
+asio::awaitable<void> attend_to(Group& group, asio::posix::stream_descriptor& pipe, ProcessResult& result,
+                                const std::function<void(const std::string&)>& on_line) {
+  const auto outlived = [&]() -> asio::awaitable<void> {
+    co_await group.ended();
+    co_await sleep_for(patience_with_last_words);
+  };
+  co_await race(read_output(pipe, result, on_line), outlived());
+  co_await group.ended();  // it may have closed its output and go on
+}
+
+asio::awaitable<void> time_is_over(std::optional<Millis> limit) {
+  if (limit) co_await sleep_for(*limit);
+  while (!limit) co_await sleep_for(std::chrono::hours{1});
+}
+
+void add_line(std::string& text, const std::string& line) {
+  if (!text.empty() && text.back() != '\n') text += '\n';
+  text += line;
 }
 
 }  // namespace
@@ -198,29 +247,24 @@ asio::awaitable<ProcessResult> run(std::vector<std::string> argv, ProcessOptions
     throw;
   }
   ::close(output[1]);
-  GroupGuard guard{pid};
-  auto opened = PidFd::open(pid);
-  if (!opened) throw Error(argv.front() + " was reaped by somebody else");
-  const PidFd process = std::move(*opened);
+  Group group(co_await asio::this_coro::executor, pid);
+  group.watch();
   ProcessResult result;
-  asio::steady_timer timer(co_await asio::this_coro::executor);
-  timer.expires_at(asio::steady_timer::time_point::max());
-  if (options.timeout) timer.expires_after(*options.timeout);
-  // The output ends when the last process of the group has closed it.
-  const auto outcome = co_await (read_output(pipe, result, options.on_line) || timer.async_wait(asio::use_awaitable));
-  if (outcome.index() == 1) {
+  const auto limit = [&]() -> asio::awaitable<void> {
+    co_await time_is_over(options.timeout);
     result.timed_out = true;
-    if (!result.output.empty() && result.output.back() != '\n') result.output += '\n';
-    result.output += argv.front() + " was ended after " + std::to_string(options.timeout->count()) + " ms";
-    co_return result;  // the guard ends the group
+  };
+  co_await race(attend_to(group, pipe, result, options.on_line), limit());
+  if (result.timed_out) {
+    add_line(result.output, argv.front() + " was ended after " + std::to_string(options.timeout->count()) + " ms");
+    co_return result;  // the group ends with us
   }
-  while (process.alive()) {
-    if (co_await process.wait_exit(Millis{1000})) break;
-  }
-  guard.reaped = true;
-  const int status = process.exit_status();
+  const int status = group.finish();
   if (WIFEXITED(status)) result.exit_code = WEXITSTATUS(status);
-  if (WIFSIGNALED(status)) result.signal = WTERMSIG(status);
+  if (WIFSIGNALED(status)) {
+    result.signal = WTERMSIG(status);
+    add_line(result.output, argv.front() + " was ended by signal " + std::to_string(result.signal));
+  }
   co_return result;
 }
 

@@ -20,7 +20,8 @@ struct ProcessResult {
   int exit_code{-1};  // -1 when ended by a signal
   int signal{0};
   bool timed_out{false};
-  std::string output;  // stdout and stderr as they came, the last 64 KiB; says so when it ran out of time
+  // stdout and stderr as they came, the last 64 KiB; says so when it ran out of time or was ended by a signal
+  std::string output;
   bool ok() const { return exit_code == 0; }
   std::string last_line() const;  // of the output
 };
@@ -32,10 +33,11 @@ struct ProcessOptions {
   std::filesystem::path working_directory;
 };
 
-// Runs a program in a process group of its own, waits for its end. When it runs out of time or the wait is cancelled,
-// the whole group gets SIGTERM, after 2 s SIGKILL, and is reaped. No shell. The child gets default signal handlers and
-// an empty signal mask, and dies with us only through that: a daemon killed by SIGKILL leaves it running unless
-// `PR_SET_PDEATHSIG` (which is set).
+// Runs a program in a process group of its own, waits for its end, and ends what it has left in that group: its last
+// words are waited for, for a second. When it runs out of time or the wait is cancelled, the whole group gets SIGTERM,
+// after 2 s SIGKILL, and is reaped. No shell. The child gets default signal handlers and an empty signal mask, and dies
+// with us only through that: a daemon killed by SIGKILL leaves it running unless `PR_SET_PDEATHSIG` (which is set; its
+// own children have to be looked for).
 boost::asio::awaitable<ProcessResult> run(std::vector<std::string> argv, ProcessOptions options);
 // No default argument above: GCC 12 destroys such a temporary twice in a co_await expression.
 boost::asio::awaitable<ProcessResult> run(std::vector<std::string> argv);

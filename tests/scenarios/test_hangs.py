@@ -162,28 +162,64 @@ def scenario_killed_parts_of_postgres():
         f.check_acknowledged()
 
 
-def running(name, under):
-    """The pid of a program that works on a node's PGDATA."""
+def all_running(name, under):
+    """The pids of all processes of a program that works on a node's PGDATA, oldest first."""
+    found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             words = command_line(entry).split(" ")
             if os.path.basename(words[0]) == name and any(under in word for word in words[1:]):
-                return int(entry)
-    return None
+                found.append(int(entry))
+    return sorted(found)
+
+
+def running(name, under):
+    """The pid of a program that works on a node's PGDATA."""
+    return next(iter(all_running(name, under)), None)
+
+
+def base_backup(f, node):
+    """The base backup that is being made: its main process, and the child that receives the WAL meanwhile."""
+    def both():
+        pids = all_running("pg_basebackup", node.pgdata)
+        main = next((pid for pid in pids if any(child in pids for child in children(pid))), None)
+        return main and (main, next(child for child in children(main) if child in pids))
+    found = f.wait_until(both, what="a base backup has begun")
+    f.wait_until(lambda: os.path.isdir(os.path.join(node.pgdata, "base")), what="and has copied something")
+    return found
+
+
+def backup_of_bulk(f, rate):
+    """A second node that is being copied, slowly."""
+    f.wait_state(f.nodes[0], "single")
+    f.nodes[0].sql("CREATE TABLE bulk AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 60000)")
+    return f.add_node(options=("--maximum-backup-rate", rate))
 
 
 def scenario_killed_base_backup():
+    """Its main process, as by the kernel when memory is short: the child that receives the WAL would fill the disk, and holds the slot. The keeper
+    begins anew by itself."""
     with Formation(nodes=1) as f:
-        f.wait_state(f.nodes[0], "single")
-        f.nodes[0].sql("CREATE TABLE bulk AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 60000)")
-        two = f.add_node(options=("--maximum-backup-rate", "24M"))
-        pid = f.wait_until(lambda: running("pg_basebackup", two.pgdata), what="the base backup has begun")
-        f.wait_until(lambda: os.path.isdir(os.path.join(two.pgdata, "base")), what="and has copied something")
-        os.kill(pid, signal.SIGKILL)
-        f.wait_until(lambda: running("pg_basebackup", two.pgdata) not in (None, pid), what="another one has begun")
-        time.sleep(0.5)
+        two = backup_of_bulk(f, "12M")
+        main, receiver = base_backup(f, two)
+        os.kill(main, signal.SIGKILL)
+        f.wait_until(lambda: not alive(receiver), what="its child has ended")
+        f.wait_healthy()
+        expect(two.sql("SELECT count(*) FROM bulk") == "60000", "the copy is incomplete")
+        expect("pg_basebackup was ended by signal 9" in text_of(two.log), "the log does not tell why it was begun anew")
+
+
+def scenario_base_backup_killed_with_its_keeper():
+    """What is left of it is ended by the next keeper."""
+    with Formation(nodes=1) as f:
+        two = backup_of_bulk(f, "2M")
+        main, receiver = base_backup(f, two)
         two.kill()
+        f.wait_until(lambda: not alive(main), what="the base backup has ended")
+        expect(alive(receiver), "its child has ended with it: this proves nothing")
+        f.run("config", "set", "replication.maximum_backup_rate", "100M", "--pgdata", two.pgdata)
         two.start()
+        f.wait_until(lambda: not alive(receiver), what="what was left has ended")
         f.wait_healthy()
         expect(two.sql("SELECT count(*) FROM bulk") == "60000", "the copy is incomplete")
 

@@ -287,6 +287,39 @@ TEST_CASE("a process that runs out of time goes with its whole group") {
   });
 }
 
+TEST_CASE("what a program has started ends with it, whoever ended it and though its output is open still") {
+  run([]() -> asio::awaitable<void> {
+    std::vector<std::string> argv{"sh", "-c", "sleep 1000 & echo $!; kill -9 $$"};
+    os::ProcessOptions options;
+    options.timeout = std::chrono::seconds{20};
+    const os::ProcessResult result = co_await os::run(argv, options);
+    CHECK_FALSE(result.timed_out);
+    CHECK(result.signal == SIGKILL);
+    CHECK(result.last_line() == "sh was ended by signal 9");
+    const auto left = os::PidFd::open(std::stoi(result.output));
+    if (left) CHECK(co_await left->wait_exit(milliseconds{2000}));
+  });
+}
+
+TEST_CASE("a program that has closed its output may take no longer either") {
+  run([]() -> asio::awaitable<void> {
+    std::vector<std::string> argv{"sh", "-c", "exec >/dev/null 2>&1; sleep 1000"};
+    os::ProcessOptions options;
+    options.timeout = milliseconds{300};
+    const os::ProcessResult result = co_await os::run(argv, options);
+    CHECK(result.timed_out);
+  });
+}
+
+TEST_CASE("what a program's children say shortly after its end belongs to its output") {
+  run([]() -> asio::awaitable<void> {
+    std::vector<std::string> argv{"sh", "-c", "(sleep 0.2; echo late) & echo early"};
+    const os::ProcessResult result = co_await os::run(argv);
+    CHECK(result.ok());
+    CHECK(result.output == "early\nlate\n");
+  });
+}
+
 TEST_CASE("work that hangs is waited for no longer than a disk that is well takes, and nothing is begun beside it") {
   os::FileWork work(milliseconds{20});
   const auto gate = std::make_shared<std::promise<void>>();
