@@ -47,17 +47,32 @@ std::string rate_of(const config::Config& config) {
   return usual;
 }
 
-asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance, const Peer& upstream,
+// The directories that a base backup fills beside PGDATA.
+struct Places {
+  std::vector<fs::path> tablespaces;
+  std::optional<fs::path> wal;  // to which pg_wal is a link
+};
+
+// Throws what can be known to stand in the way of a base backup: before PostgreSQL is stopped and WAL is kept aside for
+// it.
+asio::awaitable<Places> places_of_copy(const Node& node, const Peer& upstream) {
+  Places places;
+  places.tablespaces = co_await tablespaces_of(node, upstream);
+  places.wal = wal_elsewhere(node);
+  if (places.wal && !fs::is_directory(*places.wal))
+    throw Error("there is no " + places.wal->string() + ", to which pg_wal is a link; is its disk mounted?");
+  postgres::refuse_mount_point(node.pgdata());
+  if (places.wal) postgres::refuse_mount_point(*places.wal);
+  for (const fs::path& location : places.tablespaces) postgres::refuse_mount_point(location);
+  co_return places;
+}
+
+asio::awaitable<void> base_backup(const Node& node, postgres::Instance& instance, const Peer& upstream, Places places,
                                   Progress progress) {
   const fs::path directory = instance.settings().pgdata;
-  std::vector<fs::path> filling = co_await tablespaces_of(node, upstream);
   const auto half = half_filled(node);
-  const auto wal = wal_elsewhere(node);
-  if (wal && !fs::is_directory(*wal))
-    throw Error("there is no " + wal->string() + ", to which pg_wal is a link; is its disk mounted?");
-  postgres::refuse_mount_point(directory);
-  if (wal) postgres::refuse_mount_point(*wal);
-  for (const fs::path& location : filling) postgres::refuse_mount_point(location);
+  const auto& wal = places.wal;
+  std::vector<fs::path>& filling = places.tablespaces;
   base_backup_begins(node, half, wal);
   os::make_directories(directory, 0700);
   postgres::empty_cluster(directory);
@@ -102,6 +117,42 @@ Lsn own_from(const DataDirectory& directory, const UpstreamIdentity& upstream) {
   return local.history.empty() ? Lsn{} : local.history.back().switch_point;
 }
 
+// What of this node's WAL may be nobody else's.
+struct Own {
+  WalPosition end;
+  Lsn from;
+};
+
+asio::awaitable<void> copy_anew(const Node& node, postgres::Instance& instance, Preparing& preparing,
+                                const std::optional<Own>& own) {
+  const Places places = co_await places_of_copy(node, preparing.upstream);
+  co_await instance.stop(copy_unfinished(node) ? postgres::StopMode::immediate : postgres::StopMode::fast,
+                         std::chrono::seconds{20});
+  if (own) co_await keep_aside(node, own->end, own->from, preparing.progress);
+  preparing.begins();
+  co_await base_backup(node, instance, preparing.upstream, places, preparing.progress);
+}
+
+asio::awaitable<void> rewind_or_copy(const Node& node, postgres::Instance& instance, Preparing& preparing,
+                                     const UpstreamIdentity& identity, const std::optional<Own>& own) {
+  const Peer& upstream = preparing.upstream;
+  co_await wait_for_checkpoint(node, upstream, identity.position.timeline);
+  const bool session = co_await has_free_session(node, upstream, preparing.progress);
+  if (!session) {
+    log::warn("{} has no free session for pg_rewind: a base backup instead", upstream.name);
+    co_await copy_anew(node, instance, preparing, own);
+    co_return;
+  }
+  co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{20});
+  if (own) co_await keep_aside(node, own->end, own->from, preparing.progress);
+  preparing.begins();
+  rewind_begins(node);
+  const bool rewound = co_await rewind(node, instance, upstream, identity, preparing.progress);
+  if (rewound) co_return;
+  const Places places = co_await places_of_copy(node, upstream);
+  co_await base_backup(node, instance, upstream, places, preparing.progress);
+}
+
 }  // namespace
 
 asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& instance, Preparing& preparing) {
@@ -109,7 +160,7 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
   const UpstreamIdentity identity = co_await identify(node, upstream);
   co_await instance.clear_unfinished_initdb();  // of an order to be the first node
   DataDirectory directory;
-  Lsn own;
+  std::optional<Own> own;
   directory.has_cluster = instance.has_cluster();
   directory.empty = instance.directory_is_empty();
   directory.copy_unfinished = copy_unfinished(node);
@@ -127,10 +178,10 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
       recovery_begins = stopped.recovery_begins;
     }
     const WalPosition& local = directory.local.position;
-    own = own_from(directory, identity);
+    own = Own{local, own_from(directory, identity)};
     // Of a timeline that is the group's it has removed the beginning long ago, as everybody has.
     if (directory.foreign_promotion && !knows_timeline(identity.position, local))
-      directory.own_wal_whole = whole_between(wal, local.timeline, own, local.lsn);
+      directory.own_wal_whole = whole_between(wal, local.timeline, own->from, local.lsn);
     // A standby goes on where the WAL that is here ends, however much of it is still to be replayed; the upstream's
     // slot has kept no more than that. What has parted goes on where it has.
     Lsn end = preparing.running ? received_up_to(wal, local.timeline, local.lsn)
@@ -147,29 +198,13 @@ asio::awaitable<void> prepare_standby(const Node& node, postgres::Instance& inst
     case Preparation::none: preparing.fits = identity.position; co_return;
     case Preparation::refuse: throw Error(prepared.why);
     case Preparation::base_backup:
-      postgres::refuse_mount_point(instance.settings().pgdata);  // before it is stopped
       log::info("base backup from {}: {}", upstream.name, prepared.why);
-      co_await instance.stop(directory.copy_unfinished ? postgres::StopMode::immediate : postgres::StopMode::fast,
-                             std::chrono::seconds{20});
-      if (!directory.copy_unfinished) co_await keep_aside(node, directory.local.position, own, preparing.progress);
-      preparing.begins();
-      co_await base_backup(node, instance, upstream, preparing.progress);
+      co_await copy_anew(node, instance, preparing, own);
       break;
-    case Preparation::rewind: {
+    case Preparation::rewind:
       log::info("rewind to {}: {}", upstream.name, prepared.why);
-      co_await wait_for_checkpoint(node, upstream, identity.position.timeline);
-      bool rewound = co_await has_free_session(node, upstream, preparing.progress);
-      if (!rewound) log::warn("{} has no free session for pg_rewind: a base backup instead", upstream.name);
-      co_await instance.stop(postgres::StopMode::fast, std::chrono::seconds{20});
-      co_await keep_aside(node, directory.local.position, own, preparing.progress);
-      preparing.begins();
-      if (rewound) {
-        rewind_begins(node);
-        rewound = co_await rewind(node, instance, upstream, identity, preparing.progress);
-      }
-      if (!rewound) co_await base_backup(node, instance, upstream, preparing.progress);
+      co_await rewind_or_copy(node, instance, preparing, identity, own);
       break;
-    }
   }
   copy_ends(node, preparing.ends);
 }

@@ -1,5 +1,6 @@
 """A node comes back, and WAL that it needs is not where PostgreSQL looks for it."""
 import os
+import shutil
 
 from commands import command, crash_parted
 from formation import Formation, Writer, expect, major, text_of
@@ -149,8 +150,8 @@ def with_archive(f):
     return archive
 
 
-def remove_up_to_now(f, node, archive):
-    """From the node itself; it is in the archive."""
+def remove_up_to_now(f, node):
+    """From the node itself, also what others need."""
     last = node.sql("SELECT pg_walfile_name(pg_current_wal_lsn())")
 
     def removed():
@@ -159,7 +160,11 @@ def remove_up_to_now(f, node, archive):
         node.sql("CHECKPOINT")
         return last not in os.listdir(os.path.join(node.pgdata, "pg_wal"))
     f.wait_until(removed, what="the primary has removed WAL")
-    expect(last in os.listdir(archive), "it is not in the archive")
+    return last
+
+
+def remove_all_but_archived(f, node, archive):
+    expect(remove_up_to_now(f, node) in os.listdir(archive), "it is not in the archive")
 
 
 def scenario_wal_in_the_archive():
@@ -178,21 +183,59 @@ def scenario_wal_in_the_archive():
             return text_of(node.log)[size:]
         f.run("stop", "--pgdata", standby.pgdata)
         f.wait_state(primary, "wait_primary")
-        remove_up_to_now(f, primary, archive)
+        remove_all_but_archived(f, primary, archive)
         told = back(standby)
         expect("base backup" not in told, "the standby was copied:\n" + told)
         f.goes_on()
         crash_parted(primary, standby)
         f.wait_takeover(primary)
-        remove_up_to_now(f, standby, archive)
+        remove_all_but_archived(f, standby, archive)
         told = back(primary)
         expect("comes from the archive" in told and "rewound" in told and "base backup" not in told, "it was not rewound:\n" + told)
         f.goes_on()
         f.run("stop", "--pgdata", primary.pgdata)
         f.wait_state(standby, "wait_primary")
-        remove_up_to_now(f, standby, archive)
+        remove_all_but_archived(f, standby, archive)
         for name in os.listdir(archive):
             os.remove(os.path.join(archive, name))
         told = back(primary)
         expect("base backup" in told, "it was not copied:\n" + told)
+        f.check_acknowledged()
+
+
+def scenario_copy_that_cannot_begin():
+    """A former primary with WAL of its own has to be copied, and cannot be: its pg_wal is the top of a file system. However often that is tried, what was
+    kept at earlier incidents stays, and its own WAL is kept once."""
+    with Formation(nodes=2) as f:
+        f.start_writers()
+        keep_little(f)
+        former, survivor = f.primary(), f.secondary()
+        f.goes_on()
+        former.crash()
+        f.wait_takeover(former)
+        former.write_alone()
+        remove_up_to_now(f, survivor)
+        wal, elsewhere = os.path.join(former.pgdata, "pg_wal"), os.path.join(former.state, "wal")
+        shutil.move(wal, elsewhere)
+        os.symlink(elsewhere, wal)
+        mark = os.path.join(elsewhere, "lost+found")
+        os.mkdir(mark)
+        diverged = os.path.join(former.state, "diverged")
+        for number in "123":
+            os.makedirs(os.path.join(diverged, number))
+        for path in (diverged, elsewhere, *(os.path.join(diverged, number) for number in "123")):
+            f.own(path)
+        survivor.sql("ALTER SYSTEM SET log_statement = 'all'")
+        survivor.sql("SELECT pg_reload_conf()")
+        former.start()
+        f.wait_until(lambda: "holds lost+found" in f.state()[former.name]["reason"], what="it says what is wrong")
+        attempts = "pg_tablespace_location(oid) AS location"
+        server_log = os.path.join(survivor.state, "postgresql.log")
+        f.wait_until(lambda: text_of(server_log).count(attempts) >= 4, what="it is tried again and again")
+        expect({"1", "2", "3"} <= set(os.listdir(diverged)), f"what was kept before is gone: {os.listdir(diverged)}")
+        os.rmdir(mark)
+        f.wait_healthy()
+        expect("base backup from" in text_of(former.log), "it was not copied")
+        sets = set(os.listdir(diverged))
+        expect(sets == {"2", "3", "4"} and "README" in os.listdir(os.path.join(diverged, "4")), f"its own WAL was not kept once: {sets}")
         f.check_acknowledged()
