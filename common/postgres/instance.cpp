@@ -58,12 +58,13 @@ std::optional<ProcessInfo> process_info(pid_t pid) {
 bool runs_here(pid_t pid, const fs::path& pgdata) {
   std::error_code error;
   const std::string proc = "/proc/" + std::to_string(pid);
+  // First, for it touches no file system: the shell of somebody may stand in one that hangs.
+  const std::string exe = fs::read_symlink(proc + "/exe", error).filename().string();
+  if (exe != "postgres" && !exe.starts_with("postgres ")) return false;  // "postgres (deleted)" after an upgrade
   struct stat cwd {};
   struct stat here {};
   if (::stat((proc + "/cwd").c_str(), &cwd) != 0 || ::stat(pgdata.c_str(), &here) != 0) return false;
-  if (cwd.st_dev != here.st_dev || cwd.st_ino != here.st_ino) return false;
-  const std::string exe = fs::read_symlink(proc + "/exe", error).filename().string();
-  return exe == "postgres" || exe.starts_with("postgres ");  // "postgres (deleted)" after an upgrade
+  return cwd.st_dev == here.st_dev && cwd.st_ino == here.st_ino;
 }
 
 std::vector<pid_t> processes_of(const fs::path& pgdata) {
@@ -76,16 +77,37 @@ std::vector<pid_t> processes_of(const fs::path& pgdata) {
   return pids;
 }
 
-// PostgreSQL takes a zombie for a running postmaster and then refuses to start. A zombie lasts where process 1 does not
-// reap (containers) or while a stopped parent does not. Nothing else is ever removed: every other stale lock file
-// PostgreSQL judges better itself.
-void remove_lock_of_zombie(const fs::path& lock_file) {
+// Where a lock file is empty, or has zeros in it, as after a loss of power. A server that begins has it so for a
+// moment.
+bool damaged(const fs::path& lock_file, const std::string& text) {
+  std::error_code error;
+  const auto age = fs::file_time_type::clock::now() - fs::last_write_time(lock_file, error);
+  return !error && text.find_first_not_of('\0') == std::string::npos && age > std::chrono::seconds{5};
+}
+
+// Of a server that has ended, and nobody runs in `pgdata`. PostgreSQL asks only whether a process of that number lives,
+// and refuses to start for a zombie (which lasts where process 1 does not reap, or while a stopped parent does not),
+// for whoever has got the number since, and for a file that says nothing. All other stale lock files it judges better
+// itself; also whether the shared memory that is named in one is in use, so that stays where it can.
+void free_lock(const fs::path& lock_file, const fs::path& pgdata) {
   const auto text = os::read_file(lock_file);
-  const auto pid = text ? to_number(*text) : std::nullopt;
-  const auto info = pid && *pid > 0 ? process_info(*pid) : std::nullopt;
-  if (!info || info->state != 'Z') return;
-  log::info("{} is of process {}, which has ended but was not reaped: removed", lock_file.string(), *pid);
-  fs::remove(lock_file);
+  if (!text) return;
+  if (damaged(lock_file, *text)) {
+    log::warn("{} is empty, and nobody runs in {}: removed", lock_file.string(), pgdata.string());
+    fs::remove(lock_file);
+    return;
+  }
+  const auto end_of_pid = text->find('\n');
+  const auto pid = to_number(*text);
+  if (!pid || *pid <= 0 || end_of_pid == std::string::npos) return;
+  const auto process = process_info(*pid);
+  std::error_code error;
+  const std::string directory = text->substr(end_of_pid + 1, text->find('\n', end_of_pid + 1) - end_of_pid - 1);
+  if (!process || !fs::equivalent(directory, pgdata, error) || runs_here(*pid, pgdata)) return;
+  log::info("{} is of a server that has ended; process {} is {}", lock_file.string(), *pid,
+            process->state == 'Z' ? "all that is left of it" : "somebody else");
+  constexpr const char* nobody = "2147483646";  // above pid_max
+  os::write_file_atomic(lock_file, nobody + text->substr(end_of_pid), 0600);
 }
 
 asio::awaitable<void> end_leftovers(const InstanceSettings& settings) {
@@ -93,8 +115,8 @@ asio::awaitable<void> end_leftovers(const InstanceSettings& settings) {
   for (int round = 0; round < 500; ++round) {
     const auto pids = processes_of(pgdata);
     if (pids.empty()) {
-      remove_lock_of_zombie(pgdata / "postmaster.pid");
-      remove_lock_of_zombie(settings.socket_directory / (".s.PGSQL." + std::to_string(settings.port) + ".lock"));
+      free_lock(pgdata / "postmaster.pid", pgdata);
+      free_lock(settings.socket_directory / (".s.PGSQL." + std::to_string(settings.port) + ".lock"), pgdata);
       co_return;
     }
     if (round % 50 == 0) {
