@@ -17,11 +17,11 @@ BEGIN
   END IF;
 END $$;
 
--- NULL: all of the formation's groups.
+-- NULL: all of the formation's groups. Each formation has a group 0, though nobody is in it yet.
 CREATE OR REPLACE FUNCTION pgvigil.check_group(formation_name text, group_number integer) RETURNS void LANGUAGE plpgsql STABLE AS $$
 BEGIN
   PERFORM pgvigil.check_formation(formation_name);
-  IF group_number IS NOT NULL AND NOT EXISTS (SELECT FROM pgvigil.grp WHERE formation = formation_name AND group_id = group_number) THEN
+  IF group_number <> 0 AND NOT EXISTS (SELECT FROM pgvigil.grp WHERE formation = formation_name AND group_id = group_number) THEN
     PERFORM pgvigil.refuse(format('formation "%s" has no group %s', formation_name, group_number), 'pgvigil show state lists the groups', 'PV404');
   END IF;
 END $$;
