@@ -99,9 +99,9 @@ asio::awaitable<void> fill(fs::path set, fs::path wal, Kept kept) {
   }
   const std::uintmax_t free = fs::space(set.parent_path()).available;
   if (free < needed + left_free) {
-    throw Error("it needs " + in_bytes(needed) + ", and of the " + in_bytes(free) + " that are free where " +
-                set.parent_path().string() + " lies " + in_bytes(left_free) +
-                " are left for the node itself; make room there, or save and remove what lies in it");
+    throw Error("it needs " + in_bytes(needed) + ", beside " + in_bytes(left_free) + " for the node itself, and " +
+                in_bytes(free) + " are free where " + set.parent_path().string() +
+                " lies; make room there, or save and remove what lies in it");
   }
   for (const auto& entry : fs::directory_iterator(wal)) {
     if (entry.path().extension() == ".history") files.push_back(entry.path());
