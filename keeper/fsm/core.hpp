@@ -72,6 +72,7 @@ class Core {
   Save answered(const Goal& goal, Millis sent, Millis now);
   Save learned_peers(std::vector<Peer> peers, std::int64_t version);
   Save reached_by(std::string sslmode);
+  Millis lease() const { return std::chrono::seconds{state_.goal.lease_seconds}; }
   bool has_lease(Millis now) const;
   bool in_contact(Millis now) const;  // the monitor answers, whether that prolongs a lease or not
   std::optional<Millis> last_answer() const { return last_answer_; }  // when the report was sent that was answered last
@@ -167,7 +168,6 @@ class Core {
   bool plan_is_wanted() const;                // it belongs to the present order
   Save ran_read_write(bool ordered);          // somebody's doing, when this is a standby and nobody has `ordered` it
   void promotion_ordered(Timeline promised);  // may have been carried out, whether that is seen or not
-  Millis lease() const { return std::chrono::seconds{state_.goal.lease_seconds}; }
 
   KeeperState state_;
   // What PostgreSQL was last seen to do.

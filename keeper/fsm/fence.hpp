@@ -27,4 +27,13 @@ struct Contact {
 //  too.
 std::optional<std::string_view> must_fence(const Contact& contact);
 
+// How often to look, and how long a stopping PostgreSQL has before it is killed. Together an eighth of the lease at
+// most: who waits for the end of a lease waits for 1.2 of it (lease_holders, monitor/fsm/predicates.hpp), and the rest
+// of that margin is for clocks and for the processes' end.
+struct FencePace {
+  std::chrono::milliseconds look;
+  std::chrono::milliseconds grace;
+};
+FencePace fence_pace(std::chrono::milliseconds lease);
+
 }  // namespace pgvigil::keeper

@@ -5,6 +5,7 @@
 
 #include "common/log/log.hpp"
 #include "common/model/pace.hpp"
+#include "keeper/fsm/fence.hpp"
 #include "keeper/service/keeper.hpp"
 
 namespace pgvigil::keeper {
@@ -17,7 +18,8 @@ constexpr Millis patience_with_reload{1000};
 
 asio::awaitable<void> Keeper::fence() {
   while (!finished_) {
-    co_await os::sleep_for(pg::Millis{200});
+    const FencePace pace = fence_pace(core_.lease());
+    co_await os::sleep_for(pace.look);
     const auto why = core_.must_fence(now());
     if (!why) continue;
     log::error("PostgreSQL is stopped: {}", *why);
@@ -26,7 +28,7 @@ asio::awaitable<void> Keeper::fence() {
     std::string failure;
     try {
       // Its clients can't be served any more, and a fast stop would wait for standbys that are not there.
-      co_await instance_.stop(postgres::StopMode::immediate, std::chrono::seconds{5});
+      co_await instance_.stop(postgres::StopMode::immediate, pace.grace);
     } catch (const std::exception& error) {
       failure = error.what();
     }

@@ -364,10 +364,13 @@ void World::late_promotion(int node, std::int64_t term) {
        ", and needs nobody for its commits, after a promotion for term " + std::to_string(highest_promotion_));
 }
 
-// I7: what is about to be replaced is not the only copy of anything that a client was told to be safe.
+// I7: what is about to be replaced is not the primary, nor the only copy of anything that a client was told to be safe.
 void World::destroy_check(int node) {
   const Postgres& p = pg(node);
   if (!p.exists || p.copy_unfinished) return;
+  const bool given_up = removed_.contains(node) || chosen_by_force_.contains(p.branch) || forgotten_.contains(p.branch);
+  if (!p.standby_signal && p.branch >= first_branch_ && branches_.at(p.branch).term == highest_promotion_ && !given_up)
+    fail("I7: node " + std::to_string(node) + " is copied over, and is the one that was promoted last");
   for (auto b = static_cast<std::size_t>(first_branch_); b < acked_.size(); ++b) {
     if (acked_[b] == 0 || !branches_.holds(p.branch, p.flushed, static_cast<int>(b), acked_[b])) continue;
     bool elsewhere = false;

@@ -335,6 +335,17 @@ TEST_CASE("the lease") {
   CHECK(keeper::must_fence(contact));
 }
 
+TEST_CASE("a fence is carried out within the margin of whoever waits for the end of the lease") {
+  for (std::int64_t ms = 2000; ms <= 600000; ms += 1000) {
+    const std::chrono::milliseconds lease{ms};
+    const keeper::FencePace pace = keeper::fence_pace(lease);
+    CAPTURE(ms);
+    CHECK(pace.look + pace.grace <= lease / 8);
+    CHECK(pace.look >= std::chrono::milliseconds{50});
+    CHECK(pace.grace >= std::chrono::milliseconds{200});
+  }
+}
+
 namespace {
 
 // What may happen to a group, abstracted: orders are carried out, nodes crash and return, time limits pass, operators
