@@ -34,13 +34,18 @@ RETURNS TABLE (eventid bigint, eventtime timestamptz, groupid integer, term bigi
                description text, teller_id bigint, teller_name text, former_name text, told jsonb)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
 #variable_conflict use_column
+DECLARE
+  max_id CONSTANT bigint := 9223372036854775807;
 BEGIN
   PERFORM pgvigil.check_group(formation_name, group_number);
   RETURN QUERY
   SELECT e.id, e.at, e.group_id, e.term, e.node_id, e.node_name, e.rule, e.rule_name, e.description, m.node_id, m.node_name, m.former_name, m.told
-  FROM (SELECT t.* FROM pgvigil.event t
-        WHERE t.formation = formation_name AND (group_number IS NULL OR t.group_id = group_number)
-          AND EXISTS (SELECT FROM pgvigil.moments x WHERE x.event_id = t.id)
+  -- Group by group, as last_events() does.
+  FROM (SELECT t.* FROM pgvigil.grp g, LATERAL (
+          SELECT * FROM pgvigil.event o WHERE (o.formation, o.group_id, o.id) BETWEEN (g.formation, g.group_id, 0) AND (g.formation, g.group_id, max_id)
+            AND EXISTS (SELECT FROM pgvigil.moments x WHERE x.event_id = o.id)
+          ORDER BY o.formation DESC, o.group_id DESC, o.id DESC LIMIT greatest(newest, 1)) AS t
+        WHERE g.formation = formation_name AND (group_number IS NULL OR g.group_id = group_number)
         ORDER BY t.id DESC OFFSET greatest(newest, 1) - 1 LIMIT 1) AS e
   JOIN pgvigil.moments m ON m.event_id = e.id ORDER BY m.node_id;
 END $$;

@@ -31,13 +31,20 @@ CREATE FUNCTION pgvigil.last_events(formation_name text, group_number integer, h
 RETURNS TABLE (eventid bigint, eventtime timestamptz, formationid text, nodeid bigint, groupid integer, nodename text, nodehost text, nodeport integer,
                reportedstate text, goalstate text, term bigint, rule_pos integer, rule_name text, description text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pgvigil, pg_temp AS $$
+DECLARE
+  max_id CONSTANT bigint := 9223372036854775807;
 BEGIN
   PERFORM pgvigil.check_group(formation_name, group_number);
   RETURN QUERY
+  -- Those of each group, by a range of the index of groups. With `=` and ORDER BY id the planner may take that of the ids, and look for a quiet
+  -- formation's among all of a fleet.
   SELECT * FROM (
     SELECT e.id, e.at, e.formation, e.node_id, e.group_id, e.node_name, e.host, e.port, e.reported_state, e.goal_state, e.term, e.rule, e.rule_name,
            e.description
-    FROM pgvigil.event e WHERE e.formation = formation_name AND (group_number IS NULL OR e.group_id = group_number)
+    FROM pgvigil.grp g, LATERAL (
+      SELECT * FROM pgvigil.event o WHERE (o.formation, o.group_id, o.id) BETWEEN (g.formation, g.group_id, 0) AND (g.formation, g.group_id, max_id)
+      ORDER BY o.formation DESC, o.group_id DESC, o.id DESC LIMIT greatest(0, how_many)) AS e
+    WHERE g.formation = formation_name AND (group_number IS NULL OR g.group_id = group_number)
     ORDER BY e.id DESC LIMIT greatest(0, how_many)) AS newest ORDER BY 1;
 END $$;
 

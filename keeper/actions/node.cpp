@@ -119,11 +119,24 @@ postgres::Settings standby_settings(const Node& node, const Peer* upstream, cons
 
 namespace {
 
+// What it points to may be on a disk that is not mounted yet: a file in its place would hide the right one for good.
+void refuse_dangling(const std::filesystem::path& file) {
+  std::error_code error;
+  if (!std::filesystem::is_symlink(file, error)) return;
+  if (std::filesystem::status(file, error).type() != std::filesystem::file_type::not_found) return;
+  const auto target = std::filesystem::read_symlink(file, error);
+  throw UserError(ExitCode::bad_state, file.string() + " is a link to " + target.string() + ", and that is not there",
+                  "put it back, or remove the link: a plain file is made then");
+}
+
 // A copy lacks postgresql.conf and pg_hba.conf when its source has them outside PGDATA: then it starts with plain ones.
 void make_missing_files(const Node& node, const postgres::Instance& instance) {
   const auto make = [](const std::filesystem::path& file, const std::string& content) {
     std::error_code error;
-    if (std::filesystem::exists(file, error)) return;
+    if (std::filesystem::symlink_status(file, error).type() != std::filesystem::file_type::not_found) {
+      refuse_dangling(file);
+      return;
+    }
     log::warn("there is no {}: a plain one is made", file.string());
     os::write_file_atomic(file, content, 0600);
   };

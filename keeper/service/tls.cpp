@@ -1,10 +1,19 @@
 // How the others reach this node's PostgreSQL. They are told to encrypt, and let in only so, once this node has reached
 // itself in that way: a certificate that is wrong cuts nobody off. The other way round they are told first.
+#include <algorithm>
+
 #include "common/log/log.hpp"
 #include "common/monitor_api/monitor_api.hpp"
 #include "keeper/service/keeper.hpp"
 
 namespace pgvigil::keeper {
+
+namespace {
+
+constexpr pg::Millis first_pause{200};
+constexpr pg::Millis longest_pause{5000};
+
+}  // namespace
 
 std::string Keeper::wanted_sslmode() const {
   return node_.config.ssl ? node_.config.ssl_mode : unencrypted;
@@ -12,10 +21,14 @@ std::string Keeper::wanted_sslmode() const {
 
 asio::awaitable<void> Keeper::prove_tls() {
   std::string announced;
+  pg::Millis pause = first_pause;
   while (!finished_) {
-    co_await os::sleep_for(pg::Millis{200});
+    co_await os::sleep_for(pause);
     const std::string wanted = wanted_sslmode();
-    if (wanted == unencrypted || wanted == core_.state().sslmode || !core_.pg_answering()) continue;
+    if (wanted == unencrypted || wanted == core_.state().sslmode || !core_.pg_answering()) {
+      pause = first_pause;
+      continue;
+    }
     std::string failure;
     try {
       co_await reach_itself(wanted);
@@ -30,6 +43,8 @@ asio::awaitable<void> Keeper::prove_tls() {
     if (!failure.empty() && failure != announced)
       log::warn("PostgreSQL is not reached by sslmode={}; the others go on by {}: {}", wanted, core_.state().sslmode,
                 failure);
+    // Each attempt is a session, and a line in PostgreSQL's log, for as long as the certificate is wrong.
+    pause = failure.empty() || failure != announced ? first_pause : std::min(pause * 2, longest_pause);
     announced = failure;
   }
 }

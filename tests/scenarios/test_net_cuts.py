@@ -2,10 +2,13 @@
 
 Beside the client that follows the primary, one sits on every host and writes through its Unix socket: two nodes that
 acknowledge at a time would show as ids that are missing in the end."""
+import os
+import signal
 import time
 
 from commands import priority, standbys, wait_told
-from formation import Formation, expect
+from formation import Formation, expect, text_of
+from test_hangs import wait_part
 
 SYNCHRONOUS = [("set", "formation", "number-sync-standbys", "1")]
 
@@ -260,9 +263,14 @@ def scenario_asynchronous_primary_cut_off():
         standby.crash()
         f.wait_state(primary, "wait_primary")
         f.goes_on(primary)
+        # A process that hangs does not hold up the stop for longer than whoever waits for the lease's end waits beyond it.
+        held = wait_part(f, primary, "checkpointer")
+        os.kill(held, signal.SIGSTOP)
         f.network.cut(primary.name)
         begin = time.monotonic()
         f.wait_until(lambda: primary.postmaster() is None, what="its PostgreSQL stops")
+        f.wait_until(lambda: not os.path.exists(f"/proc/{held}"), what="its processes are gone")
+        expect("did not stop on signal 3 within 1000 ms" in text_of(primary.log), "it had more time than a tenth of its lease, or the process did not hang")
         lasted = time.monotonic() - begin
         # Its lease began with its last report, on a busy machine some seconds before the cut, and the stop is to be over at the lease's end.
         expect(5 <= lasted <= 30, f"a lease of 10 s was over after {lasted:.1f} s")

@@ -122,7 +122,8 @@ def scenario_wal_for_an_absent_node():
 
 
 def scenario_no_room_to_keep_wal_aside():
-    """A former primary has WAL of its own, and no room for a copy of it: nothing is replaced before somebody makes room."""
+    """A former primary has WAL of its own, and no room for a copy of it beside what the node itself needs: nothing is replaced before somebody makes
+    room."""
     with Formation(nodes=2, network=True, disk_size=400, disk="ext4, state too") as f:
         f.start_writers()
         former = f.primary()
@@ -131,7 +132,7 @@ def scenario_no_room_to_keep_wal_aside():
         former.write_alone()
         ballast = os.path.join(former.disk, "ballast")
         free = os.statvfs(former.disk)
-        subprocess.run(["fallocate", "-l", str(free.f_bavail * free.f_frsize - (8 << 20)), ballast], check=True)
+        subprocess.run(["fallocate", "-l", str(free.f_bavail * free.f_frsize - (40 << 20)), ballast], check=True)
         former.start()
         f.wait_until(lambda: "make room there" in f.state()[former.name]["reason"], what="it says what it lacks")
         reason = f.state()[former.name]["reason"]

@@ -324,6 +324,31 @@ def scenario_old_events():
         expect(20000 <= kept <= 20200 and other == 1, f"kept in the end: {lines}")
 
 
+FLEET = """INSERT INTO pgvigil.event (formation, group_id, term, rule, rule_name, description)
+SELECT 'default', 0, i, 105, 'flapping', 'elsewhere' FROM generate_series(1, 200000) AS i;
+INSERT INTO pgvigil.moments (event_id, node_id, node_name, former_name, told)
+SELECT id, 1, 'one', '', '[]' FROM pgvigil.event WHERE term % 100 = 0; ANALYZE pgvigil.event; ANALYZE pgvigil.moments;"""
+PAGES = "SET plan_cache_mode = force_generic_plan; EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT * FROM pgvigil.{};"
+
+
+def scenario_events_of_a_quiet_formation():
+    """Nobody looks through those of the whole fleet for them."""
+    with Formation(nodes=0) as f:
+        f.monitor.process.send_signal(signal.SIGSTOP)
+        f.run("create", "formation", "--formation", "scratch", "--pgdata", f.monitor.pgdata)
+        run_script(f, REGISTER.replace("default", "scratch") + REGISTER.replace("'one'", "'two'").replace("7001", "7002") + FLEET, f.owner())
+        for call in ("last_events('scratch', NULL, 10)", "last_events('scratch', 0, 10)", "takeover('scratch', NULL, 1)", "takeover('scratch', 0, 1)",
+                     "last_events('default', NULL, 10)", "last_events('default', 0, 1000)"):
+            lines = run_script(f, PAGES.format(call), f.owner())
+            pages = sum(int(number) for number in re.findall(r"(?:hit|read)=(\d+)", next(line for line in lines if "Buffers" in line)))
+            expect(0 < pages < 1000, f"{call}: {lines}")
+        expect(run_script(f, "SELECT description FROM pgvigil.last_events('scratch', NULL, 10);", f.owner()) != [], "it has no event: this proves nothing")
+        newest = run_script(f, "SELECT string_agg(term::text, ',') FROM pgvigil.last_events('default', NULL, 3);SELECT term FROM pgvigil.takeover('default', 0, 2);",
+                            f.owner())
+        expect(newest == ["199998,199999,200000", "199900"], f"{newest}")
+        f.monitor.process.send_signal(signal.SIGCONT)
+
+
 def scenario_number_of_a_removed_node():
     """At the wrong monitor a healthy node may have it: only the one that was removed hears so."""
     with Formation(nodes=0) as f:

@@ -187,6 +187,29 @@ def scenario_started_with_an_empty_file():
         wait_own_settings(f, node)
 
 
+def scenario_linked_configuration_not_mounted():
+    """What postgresql.conf and pg_hba.conf are links to is not there yet: nothing is put in their place, and the node waits."""
+    with Formation(nodes=1) as f:
+        node = f.nodes[0]
+        f.wait_state(node, "single")
+        disk = os.path.join(f.work, "disk")
+        os.mkdir(disk)
+        f.own(disk)
+        f.run("stop", "--pgdata", node.pgdata)
+        links = {name: os.path.join(node.pgdata, name) for name in ("postgresql.conf", "pg_hba.conf")}
+        for name, link in links.items():
+            os.rename(link, os.path.join(disk, name))
+            os.symlink(os.path.join(disk, name), link)
+        os.rename(disk, disk + ".away")
+        node.start()
+        f.wait_until(lambda: "is a link to" in f.state()[node.name]["reason"], what="show state says what is missing")
+        for link in links.values():
+            expect(os.path.islink(link) and not os.path.exists(link), f"{link} was replaced")
+        os.rename(disk + ".away", disk)
+        f.wait_until(lambda: f.state()[node.name]["pg_running"] and not f.state()[node.name]["reason"], what="it is well again")
+        expect(all(os.path.islink(link) for link in links.values()), "a link was replaced by a file")
+
+
 def scenario_words_in_another_encoding():
     """What keeps PostgreSQL from starting is in no UTF-8: it is said all the same, and the node goes on reporting."""
     with Formation(nodes=0) as f:

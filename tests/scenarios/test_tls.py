@@ -1,8 +1,10 @@
 """TLS of the monitor and of the nodes: on by itself, switched and given another certificate while it runs."""
 import os
 import shutil
+import signal
 import stat
 import subprocess
+import time
 
 from formation import Daemon, Formation, expect, text_of, tool
 
@@ -159,6 +161,12 @@ class Authority:
         return ["--server-cert", certificate, "--server-key", key, "--ssl-ca-file", self.certificate]
 
 
+def count_given_up(node):
+    """Sessions that the other side has ended before it said who it is."""
+    log = text_of(os.path.join(node.state, "postgresql.log"))
+    return log.count("connection received") - log.count("connection authorized")
+
+
 def scenario_authority():
     """Certificates that everybody verifies; one that does not hold what it should cuts nobody off."""
     f = Formation(nodes=0)
@@ -181,6 +189,14 @@ def scenario_authority():
         f.wait_healthy()
         f.wait_until(lambda: "not reached by sslmode=verify-full" in open(wrong.log).read(), what="it says what is wrong")
         expect(f.state()["wrong"]["sslmode"] == "prefer", "the others are told to verify what cannot be verified")
+        with open(os.path.join(wrong.pgdata, "postgresql.conf"), "a") as conf:
+            conf.write("log_connections = on\n")
+        wrong.kill_postmaster(signal.SIGHUP)
+        f.wait_until(lambda: count_given_up(wrong) > 0, what="it tries again")
+        begin = count_given_up(wrong)
+        time.sleep(5)
+        more = count_given_up(wrong) - begin
+        expect(more <= 8, f"{more} sessions in 5 seconds")
         f.wait_healthy()
         f.run("enable", "ssl", "--pgdata", wrong.pgdata, *authority.options("right"))
         f.wait_encrypted("verify-full")
